@@ -1,0 +1,24 @@
+// The numbered files of this folder, in order, as text inside the program: a compiled binary migrates
+// without a file beside it.
+import roles from "./001_roles.sql" with { type: "text" };
+import logins from "./002_logins.sql" with { type: "text" };
+import vault from "./003_vault.sql" with { type: "text" };
+import ledger from "./004_ledger.sql" with { type: "text" };
+import load from "./005_load.sql" with { type: "text" };
+import reveal from "./006_reveal.sql" with { type: "text" };
+import quarantine from "./007_quarantine.sql" with { type: "text" };
+
+export type Migration = { readonly version: number; readonly name: string; readonly sql: string };
+
+/** Forward only: a file that has been released is never edited, a later one changes what it made. */
+export const migrations: readonly Migration[] = [
+  { version: 1, name: "roles", sql: roles },
+  { version: 2, name: "logins", sql: logins },
+  { version: 3, name: "vault", sql: vault },
+  { version: 4, name: "ledger", sql: ledger },
+  { version: 5, name: "load", sql: load },
+  { version: 6, name: "reveal", sql: reveal },
+  { version: 7, name: "quarantine", sql: quarantine },
+];
+
+export const SCHEMA_VERSION = migrations.length;
