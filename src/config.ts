@@ -1,0 +1,271 @@
+// The environment → what a command needs of it. The one reader of environment variables. Whatever is
+// missing or malformed ends the program here, by name and with what was expected, never with its value.
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { isIdentity, looksLikeIdentity, recipientKind } from "../vault/age.ts";
+import { deriveSubkeys, type GenerationKey, parseKey, type Subkeys } from "../vault/keys.ts";
+import type { DatabaseConfig, Tls } from "./database.ts";
+import { misuse } from "./failure.ts";
+import type { QueueConfig } from "./queue.ts";
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export const environment = (): Environment => process.env;
+
+type Name =
+  | "DATABASE_URL"
+  | "VEIL_TOKEN_KEY"
+  | "VEIL_RECIPIENTS"
+  | "VEIL_IDENTITY"
+  | "VEIL_VERIFY_KEY";
+
+const EXPECTED: Record<Name, string> = {
+  DATABASE_URL: "expected postgres://user:password@host:port/database",
+  VEIL_TOKEN_KEY:
+    "expected 32 bytes in base64, or N:base64 for generation N, as `veil keys generate` writes it",
+  VEIL_RECIPIENTS:
+    "expected age recipients (age1… or age1pq1…), separated by white space or commas",
+  VEIL_IDENTITY: "expected age identities (AGE-SECRET-KEY-…), one a line",
+  VEIL_VERIFY_KEY: "expected the line that `veil keys generate` writes to verify.key",
+};
+
+export const isSet = (env: Environment, name: string): boolean =>
+  Boolean(env[name]) || Boolean(env[`${name}_FILE`]);
+
+/** The value of NAME, or of the file that NAME_FILE names; null when neither is set. */
+function read(env: Environment, name: Name): string | null {
+  const file = env[`${name}_FILE`];
+  if (env[name] && file) {
+    throw misuse(`both ${name} and ${name}_FILE are set`, "unset one of them");
+  }
+  const raw = file ? readFile(file, `${name}_FILE`) : env[name];
+  if (!raw) return null;
+  const lines = raw.split(/\r?\n/).map((line) => line.trim());
+  const value = lines.filter((line) => line !== "" && !line.startsWith("#")).join("\n");
+  if (value === "") throw misuse(`${name} holds nothing but comments`, EXPECTED[name]);
+  return value;
+}
+
+function require(env: Environment, name: Name): string {
+  const value = read(env, name);
+  if (value !== null) return value;
+  throw misuse(`${name} is not set`, `${EXPECTED[name]}; or ${name}_FILE with such a file`);
+}
+
+function readFile(path: string, name: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : "unreadable";
+    throw misuse(`${name}: cannot read the file that it names (${code})`, "check path and mode");
+  }
+}
+
+const malformed = (name: Name) => misuse(`${name} is malformed`, EXPECTED[name]);
+
+function parseKeyVariable(name: Name, text: string): GenerationKey {
+  const key = parseKey(text);
+  if (key === null) throw malformed(name);
+  return key;
+}
+
+export const tokenKey = (env: Environment): Subkeys =>
+  deriveSubkeys(parseKeyVariable("VEIL_TOKEN_KEY", require(env, "VEIL_TOKEN_KEY")));
+
+export const optionalTokenKey = (env: Environment): Subkeys | null =>
+  isSet(env, "VEIL_TOKEN_KEY") ? tokenKey(env) : null;
+
+export function optionalVerifyKey(env: Environment): GenerationKey | null {
+  const text = read(env, "VEIL_VERIFY_KEY");
+  return text === null ? null : parseKeyVariable("VEIL_VERIFY_KEY", text);
+}
+
+export function recipients(env: Environment): readonly string[] {
+  const texts = require(env, "VEIL_RECIPIENTS")
+    .split(/[\s,]+/)
+    .filter((text) => text !== "");
+  if (texts.some(looksLikeIdentity)) {
+    throw misuse(
+      "VEIL_RECIPIENTS holds a private identity: whoever has it opens the whole vault, and the " +
+        "machine that writes must not",
+      "give the public recipient (age1…, in recipients.txt); take the identity off this machine, and " +
+        "make a new one if anybody else can read this configuration",
+    );
+  }
+  const kinds = texts.map(recipientKind);
+  if (texts.length === 0 || kinds.includes(null)) throw malformed("VEIL_RECIPIENTS");
+  if (new Set(kinds).size > 1) {
+    throw misuse(
+      "VEIL_RECIPIENTS mixes classic (age1…) and post-quantum (age1pq1…) recipients",
+      "a mixture is only as strong as its weaker part: give recipients of one kind",
+    );
+  }
+  return [...new Set(texts)];
+}
+
+export const optionalRecipients = (env: Environment): readonly string[] | null =>
+  isSet(env, "VEIL_RECIPIENTS") ? recipients(env) : null;
+
+export function identities(env: Environment): readonly string[] {
+  const texts = require(env, "VEIL_IDENTITY")
+    .split(/[\s,]+/)
+    .filter((text) => text !== "");
+  if (texts.length === 0 || !texts.every(isIdentity)) throw malformed("VEIL_IDENTITY");
+  return texts;
+}
+
+export type KeyVariable = Exclude<Name, "DATABASE_URL">;
+
+const READERS: Record<KeyVariable, (env: Environment) => unknown> = {
+  VEIL_TOKEN_KEY: tokenKey,
+  VEIL_RECIPIENTS: recipients,
+  VEIL_IDENTITY: identities,
+  VEIL_VERIFY_KEY: optionalVerifyKey,
+};
+
+/** Throws if one of these variables is set and malformed. */
+export function checkSet(env: Environment, names: readonly KeyVariable[]): void {
+  for (const name of names) if (isSet(env, name)) READERS[name](env);
+}
+
+/** Whether neither queue nor database is configured, so that veil brings its own. */
+export function wantsEmbedded(env: Environment, command: "etl" | "other"): boolean {
+  const database = isSet(env, "DATABASE_URL");
+  if (command === "other") return !database;
+  const queue = Boolean(env.QUEUE_URL);
+  if (queue !== database) {
+    throw misuse(
+      `${queue ? "QUEUE_URL" : "DATABASE_URL"} is set, but ${queue ? "DATABASE_URL" : "QUEUE_URL"} is not`,
+      "set both, or neither for the embedded default of a checkout",
+    );
+  }
+  return !database;
+}
+
+export function queue(env: Environment): QueueConfig {
+  const text = env.QUEUE_URL?.trim();
+  if (!text) throw misuse("QUEUE_URL is not set", "expected a queue's URL, or its name");
+  const endpoint = env.AWS_ENDPOINT_URL_SQS || env.AWS_ENDPOINT_URL || null;
+  if (endpoint !== null && !URL.canParse(endpoint)) {
+    throw misuse("AWS_ENDPOINT_URL_SQS is malformed", "expected a URL such as http://host:port");
+  }
+  if (!/^https?:\/\//i.test(text)) {
+    if (/^[A-Za-z0-9_-]{1,75}(\.fifo)?$/.test(text)) {
+      return { queue: text, endpoint, region: null, credentials: null };
+    }
+    throw misuse("QUEUE_URL is malformed", "expected a queue's URL, or its name");
+  }
+  if (!URL.canParse(text) || new URL(text).pathname === "/") {
+    throw misuse(
+      "QUEUE_URL is malformed",
+      "expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+    );
+  }
+  const { hostname, origin } = new URL(text);
+  const isAws = /(^|\.)(amazonaws\.com(\.cn)?|api\.aws)$/.test(hostname);
+  const named = /^(?:sqs|[\w-]+\.sqs)\.([a-z]{2}(?:-[a-z]+)+-[0-9])\./.exec(hostname)?.[1] ?? null;
+  return {
+    queue: text,
+    // An emulator's URL is its own endpoint. AWS's is not, or the SDK would sign for it regionlessly.
+    endpoint: endpoint ?? (isAws ? null : origin),
+    // The queue's own region beats a default of the profile; an emulator takes any.
+    region: named ?? (env.AWS_REGION || env.AWS_DEFAULT_REGION || isAws ? null : "us-east-1"),
+    credentials: null,
+  };
+}
+
+const PARAMETERS = [
+  ...["sslmode", "sslrootcert", "sslcert", "sslkey"],
+  ...["host", "application_name", "connect_timeout"],
+];
+
+export function database(env: Environment): DatabaseConfig {
+  const text = require(env, "DATABASE_URL");
+  if (!/^postgres(ql)?:\/\//.test(text) || !URL.canParse(text)) throw malformed("DATABASE_URL");
+  const url = new URL(text);
+  const unknown = [...url.searchParams.keys()].find((name) => !PARAMETERS.includes(name));
+  if (unknown !== undefined) {
+    throw misuse(
+      "DATABASE_URL has a parameter that veil does not know",
+      `known are ${PARAMETERS.join(", ")}`,
+    );
+  }
+  const host = decode(url.hostname) || url.searchParams.get("host") || env.PGHOST || "localhost";
+  const port = Number(url.port || env.PGPORT || 5432);
+  const user = decode(url.username) || env.PGUSER;
+  const name = decode(url.pathname.slice(1)) || env.PGDATABASE || user;
+  const timeout = Number(url.searchParams.get("connect_timeout") || 10);
+  if (!user || !name || host.includes(",") || !Number.isInteger(timeout) || timeout < 1) {
+    throw malformed("DATABASE_URL");
+  }
+  const isSocket = host.startsWith("/");
+  return {
+    host,
+    port,
+    socket: isSocket ? `${host}/.s.PGSQL.${port}` : null,
+    database: name,
+    user,
+    password: decode(url.password) || env.PGPASSWORD || null,
+    tls: isSocket ? false : tls(env, url, host),
+    applicationName: url.searchParams.get("application_name") || "veil",
+    connectTimeoutSeconds: timeout,
+  };
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text).replace(/^\[(.*)\]$/, "$1");
+  } catch {
+    throw malformed("DATABASE_URL");
+  }
+}
+
+/**
+ * libpq's sslmode, with a stricter default: a host that is not loopback must prove who it is. As in
+ * libpq, `require` does not verify unless a root certificate is given.
+ */
+function tls(env: Environment, url: URL, host: string): Tls {
+  const parameter = (name: string, variable: string) =>
+    url.searchParams.get(name) || env[variable] || null;
+  const mode = parameter("sslmode", "PGSSLMODE") ?? (isLoopback(host) ? "prefer" : "verify-full");
+  const root = parameter("sslrootcert", "PGSSLROOTCERT");
+  const cert = parameter("sslcert", "PGSSLCERT");
+  const key = parameter("sslkey", "PGSSLKEY");
+  const files = {
+    ca: root === null ? defaultRoot() : root === "system" ? null : readFile(root, "sslrootcert"),
+    cert: cert === null ? null : readFile(cert, "sslcert"),
+    key: key === null ? null : readFile(key, "sslkey"),
+  };
+  switch (mode) {
+    case "disable":
+      return false;
+    case "allow":
+    case "prefer":
+      return "prefer";
+    case "require": {
+      const verified = files.ca !== null;
+      return { ...files, rejectUnauthorized: verified, checkHostName: false };
+    }
+    case "verify-ca":
+      return { ...files, rejectUnauthorized: true, checkHostName: false };
+    case "verify-full":
+      return { ...files, rejectUnauthorized: true, checkHostName: true };
+    default:
+      throw misuse(
+        "sslmode is not one that libpq knows",
+        "expected disable, allow, prefer, require, verify-ca or verify-full",
+      );
+  }
+}
+
+const isLoopback = (host: string): boolean =>
+  host === "localhost" || host === "::1" || /^127(\.[0-9]{1,3}){3}$/.test(host);
+
+/** ~/.postgresql/root.crt as libpq; the platform's own authorities where there is none. */
+function defaultRoot(): string | null {
+  try {
+    return readFileSync(`${homedir()}/.postgresql/root.crt`, "utf8");
+  } catch {
+    return null;
+  }
+}
