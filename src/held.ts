@@ -1,0 +1,89 @@
+// The messages that this process holds between receiving and acknowledging them: bounded in number, and
+// handed on in batches.
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Message } from "./queue.ts";
+
+/** A load of some hundred rows costs little more than one of ten; beyond a thousand nothing is won. */
+const BATCH_MESSAGES = 1000;
+/** Far below SQS's own bound of 120,000 in flight, and little memory. */
+const MAX_HELD = 4000;
+/** How long a batch waits to become full. */
+const LINGER_MS = 100;
+
+/** State: what was received and waits to be loaded, and how much room there is for more. */
+export class Held {
+  #waiting: Message[] = [];
+  /** Received and not yet acknowledged. */
+  #received = 0;
+  /** Room that receivers have taken and not yet filled or given back. */
+  #reserved = 0;
+  #budget: number;
+  #ended = false;
+  #changed = Promise.withResolvers<void>();
+
+  constructor(maxMessages: number | null) {
+    this.#budget = maxMessages ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Room for up to `most` messages, once there is some; 0 when there will be none any more. */
+  async reserve(most: number, stop: AbortSignal): Promise<number> {
+    while (!stop.aborted && !this.#ended) {
+      const room = Math.min(most, this.#budget, MAX_HELD - this.#received - this.#reserved);
+      if (room > 0) {
+        this.#reserved += room;
+        this.#budget -= room;
+        return room;
+      }
+      // Used up, and nobody holds a reservation that could give some of it back.
+      if (this.#budget === 0 && this.#reserved === 0) return 0;
+      await Promise.race([this.#changed.promise, sleep(250)]);
+    }
+    return 0;
+  }
+
+  /** Takes in what a reservation of `room` brought, and gives the rest back. */
+  fill(messages: readonly Message[], room: number): void {
+    this.#waiting.push(...messages);
+    this.#received += messages.length;
+    this.#reserved -= room;
+    this.#budget += room - messages.length;
+    this.#change();
+  }
+
+  /** After acknowledging: the messages are gone, or will come back. */
+  release(messages: number): void {
+    this.#received -= messages;
+    this.#change();
+  }
+
+  /** No more will be received. */
+  end(): void {
+    this.#ended = true;
+    this.#change();
+  }
+
+  /** Nothing more will be loaded; wakes receivers that wait for room. */
+  abandon(): void {
+    this.#waiting = [];
+    this.#budget = 0;
+    this.end();
+  }
+
+  /** The next batch: full, or what there is after a short wait, or null at the end. */
+  async next(): Promise<readonly Message[] | null> {
+    while (this.#waiting.length === 0) {
+      if (this.#ended) return null;
+      await this.#changed.promise;
+    }
+    const deadline = Date.now() + LINGER_MS;
+    while (this.#waiting.length < BATCH_MESSAGES && !this.#ended && Date.now() < deadline) {
+      await Promise.race([this.#changed.promise, sleep(deadline - Date.now())]);
+    }
+    return this.#waiting.splice(0, BATCH_MESSAGES);
+  }
+
+  #change(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers<void>();
+  }
+}

@@ -1,0 +1,82 @@
+// Stores a protected batch: the one statement of the line.
+import type { Subkeys } from "../vault/keys.ts";
+import type { SealingKey } from "./data-keys.ts";
+import { array, byteaArray, type Database, retryContention, type Value } from "./database.ts";
+import { failed } from "./failure.ts";
+import type { Protected } from "./protect.ts";
+
+export type LoadResult = {
+  readonly loaded: number;
+  readonly duplicates: number;
+  readonly quarantined: number;
+  readonly newOriginals: number;
+};
+
+const STATEMENT = `select batch_id::text, loaded, duplicates, quarantined, new_originals
+  from etl.load($1::uuid, $2::integer, $3::bytea, $4::uuid, $5::bytea, $6::text[], $7::bytea,
+    $8::text[], $9::bytea[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[],
+    $15::text[], $16::text[], $17::integer[], $18::text[], $19::timestamptz[], $20::text[],
+    $21::bytea[])`;
+
+/**
+ * When this returns, the batch is committed. When it throws, that is unknown, and loading it again is
+ * right: the ledger makes it harmless.
+ */
+export async function load(
+  database: Database,
+  subkeys: Subkeys,
+  key: SealingKey | null,
+  batch: Protected,
+): Promise<LoadResult> {
+  const id = crypto.randomUUID();
+  const { rows, rejected } = batch;
+  const originals = [...batch.originals];
+  const values: Value[] = [
+    id,
+    subkeys.generation,
+    subkeys.check,
+    key?.wrapped.id ?? null,
+    key?.wrapped.wrapped ?? null,
+    key === null ? null : array(key.wrapped.recipients),
+    key?.wrapped.proof ?? null,
+    array(originals.map(([token]) => token)),
+    byteaArray(originals.map(([, sealed]) => sealed)),
+    array(rows.map((row) => row.messageId)),
+    array(rows.map((row) => row.sentAt.toISOString())),
+    array(rows.map((row) => row.userId)),
+    array(rows.map((row) => row.deviceType)),
+    array(rows.map((row) => row.maskedIp)),
+    array(rows.map((row) => row.maskedDeviceId)),
+    array(rows.map((row) => row.locale)),
+    array(rows.map((row) => row.appVersion)),
+    array(rejected.map((message) => message.messageId)),
+    array(rejected.map((message) => message.sentAt.toISOString())),
+    array(rejected.map((message) => message.reason)),
+    byteaArray(rejected.map((message) => message.sealed)),
+  ];
+  const [answer] = await retryContention(() =>
+    database.transaction((query) => query(STATEMENT, values)),
+  );
+  // Drivers have mixed up two queries' answers: acknowledge on no other batch's word.
+  if (answer?.batch_id !== id) {
+    throw failed(
+      "the database's answer names another batch than the one that was sent",
+      "nothing of it was acknowledged; run again, and report this with the versions in use",
+    );
+  }
+  const result = {
+    loaded: Number(answer.loaded),
+    duplicates: Number(answer.duplicates),
+    quarantined: Number(answer.quarantined),
+    newOriginals: Number(answer.new_originals),
+  };
+  if (result.loaded + result.duplicates + result.quarantined !== rows.length + rejected.length) {
+    throw failed("the database's counts do not add up to the batch", "nothing was acknowledged");
+  }
+  return result;
+}
+
+/** An empty load: throws if this database knows another token key, before a message is received. */
+export async function requireTokenKey(database: Database, subkeys: Subkeys): Promise<void> {
+  await load(database, subkeys, null, { rows: [], originals: new Map(), rejected: [] });
+}

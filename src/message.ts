@@ -1,0 +1,169 @@
+// A message's body → a login, or the reason why it cannot become one. Pure; Web-standard APIs only.
+// A reason is stored and shown, so it names fields and types and quotes no value.
+
+export type Login = {
+  readonly userId: string;
+  readonly deviceType: string | null;
+  readonly ip: string | null;
+  readonly deviceId: string | null;
+  readonly locale: string | null;
+  readonly appVersion: number | null;
+};
+
+export type Parsed =
+  | { readonly kind: "login"; readonly login: Login }
+  | { readonly kind: "rejected"; readonly reason: string };
+
+/** The keys of a message, as they stand after flattening. */
+const FIELDS = ["user_id", "app_version", "device_type", "ip", "locale", "device_id"] as const;
+type FieldName = (typeof FIELDS)[number];
+
+const MAX_PERSONAL_BYTES = 1024; // of `ip` and `device_id`
+
+class Rejected extends Error {}
+
+/** Never throws: whatever the body is, the answer is a login or a reason. */
+export function parseMessage(body: string): Parsed {
+  try {
+    return { kind: "login", login: readLogin(flatten(unwrap(body))) };
+  } catch (error) {
+    if (error instanceof Rejected) return { kind: "rejected", reason: error.message };
+    throw error;
+  }
+}
+
+type JsonObject = { readonly [key: string]: unknown };
+
+function unwrap(body: string): JsonObject {
+  const outer = parseObject(body, "the body");
+  // What SNS puts around a message that it forwards to a queue.
+  if (own(outer, "Type") === "Notification") {
+    const inner = own(outer, "Message");
+    if (typeof inner === "string") return parseObject(inner, "the message in its SNS envelope");
+  }
+  return outer;
+}
+
+function parseObject(text: string, name: string): JsonObject {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    // Not the parser's own message: it quotes the text.
+    throw new Rejected(`${name} is not JSON`);
+  }
+  if (!isObject(value)) throw new Rejected(`${name} is ${typeName(value)}, expected an object`);
+  return value;
+}
+
+const isObject = (value: unknown): value is JsonObject =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+const own = (object: JsonObject, key: string): unknown =>
+  Object.hasOwn(object, key) ? object[key] : undefined;
+
+/**
+ * The values of our fields, nested objects flattened with `_`. Only paths that can still become a field
+ * are followed, so that neither the depth nor the size of the rest costs anything.
+ */
+function flatten(object: JsonObject): Map<FieldName, unknown> {
+  const found = new Map<FieldName, unknown>();
+  const visit = (node: JsonObject, prefix: string) => {
+    for (const key of Object.keys(node)) {
+      const path = prefix + key;
+      const value = node[key];
+      const field = FIELDS.find((name) => name === path);
+      if (field !== undefined) {
+        if (found.has(field)) {
+          throw new Rejected(`${field} is ambiguous: two paths of the message lead to it`);
+        }
+        found.set(field, value);
+      } else if (isObject(value) && FIELDS.some((name) => name.startsWith(`${path}_`))) {
+        visit(value, `${path}_`);
+      }
+    }
+  };
+  visit(object, "");
+  if (found.size === 0) {
+    throw new Rejected("this is another type of message: it has none of a login's fields");
+  }
+  return found;
+}
+
+function readLogin(fields: Map<FieldName, unknown>): Login {
+  const userId = readText(fields, "user_id", 128);
+  if (userId === null) throw new Rejected("user_id is missing");
+  if (userId === "") throw new Rejected("user_id is empty");
+  return {
+    userId,
+    deviceType: readText(fields, "device_type", 32),
+    ip: readPersonal(fields, "ip"),
+    deviceId: readPersonal(fields, "device_id"),
+    locale: readText(fields, "locale", 32),
+    appVersion: readVersion(fields.get("app_version")),
+  };
+}
+
+function readString(fields: Map<FieldName, unknown>, name: FieldName): string | null {
+  const value = fields.get(name);
+  if (value === undefined || value === null) return null;
+  if (typeof value !== "string") {
+    throw new Rejected(`${name} is ${typeName(value)}, expected a string`);
+  }
+  if (!value.isWellFormed()) throw new Rejected(`${name} holds a lone surrogate`);
+  if (value.includes("\0")) throw new Rejected(`${name} holds a NUL character`);
+  return value;
+}
+
+function readText(fields: Map<FieldName, unknown>, name: FieldName, max: number): string | null {
+  const value = readString(fields, name);
+  // A string's length counts UTF-16 units, a varchar's code points.
+  if (value !== null && value.length > max && [...value].length > max) {
+    throw new Rejected(`${name} is longer than ${max} characters`);
+  }
+  return value;
+}
+
+function readPersonal(fields: Map<FieldName, unknown>, name: FieldName): string | null {
+  const value = readString(fields, name);
+  if (value === null || value === "") return null;
+  if (new TextEncoder().encode(value).length > MAX_PERSONAL_BYTES) {
+    throw new Rejected(`${name} is longer than ${MAX_PERSONAL_BYTES} bytes`);
+  }
+  return value;
+}
+
+/**
+ * "2.3.0" → 2003000: an integer that sorts as versions do and reads back. What follows the third part,
+ * or a `-` or `+`, is dropped.
+ */
+function readVersion(value: unknown): number | null {
+  if (value === undefined || value === null) return null;
+  if (typeof value === "number") {
+    if (!Number.isInteger(value))
+      throw new Rejected("app_version is a fraction, expected a string");
+    return packVersion([value, 0, 0]);
+  }
+  if (typeof value !== "string") {
+    throw new Rejected(`app_version is ${typeName(value)}, expected a string`);
+  }
+  if (!/^[0-9]+(\.[0-9]+)*([-+].*)?$/.test(value)) {
+    throw new Rejected("app_version is not written as a version");
+  }
+  const parts = value.split(/[-+]/, 1)[0]!.split(".").map(Number);
+  return packVersion([parts[0]!, parts[1] ?? 0, parts[2] ?? 0]);
+}
+
+function packVersion([major, minor, patch]: [number, number, number]): number {
+  if (major < 0 || major > 2146 || minor > 999 || patch > 999) {
+    throw new Rejected("app_version is out of range: parts go up to 999, the first up to 2146");
+  }
+  return Math.abs(major) * 1_000_000 + minor * 1_000 + patch;
+}
+
+function typeName(value: unknown): string {
+  if (value === null) return "null";
+  if (Array.isArray(value)) return "an array";
+  if (typeof value === "object") return "an object";
+  return `a ${typeof value}`;
+}

@@ -1,0 +1,101 @@
+// Logins → rows that hold tokens, and the originals sealed beside them. Pure but for the randomness
+// of the seals; Web-standard APIs only. No plain personal value leaves this file.
+import type { Field } from "../vault/canonical.ts";
+import type { DataKey } from "../vault/data-key.ts";
+import type { Subkeys } from "../vault/keys.ts";
+import { seal } from "../vault/seal.ts";
+import { makeToken } from "../vault/token.ts";
+import type { Login, Parsed } from "./message.ts";
+
+/** THE list of personal fields: where a login has them, and in which column their tokens go. */
+export const PERSONAL = [
+  { field: "ip", key: "ip", column: "maskedIp" },
+  { field: "device_id", key: "deviceId", column: "maskedDeviceId" },
+] as const satisfies readonly { field: Field; key: keyof Login; column: string }[];
+
+type TokenColumns = { readonly [P in (typeof PERSONAL)[number] as P["column"]]: string | null };
+
+export type ParsedMessage = {
+  readonly id: string;
+  readonly sentAt: Date;
+  readonly body: string;
+  readonly parsed: Parsed;
+};
+
+export type LoginRow = TokenColumns & {
+  readonly messageId: string;
+  readonly sentAt: Date;
+  readonly userId: string;
+  readonly deviceType: string | null;
+  readonly locale: string | null;
+  readonly appVersion: number | null;
+};
+
+export type RejectedMessage = {
+  readonly messageId: string;
+  readonly sentAt: Date;
+  readonly reason: string;
+  readonly sealed: Uint8Array;
+};
+
+export type Protected = {
+  readonly rows: readonly LoginRow[];
+  /** One per distinct token of the rows, the first original that had it. */
+  readonly originals: ReadonlyMap<string, Uint8Array>;
+  readonly rejected: readonly RejectedMessage[];
+};
+
+/** How many values `protect` may have to seal for so many messages. */
+export const maxSeals = (messages: number): number => messages * PERSONAL.length;
+
+export function protect(
+  messages: readonly ParsedMessage[],
+  subkeys: Subkeys,
+  dataKey: DataKey,
+): Protected {
+  const rows: LoginRow[] = [];
+  const originals = new Map<string, Uint8Array>();
+  const rejected: RejectedMessage[] = [];
+  for (const { id, body, sentAt, parsed } of messages) {
+    if (parsed.kind === "login") {
+      rows.push({
+        messageId: id,
+        sentAt,
+        ...protectLogin(parsed.login, subkeys, dataKey, originals),
+      });
+    } else {
+      const sealed = seal(
+        dataKey.bytes,
+        { kind: "quarantine", messageId: id },
+        // A broken body may hold what UTF-8 cannot: kept as U+FFFD, rather than not kept.
+        body.toWellFormed(),
+      );
+      rejected.push({ messageId: id, sentAt, reason: parsed.reason, sealed });
+    }
+  }
+  return { rows, originals, rejected };
+}
+
+export function protectLogin(
+  login: Login,
+  subkeys: Subkeys,
+  dataKey: DataKey,
+  originals: Map<string, Uint8Array>,
+): Omit<LoginRow, "messageId" | "sentAt"> {
+  const tokens: Record<string, string | null> = {};
+  for (const { field, key, column } of PERSONAL) {
+    const original = login[key];
+    const token = original === null ? null : makeToken(subkeys, field, original);
+    tokens[column] = token;
+    if (original !== null && token !== null && !originals.has(token)) {
+      originals.set(token, seal(dataKey.bytes, { kind: "original", token }, original));
+    }
+  }
+  return {
+    ...(tokens as TokenColumns),
+    userId: login.userId,
+    deviceType: login.deviceType,
+    locale: login.locale,
+    appVersion: login.appVersion,
+  };
+}
