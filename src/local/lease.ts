@@ -1,0 +1,60 @@
+// Several commands share one pair of local servers; the last one out stops them. Built on the file
+// locks of SQLite, because the kernel lets go of those when a process dies, however it dies: no stale
+// lock file, no process id that belongs to somebody else after a reboot.
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+
+export type Lease = {
+  /** Runs `work` while no other command starts or stops servers. */
+  readonly exclusively: <T>(work: (alone: boolean) => Promise<T>) => Promise<T>;
+  /** Leaves; `last` runs if nobody else is there. */
+  readonly leave: (last: () => Promise<void>) => Promise<void>;
+};
+
+/** Enters: counts as present until `leave`, or until this process ends. */
+export function openLease(folder: string): Lease {
+  // Held for moments, by whoever changes something; a start takes a few seconds.
+  const mutex = new DatabaseSync(join(folder, "mutex.lock"));
+  mutex.exec("pragma busy_timeout = 120000");
+  // Held shared by everybody who is present.
+  const presence = new DatabaseSync(join(folder, "presence.lock"));
+  presence.exec("pragma busy_timeout = 0");
+
+  const locked = async <T>(work: () => Promise<T>): Promise<T> => {
+    mutex.exec("begin exclusive");
+    try {
+      return await work();
+    } finally {
+      mutex.exec("rollback");
+    }
+  };
+  /** Whether nobody else is present; ends up outside of any transaction. */
+  const alone = (): boolean => {
+    try {
+      presence.exec("begin exclusive");
+      presence.exec("rollback");
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  const enter = () => {
+    presence.exec("begin");
+    presence.prepare("select count(*) from sqlite_schema").get();
+  };
+  return {
+    exclusively: (work) =>
+      locked(async () => {
+        if (presence.isTransaction) presence.exec("rollback");
+        const nobodyElse = alone();
+        enter();
+        return await work(nobodyElse);
+      }),
+    leave: (last) =>
+      locked(async () => {
+        if (presence.isTransaction) presence.exec("rollback");
+        if (alone()) await last();
+        presence.close();
+      }).finally(() => mutex.close()),
+  };
+}
