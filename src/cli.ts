@@ -1,0 +1,215 @@
+#!/usr/bin/env bun
+// argv → command. The one place that prints errors and exits: `error:` and `hint:` on stderr, 0 for
+// done, 1 for failed or refused, 2 for wrong usage or configuration.
+import {
+  Argument,
+  Command,
+  CommanderError,
+  InvalidArgumentError,
+  Option,
+} from "@commander-js/extra-typings";
+import packageJson from "../package.json" with { type: "json" };
+import { runEtl } from "./commands/etl.ts";
+import { runDiscard, runList, runReplay, runShow } from "./commands/quarantine.ts";
+import { runReveal, runToken } from "./commands/reveal.ts";
+import { runGenerateKeys, runMigrate } from "./commands/setup.ts";
+import { environment } from "./config.ts";
+import { Failure } from "./failure.ts";
+import { Interrupted } from "./interrupted.ts";
+import type { Context } from "./session.ts";
+import { terminal } from "./terminal.ts";
+
+const interrupt = new AbortController();
+const context: Context = { env: environment(), terminal, interrupt: interrupt.signal };
+
+function buildProgram() {
+  const program = new Command("veil")
+    .description(
+      "Login events from SQS to Postgres: personal data tokenized, sealed, recoverable only on record.",
+    )
+    .version(`veil ${packageJson.version} (${runtime()})`)
+    .showHelpAfterError("(--help shows how it is used)")
+    .exitOverride();
+
+  program
+    .command("etl")
+    .description("drain the queue into the database, then print a summary")
+    .option("--follow", "keep running and wait for messages", false)
+    .option("--max-messages <n>", "receive exactly so many at most", wholeNumber)
+    .option("--json", "print the summary as one line of JSON", false)
+    .addOption(
+      new Option("--log <format>", "how --follow reports without a terminal")
+        .choices(["text", "json"] as const)
+        .default("text" as const),
+    )
+    .option("--reset-local", "first remove the embedded default's database, queue and keys", false)
+    .addHelpText(
+      "after",
+      examples("etl", "etl --follow --log json", "etl --max-messages 1000 --json") +
+        "\nWith neither QUEUE_URL nor DATABASE_URL set, a checkout runs on its own servers, with samples.",
+    )
+    .action((options) =>
+      runEtl(context, {
+        follow: options.follow,
+        maxMessages: options.maxMessages ?? null,
+        json: options.json,
+        log: options.log,
+        resetLocal: options.resetLocal,
+      }),
+    );
+
+  program
+    .command("reveal")
+    .description("print the originals of tokens, each request on record")
+    .argument("<token...>", "tokens, or - to read them from stdin, one a line")
+    .option("--reason <text>", "why, for the record")
+    .option("--json", "print an array of objects", false)
+    .addHelpText(
+      "after",
+      examples("reveal ip1_… --reason 'case 4711'", "reveal - --json < tokens.txt"),
+    )
+    .action((tokens, options) =>
+      runReveal(context, tokens, { reason: options.reason ?? null, json: options.json }),
+    );
+
+  program
+    .command("token")
+    .description("print the tokens of known values, read from a prompt or stdin, one a line")
+    .addArgument(
+      new Argument("<field>", "which field's values").choices(["ip", "device_id"] as const),
+    )
+    .option("--json", "print an array of objects", false)
+    .addHelpText("after", examples("token ip", "token device_id < device-ids.txt"))
+    .action((field, options) => runToken(context, field, options.json));
+
+  program
+    .command("migrate")
+    .description("bring the database to this version's schema; safe to run again")
+    .option("--json", "print what was done as JSON", false)
+    .addHelpText("after", examples("migrate"))
+    .action((options) => runMigrate(context, options.json));
+
+  const keys = program.command("keys").description("make keys");
+  keys
+    .command("generate")
+    .description("write token.key, verify.key, identity.txt and recipients.txt")
+    .requiredOption("--out <folder>", "where; made with mode 0700 if missing")
+    .option("--pq", "a post-quantum identity (ML-KEM-768 with X25519)", false)
+    .option("--json", "print the files' paths as JSON", false)
+    .addHelpText("after", examples("keys generate --out keys"))
+    .action((options) =>
+      runGenerateKeys(context, options.out, { postQuantum: options.pq, json: options.json }),
+    );
+
+  addQuarantine(program.command("quarantine"));
+  return program;
+}
+
+function addQuarantine(quarantine: Command): void {
+  quarantine.description("handle the messages that could not become rows");
+  quarantine
+    .command("list")
+    .description("list them, with reasons; opens nothing")
+    .addOption(
+      new Option("--state <state>", "which ones")
+        .choices(["open", "replayed", "discarded", "all"] as const)
+        .default("open" as const),
+    )
+    .option("--json", "print an array of objects", false)
+    .addHelpText("after", examples("quarantine list", "quarantine list --state all --json"))
+    .action((options) => runList(context, options.state, options.json));
+  quarantine
+    .command("show")
+    .description("print a message's body, on record like a reveal")
+    .argument("<message-id>")
+    .option("--reason <text>", "why, for the record")
+    .option("--json", "print an object", false)
+    .addHelpText("after", examples("quarantine show 3f1c… --reason 'what does the app send?'"))
+    .action((id, options) =>
+      runShow(context, id, { reason: options.reason ?? null, json: options.json }),
+    );
+  quarantine
+    .command("replay")
+    .description("read bodies again with today's rules; what is a login now becomes a row")
+    .argument("[message-id...]", "which ones; all open ones if none is named")
+    .option("--reason <text>", "why, for the record")
+    .option("--json", "print an array of objects", false)
+    .addHelpText("after", examples("quarantine replay", "quarantine replay 3f1c…"))
+    .action((ids, options) =>
+      runReplay(context, ids, { reason: options.reason ?? null, json: options.json }),
+    );
+  quarantine
+    .command("discard")
+    .description("give up messages: their bodies are gone for good")
+    .argument("[message-id...]")
+    .option("--all", "all open ones", false)
+    .option("--reason <text>", "why, for the record")
+    .option("--json", "print an object", false)
+    .addHelpText("after", examples("quarantine discard 3f1c… --reason 'a test message'"))
+    .action((ids, options) =>
+      runDiscard(context, ids, options.all, {
+        reason: options.reason ?? null,
+        json: options.json,
+      }),
+    );
+}
+
+const examples = (...commands: string[]): string =>
+  `\nExamples:\n${commands.map((command) => `  $ veil ${command}\n`).join("")}`;
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!/^[1-9][0-9]*$/.test(text) || !Number.isSafeInteger(value)) {
+    throw new InvalidArgumentError("expected a whole number of 1 or more");
+  }
+  return value;
+}
+
+function runtime(): string {
+  const { bun, deno } = process.versions as { bun?: string; deno?: string };
+  return bun ? `bun ${bun}` : deno ? `deno ${deno}` : `node ${process.versions.node}`;
+}
+
+/** The exit code of what was thrown, said on stderr. */
+function report(error: unknown): number {
+  if (error instanceof Interrupted) return 130;
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof Failure) {
+    terminal.err(`error: ${error.message}\n`);
+    if (error.hint !== null) terminal.err(`hint: ${error.hint}\n`);
+    return error.exitCode;
+  }
+  // A defect of ours. Its message may quote data; where it happened may be said.
+  const { name, stack } = error instanceof Error ? error : { name: typeof error, stack: "" };
+  const frames = (stack ?? "").split("\n").filter((line) => /^\s+at /.test(line));
+  terminal.err(`error: unexpected ${name}; its message is withheld, it may quote data\n`);
+  for (const frame of frames.slice(0, 6)) terminal.err(`${frame}\n`);
+  terminal.err("hint: please report this, with the lines above and the version of veil\n");
+  return 1;
+}
+
+/** What was written is out before the process ends, a pipe included. */
+async function exit(code: number): Promise<never> {
+  for (const stream of [process.stdout, process.stderr]) {
+    await new Promise<void>((resolve) => stream.write("", () => resolve()));
+  }
+  process.exit(code);
+}
+
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.on(signal, () => {
+    if (interrupt.signal.aborted) process.exit(130);
+    interrupt.abort();
+  });
+}
+// The reader of a pipe may leave early (`| head`): that is no failure of ours.
+process.stdout.on("error", () => process.exit(0));
+process.on("uncaughtException", (error) => void exit(report(error)));
+process.on("unhandledRejection", (error) => void exit(report(error)));
+
+try {
+  await buildProgram().parseAsync();
+  await exit(0);
+} catch (error) {
+  await exit(report(error));
+}

@@ -1,0 +1,180 @@
+// `veil quarantine`: what could not become a row.
+import { identityRecipients } from "../../vault/age.ts";
+import * as config from "../config.ts";
+import { DataKeys } from "../data-keys.ts";
+import { type Database, openDatabase } from "../database.ts";
+import { failed, misuse } from "../failure.ts";
+import { Opener } from "../opener.ts";
+import {
+  discard,
+  listEntries,
+  openBodies,
+  type QuarantineState,
+  type ReplayOutcome,
+  replay,
+} from "../quarantine.ts";
+import { requireSchema } from "../schema.ts";
+import { type Context, type Needs, type Session, withSession } from "../session.ts";
+import { printable, table } from "../terminal.ts";
+import { askReason, RECOVERY_VARIABLES, recoveryKeys } from "./reveal.ts";
+
+export type QuarantineOptions = { readonly reason: string | null; readonly json: boolean };
+
+/** Reads what it needs of the configuration first, connects then. */
+function withQuarantine<K, T>(
+  context: Context,
+  variables: Needs["variables"],
+  readKeys: (session: Session) => K,
+  work: (database: Database, keys: K, session: Session) => Promise<T>,
+): Promise<T> {
+  return withSession(context, { login: "local_operator", variables }, async (session) => {
+    const keys = readKeys(session);
+    const database = openDatabase(config.database(session.env));
+    try {
+      await requireSchema(database);
+      return await work(database, keys, session);
+    } finally {
+      await database.close();
+    }
+  });
+}
+
+export async function runList(
+  context: Context,
+  state: QuarantineState | "all",
+  json: boolean,
+): Promise<void> {
+  const { terminal } = context;
+  await withQuarantine(
+    context,
+    [],
+    () => null,
+    async (database, _, { program }) => {
+      const entries = await listEntries(database, state);
+      if (json) terminal.out(`${JSON.stringify(entries)}\n`);
+      else if (entries.length === 0) terminal.err("the quarantine holds no such messages\n");
+      else {
+        const rows = entries.map((e) => [e.messageId, e.sentAt, e.state, e.reason]);
+        terminal.out(
+          table(["MESSAGE", "SENT AT", "STATE", "REASON"], rows, terminal.isStdoutTerminal),
+        );
+        if (terminal.isStdoutTerminal) {
+          terminal.err(`\nlook at one: ${program} quarantine show ${entries[0]!.messageId}\n`);
+        }
+      }
+    },
+  );
+}
+
+export async function runShow(
+  context: Context,
+  messageId: string,
+  options: QuarantineOptions,
+): Promise<void> {
+  const { terminal } = context;
+  await withQuarantine(
+    context,
+    RECOVERY_VARIABLES,
+    ({ env }) => new Opener(recoveryKeys(env)),
+    async (database, opener) => {
+      const reason = options.reason ?? (await askReason(terminal, []));
+      const { bodies } = await openBodies(database, opener, [messageId], "show", reason);
+      const [entry] = bodies;
+      if (entry === undefined) {
+        throw failed(
+          "the quarantine holds no body of this message",
+          "it was discarded, or never quarantined: `quarantine list --state all` shows which",
+        );
+      }
+      if (entry.body === null) {
+        throw failed(
+          "REFUSED: the body does not open: altered, forged, or sealed for another identity or key",
+          "check that VEIL_IDENTITY is the one of this vault; if it is, somebody altered the database",
+        );
+      }
+      if (options.json) terminal.out(`${JSON.stringify(entry)}\n`);
+      else terminal.out(`${terminal.isStdoutTerminal ? printable(entry.body) : entry.body}\n`);
+    },
+  );
+}
+
+export async function runReplay(
+  context: Context,
+  messageIds: readonly string[],
+  options: QuarantineOptions,
+): Promise<void> {
+  const { terminal } = context;
+  await withQuarantine(
+    context,
+    [...RECOVERY_VARIABLES, "VEIL_RECIPIENTS"],
+    ({ env }) => ({
+      opener: new Opener(recoveryKeys(env)),
+      subkeys: config.tokenKey(env),
+      identities: config.identities(env),
+      recipients: config.optionalRecipients(env),
+    }),
+    async (database, { opener, subkeys, identities, recipients }) => {
+      const ids =
+        messageIds.length > 0
+          ? [...new Set(messageIds)]
+          : (await listEntries(database, "open")).map((entry) => entry.messageId);
+      const reason = options.reason ?? (await askReason(terminal, []));
+      // Never the recipients that the database names: they could be anybody's.
+      const dataKeys = new DataKeys(subkeys, recipients ?? (await identityRecipients(identities)));
+      const outcomes = await replay(database, opener, subkeys, dataKeys, ids, reason);
+      printOutcomes(context, outcomes, options.json);
+      const failures = outcomes.filter(({ outcome }) => outcome !== "replayed").length;
+      if (failures > 0) {
+        throw failed(
+          `${failures} of ${outcomes.length} messages were not replayed`,
+          "what is still broken stays in the quarantine: fix the rules and replay, or discard it",
+        );
+      }
+    },
+  );
+}
+
+function printOutcomes(
+  { terminal }: Context,
+  outcomes: readonly ReplayOutcome[],
+  json: boolean,
+): void {
+  if (json) terminal.out(`${JSON.stringify(outcomes)}\n`);
+  else if (outcomes.length === 0) terminal.err("the quarantine holds no open messages\n");
+  else {
+    const rows = outcomes.map((o) => [o.messageId, o.outcome, o.reason ?? ""]);
+    terminal.out(table(["MESSAGE", "OUTCOME", "REASON"], rows, terminal.isStdoutTerminal));
+  }
+}
+
+export async function runDiscard(
+  context: Context,
+  messageIds: readonly string[],
+  all: boolean,
+  options: QuarantineOptions,
+): Promise<void> {
+  const { terminal } = context;
+  if (all === messageIds.length > 0) {
+    throw misuse("expected message ids, or --all", "a discarded body is gone for good");
+  }
+  await withQuarantine(
+    context,
+    [],
+    () => null,
+    async (database) => {
+      const ids = all
+        ? (await listEntries(database, "open")).map((entry) => entry.messageId)
+        : [...new Set(messageIds)];
+      const reason = options.reason ?? (await askReason(terminal, []));
+      const discarded = ids.length === 0 ? 0 : await discard(database, ids, reason);
+      if (options.json) terminal.out(`${JSON.stringify({ discarded })}\n`);
+      else terminal.out(`discarded ${discarded} of ${ids.length}\n`);
+      if (discarded < ids.length) {
+        throw failed(
+          `${ids.length - discarded} of ${ids.length} messages were not open in the quarantine`,
+          "`quarantine list --state all` shows what became of them",
+        );
+      }
+    },
+  );
+}

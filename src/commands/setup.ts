@@ -1,0 +1,52 @@
+// `veil migrate` and `veil keys generate`: what is done once, before the rest.
+
+import * as config from "../config.ts";
+import { openDatabase } from "../database.ts";
+import { KEY_FILES, writeKeyFiles } from "../key-files.ts";
+import { migrate } from "../migrate.ts";
+import { reaching } from "../schema.ts";
+import { type Context, withSession } from "../session.ts";
+
+export async function runMigrate(context: Context, json: boolean): Promise<void> {
+  const { terminal } = context;
+  await withSession(context, { login: "postgres", variables: [] }, async ({ env }) => {
+    const database = openDatabase(config.database(env));
+    try {
+      await reaching(() => database.query("select"));
+      const migrated = await migrate(database);
+      if (json) terminal.out(`${JSON.stringify(migrated)}\n`);
+      else if (migrated.applied.length === 0) {
+        terminal.out(`the database is at schema version ${migrated.to} already\n`);
+      } else {
+        terminal.out(
+          `the database is at schema version ${migrated.to} now (${migrated.applied.join(", ")})\n`,
+        );
+      }
+    } finally {
+      await database.close();
+    }
+  });
+}
+
+const PURPOSES: Record<(typeof KEY_FILES)[number], string> = {
+  "token.key": "VEIL_TOKEN_KEY of every etl host; whoever has it can guess IPs from tokens",
+  "verify.key": "VEIL_VERIFY_KEY of whoever reveals; makes no token",
+  "identity.txt": "VEIL_IDENTITY of whoever reveals, and a copy offline: it opens the vault",
+  "recipients.txt": "VEIL_RECIPIENTS of every etl host; public",
+};
+
+export async function runGenerateKeys(
+  { terminal }: Context,
+  folder: string,
+  options: { readonly postQuantum: boolean; readonly json: boolean },
+): Promise<void> {
+  const written = await writeKeyFiles(folder, options.postQuantum ? "post-quantum" : "classic");
+  if (options.json) {
+    terminal.out(`${JSON.stringify({ files: written })}\n`);
+    return;
+  }
+  const width = Math.max(...written.map((path) => path.length));
+  for (const [i, path] of written.entries()) {
+    terminal.out(`${path.padEnd(width)}  ${PURPOSES[KEY_FILES[i]!]}\n`);
+  }
+}

@@ -1,0 +1,100 @@
+// What a person sees: tables, a progress bar, a question. Data goes to stdout; progress, questions and
+// messages to stderr, and progress only where that is a terminal.
+import { createInterface } from "node:readline";
+import { Interrupted } from "./interrupted.ts";
+
+export type Terminal = {
+  readonly out: (text: string) => void;
+  readonly err: (text: string) => void;
+  readonly isStdinTerminal: boolean;
+  readonly isStdoutTerminal: boolean;
+  readonly isStderrTerminal: boolean;
+  /** All of stdin, as lines without their ends. */
+  readonly lines: () => AsyncIterable<string>;
+  /** One line from the terminal, the question on stderr. */
+  readonly ask: (question: string) => Promise<string>;
+};
+
+export const terminal: Terminal = {
+  out: (text) => void process.stdout.write(text),
+  err: (text) => void process.stderr.write(text),
+  isStdinTerminal: process.stdin.isTTY === true,
+  isStdoutTerminal: process.stdout.isTTY === true,
+  isStderrTerminal: process.stderr.isTTY === true,
+  lines: () => createInterface({ input: process.stdin, crlfDelay: Number.POSITIVE_INFINITY }),
+  ask: (question) => {
+    const prompt = createInterface({ input: process.stdin, output: process.stderr });
+    return new Promise((resolve, reject) => {
+      prompt.question(question, (answer) => {
+        resolve(answer);
+        prompt.close();
+      });
+      // Ctrl-D answers nothing; Ctrl-C ends the command as it does everywhere.
+      prompt.once("close", () => resolve(""));
+      prompt.once("SIGINT", () => {
+        prompt.close();
+        reject(new Interrupted());
+      });
+    });
+  },
+};
+
+/**
+ * Text that others wrote, made safe to print: control characters could move the cursor, recolour, or
+ * type into a terminal. `--json` gives every byte as it is.
+ */
+export const printable = (text: string): string =>
+  text.replace(
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+    /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+
+/** Columns aligned with spaces; the header only where a person reads. */
+export function table(
+  header: readonly string[],
+  rows: readonly (readonly string[])[],
+  withHeader: boolean,
+): string {
+  const cells = (withHeader ? [header, ...rows] : rows).map((row) => row.map(printable));
+  const widths = header.map((_, i) => Math.max(...cells.map((row) => row[i]?.length ?? 0)));
+  const line = (row: readonly string[]) =>
+    row
+      .map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i]!)))
+      .join("  ")
+      .trimEnd();
+  return cells.map((row) => `${line(row)}\n`).join("");
+}
+
+const BAR_CELLS = 30;
+const REDRAW_MS = 100;
+
+/** One line on stderr that redraws itself; nothing at all where stderr is no terminal. */
+export class Progress {
+  readonly #terminal: Terminal;
+  readonly #total: number;
+  #drawnAt = 0;
+  #drawn = false;
+
+  constructor(terminal: Terminal, total: number) {
+    this.#terminal = terminal;
+    this.#total = total;
+  }
+
+  show(done: number, note: string): void {
+    const now = Date.now();
+    if (!this.#terminal.isStderrTerminal || now - this.#drawnAt < REDRAW_MS) return;
+    this.#drawnAt = now;
+    this.#drawn = true;
+    // The queue's own count is approximate: more may come than it said.
+    const total = Math.max(this.#total, done);
+    const filled = total === 0 ? 0 : Math.floor((done / total) * BAR_CELLS);
+    const bar = "█".repeat(filled).padEnd(BAR_CELLS, "░");
+    this.#terminal.err(`\r${bar} ${done} of ${total}  ${note}\u001b[K`);
+  }
+
+  clear(): void {
+    if (this.#drawn) this.#terminal.err("\r\u001b[K");
+    this.#drawn = false;
+  }
+}
