@@ -1,10 +1,10 @@
 // The environment → what a command needs of it. The one reader of environment variables. Whatever is
 // missing or malformed ends the program here, by name and with what was expected, never with its value.
 import { readFileSync } from "node:fs";
-import { homedir } from "node:os";
 import { isIdentity, looksLikeIdentity, recipientKind } from "../vault/age.ts";
 import { deriveSubkeys, type GenerationKey, parseKey, type Subkeys } from "../vault/keys.ts";
-import type { DatabaseConfig, Tls } from "./database.ts";
+import type { DatabaseConfig } from "./database.ts";
+import { DATABASE_URL_EXPECTED, parseDatabaseUrl } from "./database-url.ts";
 import { misuse } from "./failure.ts";
 import type { QueueConfig } from "./queue.ts";
 
@@ -20,7 +20,7 @@ type Name =
   | "VEIL_VERIFY_KEY";
 
 const EXPECTED: Record<Name, string> = {
-  DATABASE_URL: "expected postgres://user:password@host:port/database",
+  DATABASE_URL: DATABASE_URL_EXPECTED,
   VEIL_TOKEN_KEY:
     "expected 32 bytes in base64, or N:base64 for generation N, as `veil keys generate` writes it",
   VEIL_RECIPIENTS:
@@ -174,98 +174,5 @@ export function queue(env: Environment): QueueConfig {
   };
 }
 
-const PARAMETERS = [
-  ...["sslmode", "sslrootcert", "sslcert", "sslkey"],
-  ...["host", "application_name", "connect_timeout"],
-];
-
-export function database(env: Environment): DatabaseConfig {
-  const text = require(env, "DATABASE_URL");
-  if (!/^postgres(ql)?:\/\//.test(text) || !URL.canParse(text)) throw malformed("DATABASE_URL");
-  const url = new URL(text);
-  const unknown = [...url.searchParams.keys()].find((name) => !PARAMETERS.includes(name));
-  if (unknown !== undefined) {
-    throw misuse(
-      "DATABASE_URL has a parameter that veil does not know",
-      `known are ${PARAMETERS.join(", ")}`,
-    );
-  }
-  const host = decode(url.hostname) || url.searchParams.get("host") || env.PGHOST || "localhost";
-  const port = Number(url.port || env.PGPORT || 5432);
-  const user = decode(url.username) || env.PGUSER;
-  const name = decode(url.pathname.slice(1)) || env.PGDATABASE || user;
-  const timeout = Number(url.searchParams.get("connect_timeout") || 10);
-  if (!user || !name || host.includes(",") || !Number.isInteger(timeout) || timeout < 1) {
-    throw malformed("DATABASE_URL");
-  }
-  const isSocket = host.startsWith("/");
-  return {
-    host,
-    port,
-    socket: isSocket ? `${host}/.s.PGSQL.${port}` : null,
-    database: name,
-    user,
-    password: decode(url.password) || env.PGPASSWORD || null,
-    tls: isSocket ? false : tls(env, url, host),
-    applicationName: url.searchParams.get("application_name") || "veil",
-    connectTimeoutSeconds: timeout,
-  };
-}
-
-function decode(text: string): string {
-  try {
-    return decodeURIComponent(text).replace(/^\[(.*)\]$/, "$1");
-  } catch {
-    throw malformed("DATABASE_URL");
-  }
-}
-
-/**
- * libpq's sslmode, with a stricter default: a host that is not loopback must prove who it is. As in
- * libpq, `require` does not verify unless a root certificate is given.
- */
-function tls(env: Environment, url: URL, host: string): Tls {
-  const parameter = (name: string, variable: string) =>
-    url.searchParams.get(name) || env[variable] || null;
-  const mode = parameter("sslmode", "PGSSLMODE") ?? (isLoopback(host) ? "prefer" : "verify-full");
-  const root = parameter("sslrootcert", "PGSSLROOTCERT");
-  const cert = parameter("sslcert", "PGSSLCERT");
-  const key = parameter("sslkey", "PGSSLKEY");
-  const files = {
-    ca: root === null ? defaultRoot() : root === "system" ? null : readFile(root, "sslrootcert"),
-    cert: cert === null ? null : readFile(cert, "sslcert"),
-    key: key === null ? null : readFile(key, "sslkey"),
-  };
-  switch (mode) {
-    case "disable":
-      return false;
-    case "allow":
-    case "prefer":
-      return "prefer";
-    case "require": {
-      const verified = files.ca !== null;
-      return { ...files, rejectUnauthorized: verified, checkHostName: false };
-    }
-    case "verify-ca":
-      return { ...files, rejectUnauthorized: true, checkHostName: false };
-    case "verify-full":
-      return { ...files, rejectUnauthorized: true, checkHostName: true };
-    default:
-      throw misuse(
-        "sslmode is not one that libpq knows",
-        "expected disable, allow, prefer, require, verify-ca or verify-full",
-      );
-  }
-}
-
-const isLoopback = (host: string): boolean =>
-  host === "localhost" || host === "::1" || /^127(\.[0-9]{1,3}){3}$/.test(host);
-
-/** ~/.postgresql/root.crt as libpq; the platform's own authorities where there is none. */
-function defaultRoot(): string | null {
-  try {
-    return readFileSync(`${homedir()}/.postgresql/root.crt`, "utf8");
-  } catch {
-    return null;
-  }
-}
+export const database = (env: Environment): DatabaseConfig =>
+  parseDatabaseUrl(require(env, "DATABASE_URL"), env);

@@ -222,7 +222,7 @@ function run(cluster: Cluster, program: string, args: string[]): SpawnSyncReturn
 const serverFailure = (what: string, detail: string) =>
   failed(
     `the embedded PostgreSQL: ${what}: ${detail.trim().split("\n").slice(-3).join(" / ")}`,
-    "set DATABASE_URL to use a server of your own",
+    "`bun run etl --reset-local` starts over; or set DATABASE_URL to use a server of your own",
   );
 
 function readTail(file: string): string {

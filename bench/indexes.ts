@@ -1,0 +1,125 @@
+// What the indexes of user_logins cost a load: batches of new logins through `etl.load`, with each set of
+// indexes in turn, several rounds; ratios to none, and the size and time of the look-ups they are for.
+// Run: bun bench/indexes.ts [batches]
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { database as databaseConfig } from "../src/config.ts";
+import { DataKeys } from "../src/data-keys.ts";
+import { openDatabase } from "../src/database.ts";
+import { load } from "../src/load.ts";
+import {
+  type Cluster,
+  findBinaries,
+  initCluster,
+  serverAccount,
+  startCluster,
+  stopCluster,
+} from "../src/local/cluster.ts";
+import { parseMessage } from "../src/message.ts";
+import { migrate } from "../src/migrate.ts";
+import { maxSeals, protect } from "../src/protect.ts";
+import { generateIdentity } from "../vault/age.ts";
+import { deriveSubkeys, generateTokenKey } from "../vault/keys.ts";
+
+const BATCHES = Number(process.argv[2] ?? 60);
+const ROWS = 1000;
+const ROUNDS = 5;
+
+const SETS: Record<string, readonly string[]> = {
+  none: [],
+  "btree user, ip, device; brin date": [
+    "using btree (user_id)",
+    "using btree (masked_ip)",
+    "using btree (masked_device_id)",
+    "using brin (create_date)",
+  ],
+  "btree user, ip, device, date": [
+    "using btree (user_id)",
+    "using btree (masked_ip)",
+    "using btree (masked_device_id)",
+    "using btree (create_date)",
+  ],
+  "hash user, ip, device; brin date": [
+    "using hash (user_id)",
+    "using hash (masked_ip)",
+    "using hash (masked_device_id)",
+    "using brin (create_date)",
+  ],
+};
+
+const folder = mkdtempSync(join(tmpdir(), "veil-bench-"));
+chmodSync(folder, 0o777);
+const cluster: Cluster = {
+  binaries: await findBinaries(),
+  data: join(folder, "data"),
+  log: join(folder, "server.log"),
+  account: serverAccount(),
+};
+initCluster(cluster, "bench");
+const port = await startCluster(cluster, { max_wal_size: "4GB" });
+const url = `postgres://postgres:bench@127.0.0.1:${port}/postgres`;
+const database = openDatabase(databaseConfig({ DATABASE_URL: url }));
+try {
+  await migrate(database);
+  const subkeys = deriveSubkeys(generateTokenKey());
+  const { recipient } = await generateIdentity("classic");
+  const dataKeys = new DataKeys(subkeys, [recipient]);
+  let serial = 0;
+  const nextBatch = async () => {
+    const key = await dataKeys.take(maxSeals(ROWS));
+    const messages = Array.from({ length: ROWS }, () => {
+      const n = serial++;
+      const body = JSON.stringify({
+        user_id: `user-${(n * 7919) % 100_000}`,
+        app_version: "2.3.0",
+        device_type: "android",
+        ip: `10.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`,
+        locale: "en_US",
+        device_id: `device-${n}`,
+      });
+      return { id: `m-${n}`, body, sentAt: new Date(), parsed: parseMessage(body) };
+    });
+    return { key, batch: protect(messages, subkeys, key.dataKey) };
+  };
+  const rates = new Map<string, number[]>();
+  const notes = new Map<string, string>();
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [name, definitions] of Object.entries(SETS)) {
+      await database.query("truncate public.user_logins, pii_vault.originals, etl.ledger");
+      const old = await database.query(
+        "select indexrelid::regclass::text as name from pg_index where indrelid = 'public.user_logins'::regclass",
+      );
+      for (const index of old) await database.query(`drop index ${index.name}`);
+      for (const definition of definitions) {
+        await database.query(`create index on public.user_logins ${definition}`);
+      }
+      const batches = [];
+      for (let i = 0; i < BATCHES; i++) batches.push(await nextBatch());
+      await database.query("checkpoint");
+      const started = performance.now();
+      for (const { key, batch } of batches) await load(database, subkeys, key, batch);
+      const rate = (BATCHES * ROWS) / ((performance.now() - started) / 1000);
+      rates.set(name, [...(rates.get(name) ?? []), rate]);
+      await database.query("vacuum analyze public.user_logins");
+      const [size] = await database.query(
+        "select pg_size_pretty(pg_indexes_size('public.user_logins')) as indexes, pg_size_pretty(pg_relation_size('public.user_logins')) as rows",
+      );
+      notes.set(name, `indexes ${size?.indexes}, rows ${size?.rows}`);
+    }
+  }
+  const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
+  const base = rates.get("none") ?? [];
+  const [version] = await database.query("select current_setting('server_version') as v");
+  console.log(`PostgreSQL ${version?.v}, ${BATCHES} loads of ${ROWS} new rows, ${ROUNDS} rounds`);
+  for (const [name, values] of rates) {
+    const ratio = median(values.map((value, i) => value / (base[i] ?? value)));
+    console.log(
+      `${name.padEnd(36)} ${Math.round(median(values))} rows/s  ${ratio.toFixed(2)} of none  ${notes.get(name)}`,
+    );
+  }
+} finally {
+  await database.close();
+  stopCluster(cluster, "immediate");
+  rmSync(folder, { recursive: true, force: true });
+}

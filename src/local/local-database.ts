@@ -1,0 +1,180 @@
+// The database of the embedded default: its server's place, its schema, and a login for each role.
+import { createHash, randomBytes } from "node:crypto";
+import {
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { SCHEMA_VERSION } from "../../sql/migrations.ts";
+import { type Database, openDatabase } from "../database.ts";
+import { migrate } from "../migrate.ts";
+import {
+  type Cluster,
+  canReach,
+  copyBinaries,
+  findBinaries,
+  initCluster,
+  runningPort,
+  serverAccount,
+  startCluster,
+  stopCluster,
+} from "./cluster.ts";
+import { checkout, home, keys } from "./places.ts";
+
+/** The logins of the local database, each with the one role that a command needs. */
+const LOGINS = {
+  local_etl: "veil_etl",
+  local_analyst: "veil_analyst",
+  local_revealer: "veil_revealer",
+  local_operator: "veil_operator",
+  local_auditor: "veil_auditor",
+} as const;
+export const OWNER = "postgres";
+export const DATABASE = "veil";
+
+export type LocalLogin = keyof typeof LOGINS | typeof OWNER;
+
+/** Few connections and little memory: it is one person's. Nothing that durability rests on. */
+const LOCAL_SETTINGS = { max_connections: "40", shared_buffers: "64MB" };
+
+export type LocalDatabase = {
+  readonly port: number;
+  readonly url: (login: LocalLogin) => string;
+};
+
+/** Makes and starts what is missing. One caller at a time. */
+export async function openLocalDatabase(): Promise<LocalDatabase> {
+  const passwords = readPasswords();
+  const cluster = await placeCluster();
+  initCluster(cluster, passwords[OWNER]);
+  const port = runningPort(cluster) ?? (await startCluster(cluster, LOCAL_SETTINGS));
+  await prepare(cluster, port, passwords);
+  return {
+    port,
+    url: (login) =>
+      `postgres://${login}:${passwords[login]}@127.0.0.1:${port}/${DATABASE}?sslmode=disable`,
+  };
+}
+
+/** The ids of all messages that have been stored. `alone`: nobody else's load may be under way. */
+export async function storedIds(port: number, alone: boolean): Promise<Set<string>> {
+  const database = connect(port, readPasswords()[OWNER], DATABASE);
+  if (alone) {
+    // What a killed command had under way either commits now or never.
+    await database.query(
+      "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = 'veil'",
+    );
+  }
+  const rows = await database.query("select message_id from etl.ledger");
+  await database.close();
+  return new Set(rows.map((row) => String(row.message_id)));
+}
+
+export async function stopLocalDatabase(): Promise<void> {
+  if (!existsSync(join(home, "postgres"))) return;
+  const cluster = await placeCluster();
+  if (runningPort(cluster) !== null) stopCluster(cluster);
+}
+
+/** Stops and removes it, wherever it is. */
+export async function removeLocalDatabase(): Promise<void> {
+  const link = join(home, "postgres");
+  if (!existsSync(link)) return;
+  const cluster = await placeCluster();
+  if (runningPort(cluster) !== null) stopCluster(cluster, "immediate");
+  if (isLink(link)) rmSync(dirname(readlinkSync(link)), { recursive: true, force: true });
+  rmSync(link, { recursive: true, force: true });
+}
+
+type Passwords = Readonly<Record<LocalLogin, string>>;
+
+const passwordsFile = join(keys, "passwords.json");
+
+function readPasswords(): Passwords {
+  if (!existsSync(passwordsFile)) {
+    const names = [OWNER, ...Object.keys(LOGINS)];
+    const made = names.map((name) => [name, randomBytes(18).toString("base64url")]);
+    const text = JSON.stringify(Object.fromEntries(made));
+    writeFileSync(`${passwordsFile}.new`, text, { mode: 0o600 });
+    renameSync(`${passwordsFile}.new`, passwordsFile);
+  }
+  return JSON.parse(readFileSync(passwordsFile, "utf8")) as Passwords;
+}
+
+/**
+ * Under `.veil/`, unless we are root and the checkout lets PostgreSQL's user not through: then outside,
+ * linked from there.
+ */
+async function placeCluster(): Promise<Cluster> {
+  const account = serverAccount();
+  const link = join(home, "postgres");
+  let binaries = await findBinaries();
+  let folder = link;
+  if (!canReach(account, join(binaries, "postgres")) || !canReach(account, home)) {
+    const outside = join("/var/lib/veil-local", hashOf(checkout));
+    mkdirSync(outside, { recursive: true, mode: 0o755 });
+    binaries = copyBinaries(binaries, outside);
+    folder = join(outside, "postgres");
+    if (!isLink(link)) symlinkSync(folder, link);
+  }
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  if (account !== null) chownSync(folder, account.uid, account.gid);
+  return { binaries, data: join(folder, "data"), log: join(folder, "server.log"), account };
+}
+
+const hashOf = (text: string): string =>
+  `${basename(text)}-${createHash("sha256").update(text).digest("hex").slice(0, 12)}`;
+
+function isLink(path: string): boolean {
+  try {
+    return lstatSync(path).isSymbolicLink();
+  } catch {
+    return false;
+  }
+}
+
+const connect = (port: number, password: string, database: string): Database =>
+  openDatabase({
+    host: "127.0.0.1",
+    port,
+    socket: null,
+    database,
+    user: OWNER,
+    password,
+    tls: false,
+    applicationName: "veil local",
+    connectTimeoutSeconds: 10,
+  });
+
+/** Database, schema and logins; skipped when this version has done it before. */
+async function prepare(cluster: Cluster, port: number, passwords: Passwords): Promise<void> {
+  const marker = join(dirname(cluster.data), `prepared-${SCHEMA_VERSION}`);
+  if (existsSync(marker)) return;
+  const server = connect(port, passwords[OWNER], "postgres");
+  const [existing] = await server.query("select from pg_catalog.pg_database where datname = $1", [
+    DATABASE,
+  ]);
+  if (existing === undefined) await server.query(`create database ${DATABASE}`);
+  await server.close();
+  const database = connect(port, passwords[OWNER], DATABASE);
+  await migrate(database);
+  for (const [login, role] of Object.entries(LOGINS)) {
+    const [known] = await database.query("select from pg_catalog.pg_roles where rolname = $1", [
+      login,
+    ]);
+    if (known === undefined) {
+      const password = passwords[login as keyof typeof LOGINS];
+      await database.query(`create role ${login} login in role ${role} password '${password}'`);
+    }
+  }
+  await database.close();
+  writeFileSync(marker, "");
+}

@@ -1,0 +1,112 @@
+// The queue of the embedded default: a server that commands share, filled with the sample messages that
+// have no row yet.
+import { spawn } from "node:child_process";
+import { existsSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { failed } from "../failure.ts";
+import type { QueueConfig } from "../queue.ts";
+import { checkout, home, run } from "./places.ts";
+import { sampleBodies } from "./sample.ts";
+
+type QueueState = {
+  readonly pid: number;
+  readonly endpoint: string;
+  readonly url: string;
+  readonly sent: readonly (readonly [number, string])[];
+};
+
+const queueFile = join(run, "queue.json");
+
+function readQueue(): QueueState | null {
+  try {
+    return JSON.parse(readFileSync(queueFile, "utf8")) as QueueState;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * The queue that another command runs, or a new one with the sample messages that have no row yet:
+ * `alone`, what still runs was left behind, with messages in flight to nobody.
+ */
+export async function shareQueue(
+  alone: boolean,
+  storedIds: () => Promise<ReadonlySet<string>>,
+): Promise<QueueConfig> {
+  const running = readQueue();
+  if (!alone && running !== null) return asConfig(running);
+  await stopQueue();
+  const idsFile = join(home, "sample.json");
+  const ids: Record<string, string[]> = existsSync(idsFile)
+    ? JSON.parse(readFileSync(idsFile, "utf8"))
+    : {};
+  const stored = await storedIds();
+  const pending = sampleBodies()
+    .map((_, index) => index)
+    .filter((index) => !(ids[index] ?? []).some((id) => stored.has(id)));
+  const queue = await startQueue(pending);
+  // Before the first of them can be received.
+  for (const [index, id] of queue.sent) ids[index] = [...(ids[index] ?? []), id];
+  writeFileSync(`${idsFile}.new`, JSON.stringify(ids));
+  renameSync(`${idsFile}.new`, idsFile);
+  return asConfig(queue);
+}
+
+const asConfig = ({ url, endpoint }: QueueState): QueueConfig => ({
+  queue: url,
+  endpoint,
+  region: "us-east-1",
+  credentials: { accessKeyId: "local", secretAccessKey: "local" },
+});
+
+async function startQueue(pending: readonly number[]): Promise<QueueState> {
+  const script = fileURLToPath(new URL("./queue-server.ts", import.meta.url));
+  const log = openSync(join(run, "queue.log"), "w", 0o600);
+  const deno = "deno" in process.versions ? ["run", "--allow-all"] : [];
+  const server = spawn(process.execPath, [...deno, script, run, ...pending.map(String)], {
+    cwd: checkout,
+    detached: true,
+    stdio: ["ignore", log, log],
+    env: { PATH: "/usr/bin:/bin" },
+  });
+  let ended = false;
+  server.once("error", () => (ended = true));
+  server.once("exit", () => (ended = true));
+  server.unref();
+  for (let waited = 0; waited < 30_000 && !ended; waited += 25) {
+    const queue = readQueue();
+    if (queue !== null) return queue;
+    await sleep(25);
+  }
+  throw failed(
+    `the local queue did not start; its log is ${join(run, "queue.log")}`,
+    "bun run etl --reset-local starts over; or set QUEUE_URL and DATABASE_URL",
+  );
+}
+
+export async function stopQueue(): Promise<void> {
+  const queue = readQueue();
+  rmSync(queueFile, { force: true });
+  if (queue === null || !(await answers(queue.endpoint))) return;
+  try {
+    process.kill(queue.pid, "SIGTERM");
+    for (let waited = 0; waited < 3000; waited += 20) {
+      process.kill(queue.pid, 0);
+      await sleep(20);
+    }
+    process.kill(queue.pid, "SIGKILL");
+  } catch {
+    // It is gone.
+  }
+}
+
+/** Whether our server listens there: after a reboot its process id may belong to anybody. */
+async function answers(endpoint: string): Promise<boolean> {
+  try {
+    return (await fetch(`${endpoint}/health`, { signal: AbortSignal.timeout(1000) })).ok;
+  } catch {
+    return false;
+  }
+}
