@@ -3,13 +3,8 @@
 import { checkSet, type Environment, isSet, type KeyVariable, wantsEmbedded } from "./config.ts";
 import { misuse } from "./failure.ts";
 import { Interrupted } from "./interrupted.ts";
-import {
-  type Local,
-  type LocalLogin,
-  localKeys,
-  openLocal,
-  requireCheckout,
-} from "./local/local.ts";
+import { type Local, localKeys, openLocal, requireCheckout } from "./local/local.ts";
+import type { LocalLogin } from "./local/local-database.ts";
 import type { Terminal } from "./terminal.ts";
 
 export type Session = {
