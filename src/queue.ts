@@ -158,7 +158,7 @@ function readMessage(message: SqsMessage): Message {
     throw failed("SQS answered with a message that lacks its id, body or receipt handle");
   }
   // Never "today" instead: a backlog or a replay would change dates.
-  if (sent === undefined || !/^[0-9]{1,15}$/.test(sent)) {
+  if (sent === undefined || !/^[0-9]{1,13}$/.test(sent)) {
     throw failed(
       "SQS answered with a message that lacks its SentTimestamp",
       "veil asks for it in MessageSystemAttributeNames: is the endpoint a complete SQS?",

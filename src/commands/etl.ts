@@ -161,11 +161,13 @@ function textSummary(
       session?.local && inFlight === 0
         ? `the samples are in the database already: try ${program} quarantine list, or start over with ${program} etl --reset-local\n`
         : "";
-    return `the queue is empty: nothing to do (${seconds} s)\n${elsewhere}${hint}`;
+    return stopped
+      ? `stopped after ${seconds} s; no message came\n${elsewhere}`
+      : `the queue is empty: nothing to do (${seconds} s)\n${elsewhere}${hint}`;
   }
   const line = (name: string, value: number, note = "") =>
     `${`  ${name.padEnd(14)}${String(value).padStart(9)}  ${note}`.trimEnd()}\n`;
-  const reasons = [...counts.reasons]
+  const reasons = (counts.quarantined === 0 ? [] : [...counts.reasons])
     .sort(([, a], [, b]) => b - a)
     .map(([reason, times]) => `${" ".repeat(27)}${times} × ${reason}\n`);
   const hints = [
