@@ -4,6 +4,7 @@ import { hmac } from "@noble/hashes/hmac.js";
 import { sha256 } from "@noble/hashes/sha2.js";
 import { concatBytes, randomBytes } from "@noble/hashes/utils.js";
 import { Decrypter, Encrypter } from "age-encryption";
+import { recipientKind } from "./age.ts";
 import { equalBytes, uuidBytes } from "./bytes.ts";
 
 const DATA_KEY_BYTES = 32;
@@ -30,12 +31,22 @@ export const generateDataKey = (generation: number): DataKey => ({
   bytes: randomBytes(DATA_KEY_BYTES),
 });
 
-/** Throws if a recipient is not one (see `recipientKind`). */
+/**
+ * Throws for what could never be opened again, or more weakly than it looks: no recipient, one that is
+ * none (see `recipientKind`), two kinds at once, a data key of a wrong length.
+ */
 export async function wrapDataKey(
   dataKey: DataKey,
   recipients: readonly string[],
   verifyKey: Uint8Array,
 ): Promise<WrappedDataKey> {
+  const kinds = new Set(recipients.map(recipientKind));
+  if (kinds.size !== 1 || kinds.has(null)) {
+    throw new Error("expected recipients, all classic or all post-quantum");
+  }
+  if (dataKey.bytes.length !== DATA_KEY_BYTES) {
+    throw new Error(`expected a data key of ${DATA_KEY_BYTES} bytes, got ${dataKey.bytes.length}`);
+  }
   const encrypter = new Encrypter();
   for (const recipient of recipients) encrypter.addRecipient(recipient);
   return {
@@ -47,7 +58,10 @@ export async function wrapDataKey(
   };
 }
 
-/** The data key's bytes, or null when no identity opens the file or it holds something else. */
+/**
+ * The data key's bytes, or null when no identity opens the file or it holds something else. Throws for
+ * an identity that is none (see `isIdentity`).
+ */
 export async function unwrapDataKey(
   wrapped: Uint8Array,
   identities: readonly string[],

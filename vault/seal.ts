@@ -8,6 +8,7 @@ import { gcm } from "@noble/ciphers/aes.js";
 import { concatBytes, randomBytes } from "@noble/hashes/utils.js";
 import { decodeUtf8, encodeUtf8, labelled } from "./bytes.ts";
 
+const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 const BLOCK_BYTES = 16;
@@ -27,6 +28,9 @@ export function seal(
   text: string,
   nonce: Uint8Array = randomBytes(NONCE_BYTES),
 ): Uint8Array {
+  // GCM itself would take shorter keys and other nonces: weaker, or never to be opened again.
+  expectLength("a data key", dataKey, KEY_BYTES);
+  expectLength("a nonce", nonce, NONCE_BYTES);
   const sealed = gcm(dataKey, nonce, additionalData(place)).encrypt(pad(encodeUtf8(text)));
   return concatBytes(nonce, sealed);
 }
@@ -37,6 +41,7 @@ export function seal(
  * how they fail.
  */
 export function open(dataKey: Uint8Array, place: Place, sealed: Uint8Array): string | null {
+  if (dataKey.length !== KEY_BYTES) return null;
   if (sealed.length < NONCE_BYTES + BLOCK_BYTES + TAG_BYTES) return null;
   const nonce = sealed.subarray(0, NONCE_BYTES);
   try {
@@ -45,6 +50,12 @@ export function open(dataKey: Uint8Array, place: Place, sealed: Uint8Array): str
     return bytes === null ? null : decodeUtf8(bytes);
   } catch {
     return null;
+  }
+}
+
+function expectLength(name: string, bytes: Uint8Array, length: number): void {
+  if (bytes.length !== length) {
+    throw new Error(`expected ${name} of ${length} bytes, got ${bytes.length}`);
   }
 }
 
