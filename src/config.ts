@@ -145,10 +145,8 @@ export function wantsEmbedded(env: Environment, command: "etl" | "other"): boole
 export function queue(env: Environment): QueueConfig {
   const text = env.QUEUE_URL?.trim();
   if (!text) throw misuse("QUEUE_URL is not set", "expected a queue's URL, or its name");
-  const endpoint = env.AWS_ENDPOINT_URL_SQS || env.AWS_ENDPOINT_URL || null;
-  if (endpoint !== null && !URL.canParse(endpoint)) {
-    throw misuse("AWS_ENDPOINT_URL_SQS is malformed", "expected a URL such as http://host:port");
-  }
+  const endpoint =
+    readEndpoint(env, "AWS_ENDPOINT_URL_SQS") ?? readEndpoint(env, "AWS_ENDPOINT_URL");
   if (!/^https?:\/\//i.test(text)) {
     if (/^[A-Za-z0-9_-]{1,75}(\.fifo)?$/.test(text)) {
       return { queue: text, endpoint, region: null, credentials: null };
@@ -172,6 +170,13 @@ export function queue(env: Environment): QueueConfig {
     region: named ?? (env.AWS_REGION || env.AWS_DEFAULT_REGION || isAws ? null : "us-east-1"),
     credentials: null,
   };
+}
+
+function readEndpoint(env: Environment, name: string): string | null {
+  const text = env[name];
+  if (!text) return null;
+  if (/^https?:\/\//i.test(text) && URL.canParse(text)) return text;
+  throw misuse(`${name} is malformed`, "expected a URL such as http://host:port");
 }
 
 export const database = (env: Environment): DatabaseConfig =>

@@ -12,42 +12,67 @@ export const DATABASE_URL_EXPECTED = "expected postgres://user:password@host:por
 
 const malformed = () => misuse("DATABASE_URL is malformed", DATABASE_URL_EXPECTED);
 
+/** What libpq takes in the query too, and there it wins over the rest of the URL. */
 const PARAMETERS = [
-  ...["sslmode", "sslrootcert", "sslcert", "sslkey"],
-  ...["host", "application_name", "connect_timeout"],
-];
+  ...(["host", "port", "user", "password", "dbname"] as const),
+  ...(["sslmode", "sslrootcert", "sslcert", "sslkey"] as const),
+  ...(["application_name", "connect_timeout"] as const),
+] as const;
+type Parameter = (typeof PARAMETERS)[number];
 
 /** Throws a misuse that repeats no part of the URL: it holds the password. */
 export function parseDatabaseUrl(text: string, env: Defaults): DatabaseConfig {
-  if (!/^postgres(ql)?:\/\//.test(text) || !URL.canParse(text)) throw malformed();
-  const url = new URL(text);
-  const unknown = [...url.searchParams.keys()].find((name) => !PARAMETERS.includes(name));
-  if (unknown !== undefined) {
-    throw misuse(
-      "DATABASE_URL has a parameter that veil does not know",
-      `known are ${PARAMETERS.join(", ")}`,
-    );
+  // libpq allows a user without a host (user@/database), which is no URL to the platform.
+  const complete = text.replace(/^([a-z]+:\/\/[^/?#@]*@)(?=[/?]|$)/, "$1localhost");
+  if (!/^postgres(ql)?:\/\//.test(complete) || !URL.canParse(complete)) throw malformed();
+  const url = new URL(complete);
+  const parameters = readParameters(url);
+  const read = (parameter: Parameter, part: string, variable: string): string | null =>
+    parameters.get(parameter) || decode(part) || env[variable] || null;
+  const host = read("host", url.hostname, "PGHOST") ?? "localhost";
+  const port = read("port", url.port, "PGPORT") ?? "5432";
+  const user = read("user", url.username, "PGUSER");
+  const name = read("dbname", url.pathname.slice(1), "PGDATABASE") ?? user;
+  const timeout = parameters.get("connect_timeout") || "10";
+  if (user === null || name === null) throw malformed();
+  if (host.includes(",")) {
+    throw misuse("DATABASE_URL names several hosts", "give one: veil does not choose among them");
   }
-  const host = decode(url.hostname) || url.searchParams.get("host") || env.PGHOST || "localhost";
-  const port = Number(url.port || env.PGPORT || 5432);
-  const user = decode(url.username) || env.PGUSER;
-  const name = decode(url.pathname.slice(1)) || env.PGDATABASE || user;
-  const timeout = Number(url.searchParams.get("connect_timeout") || 10);
-  if (!user || !name || host.includes(",") || !Number.isInteger(timeout) || timeout < 1) {
-    throw malformed();
+  if (!/^[1-9][0-9]{0,4}$/.test(port) || Number(port) > 65535) {
+    throw misuse("the port of DATABASE_URL, or PGPORT, is malformed", "expected 1 to 65535");
+  }
+  if (!/^[1-9][0-9]{0,3}$/.test(timeout)) {
+    throw misuse("connect_timeout in DATABASE_URL is malformed", "expected seconds, 1 to 9999");
   }
   const isSocket = host.startsWith("/");
   return {
     host,
-    port,
+    port: Number(port),
     socket: isSocket ? `${host}/.s.PGSQL.${port}` : null,
     database: name,
     user,
-    password: decode(url.password) || env.PGPASSWORD || null,
-    tls: isSocket ? false : tls(env, url, host),
-    applicationName: url.searchParams.get("application_name") || "veil",
-    connectTimeoutSeconds: timeout,
+    password: read("password", url.password, "PGPASSWORD"),
+    tls: isSocket ? false : tls(env, parameters, host),
+    applicationName: parameters.get("application_name") || "veil",
+    connectTimeoutSeconds: Number(timeout),
   };
+}
+
+function readParameters(url: URL): Map<Parameter, string> {
+  // A plus is a plus to libpq, and a space to the platform.
+  const search = new URLSearchParams(url.search.replaceAll("+", "%2B"));
+  const parameters = new Map<Parameter, string>();
+  for (const [name, value] of search) {
+    const known = PARAMETERS.find((parameter) => parameter === name);
+    if (known === undefined) {
+      throw misuse(
+        "DATABASE_URL has a parameter that veil does not know",
+        `known are ${PARAMETERS.join(", ")}`,
+      );
+    }
+    parameters.set(known, value);
+  }
+  return parameters;
 }
 
 function decode(text: string): string {
@@ -60,45 +85,39 @@ function decode(text: string): string {
 
 /**
  * libpq's sslmode, with a stricter default: a host that is not loopback must prove who it is. As in
- * libpq, `require` does not verify unless a root certificate is given.
+ * libpq, `require` verifies the chain if a root certificate is there, and not otherwise.
  */
-function tls(env: Defaults, url: URL, host: string): Tls {
-  const parameter = (name: string, variable: string) =>
-    url.searchParams.get(name) || env[variable] || null;
-  const mode = parameter("sslmode", "PGSSLMODE") ?? (isLoopback(host) ? "prefer" : "verify-full");
-  const root = parameter("sslrootcert", "PGSSLROOTCERT");
-  const cert = parameter("sslcert", "PGSSLCERT");
-  const key = parameter("sslkey", "PGSSLKEY");
-  const files = {
-    ca:
-      root === null
-        ? defaultRoot()
-        : root === "system"
-          ? null
-          : readCertificate(root, "sslrootcert"),
-    cert: cert === null ? null : readCertificate(cert, "sslcert"),
-    key: key === null ? null : readCertificate(key, "sslkey"),
-  };
-  switch (mode) {
-    case "disable":
-      return false;
-    case "allow":
-    case "prefer":
-      return "prefer";
-    case "require": {
-      const verified = files.ca !== null;
-      return { ...files, rejectUnauthorized: verified, checkHostName: false };
-    }
-    case "verify-ca":
-      return { ...files, rejectUnauthorized: true, checkHostName: false };
-    case "verify-full":
-      return { ...files, rejectUnauthorized: true, checkHostName: true };
-    default:
-      throw misuse(
-        "sslmode is not one that libpq knows",
-        "expected disable, allow, prefer, require, verify-ca or verify-full",
-      );
+function tls(env: Defaults, parameters: Map<Parameter, string>, host: string): Tls {
+  const read = (parameter: Parameter, variable: string) =>
+    parameters.get(parameter) || env[variable] || null;
+  const root = read("sslrootcert", "PGSSLROOTCERT");
+  const usual = isLoopback(host) && root !== "system" ? "prefer" : "verify-full";
+  const mode = read("sslmode", "PGSSLMODE") ?? usual;
+  if (!/^(disable|allow|prefer|require|verify-ca|verify-full)$/.test(mode)) {
+    throw misuse(
+      "sslmode (DATABASE_URL, or PGSSLMODE) is not one that libpq knows",
+      "expected disable, allow, prefer, require, verify-ca or verify-full",
+    );
   }
+  if (root === "system" && mode !== "verify-full") {
+    // Anybody can get a certificate of a public authority: without the host's name it proves nothing.
+    throw misuse(
+      "sslrootcert=system (DATABASE_URL, or PGSSLROOTCERT) needs sslmode=verify-full",
+      "leave sslmode out, or name the file of your own authority",
+    );
+  }
+  if (mode === "disable") return false;
+  if (mode === "allow" || mode === "prefer") return "prefer";
+  const certificate = (path: string | null, name: string) =>
+    path === null ? null : readCertificate(path, name);
+  const ca = root === "system" ? null : (certificate(root, "sslrootcert") ?? defaultRoot());
+  return {
+    ca,
+    cert: certificate(read("sslcert", "PGSSLCERT"), "sslcert"),
+    key: certificate(read("sslkey", "PGSSLKEY"), "sslkey"),
+    rejectUnauthorized: mode !== "require" || ca !== null,
+    checkHostName: mode === "verify-full",
+  };
 }
 
 const isLoopback = (host: string): boolean =>
@@ -118,6 +137,9 @@ function readCertificate(path: string, name: string): string {
     return readFileSync(path, "utf8");
   } catch (error) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "unreadable";
-    throw misuse(`${name}: cannot read the file that it names (${code})`, "check path and mode");
+    throw misuse(
+      `${name} (DATABASE_URL, or PG${name.toUpperCase()}): cannot read its file (${code})`,
+      "check path and mode",
+    );
   }
 }

@@ -1,6 +1,6 @@
 // `veil keys generate`: four files, each for a host of its own. Secrets go to files of mode 0600, never
 // to a terminal.
-import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, fchmodSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { type AgeKind, generateIdentity } from "../vault/age.ts";
 import { deriveSubkeys, formatKey, generateTokenKey } from "../vault/keys.ts";
@@ -33,9 +33,14 @@ export async function writeKeyFiles(folder: string, kind: AgeKind): Promise<read
     if (!existsSync(folder)) mkdirSync(folder, { recursive: true, mode: 0o700 });
     for (const name of KEY_FILES) {
       const path = join(folder, name);
-      writeFileSync(path, contents[name], { mode: 0o600, flag: "wx" });
+      const file = openSync(path, "wx", 0o600); // throws if it has come into being meanwhile
       written.push(path);
-      chmodSync(path, 0o600); // whatever the umask is
+      try {
+        fchmodSync(file, 0o600); // whatever the umask is
+        writeSync(file, contents[name]);
+      } finally {
+        closeSync(file);
+      }
     }
   } catch (error) {
     for (const path of written) rmSync(path, { force: true });

@@ -100,7 +100,7 @@ function readLogin(fields: Map<FieldName, unknown>): Login {
     ip: readPersonal(fields, "ip"),
     deviceId: readPersonal(fields, "device_id"),
     locale: readText(fields, "locale", 32),
-    appVersion: readVersion(fields.get("app_version")),
+    appVersion: readVersion(fields),
   };
 }
 
@@ -137,16 +137,14 @@ function readPersonal(fields: Map<FieldName, unknown>, name: FieldName): string 
  * "2.3.0" → 2003000: an integer that sorts as versions do and reads back. What follows the third part,
  * or a `-` or `+`, is dropped.
  */
-function readVersion(value: unknown): number | null {
-  if (value === undefined || value === null) return null;
-  if (typeof value === "number") {
-    if (!Number.isInteger(value))
-      throw new Rejected("app_version is a fraction, expected a string");
-    return packVersion([value, 0, 0]);
+function readVersion(fields: Map<FieldName, unknown>): number | null {
+  const number = fields.get("app_version");
+  if (typeof number === "number") {
+    if (!Number.isInteger(number)) throw new Rejected("app_version is not a whole number");
+    return packVersion([number, 0, 0]);
   }
-  if (typeof value !== "string") {
-    throw new Rejected(`app_version is ${typeName(value)}, expected a string`);
-  }
+  const value = readString(fields, "app_version");
+  if (value === null) return null;
   if (!/^[0-9]+(\.[0-9]+)*([-+].*)?$/.test(value)) {
     throw new Rejected("app_version is not written as a version");
   }
@@ -158,7 +156,7 @@ function packVersion([major, minor, patch]: [number, number, number]): number {
   if (major < 0 || major > 2146 || minor > 999 || patch > 999) {
     throw new Rejected("app_version is out of range: parts go up to 999, the first up to 2146");
   }
-  return Math.abs(major) * 1_000_000 + minor * 1_000 + patch;
+  return major * 1_000_000 + minor * 1_000 + patch;
 }
 
 function typeName(value: unknown): string {

@@ -71,7 +71,7 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
       throw describe(error, what, config);
     }
   };
-  const url = /^https?:\/\//.test(config.queue)
+  const url = /^https?:\/\//i.test(config.queue)
     ? config.queue
     : await call("look up the queue", async () => {
         const answer = await client.send(new GetQueueUrlCommand({ QueueName: config.queue }));
@@ -93,22 +93,22 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
       };
     });
 
-  const deleteTen = async (messages: readonly Message[]): Promise<number> => {
+  const deleteTen = async (messages: readonly Message[]): Promise<Acknowledged> => {
     let pending = messages;
     for (let attempt = 1; pending.length > 0 && attempt <= DELETE_ATTEMPTS; attempt++) {
-      const answer = await call("delete stored messages", () =>
-        client.send(
-          new DeleteMessageBatchCommand({
-            QueueUrl: url,
-            // The entries' ids are positions: one batch may hold two deliveries of one message.
-            Entries: pending.map(({ receipt }, i) => ({ Id: String(i), ReceiptHandle: receipt })),
-          }),
-        ),
-      );
-      const done = new Set((answer.Successful ?? []).map((entry) => Number(entry.Id)));
-      pending = pending.filter((_, i) => !done.has(i));
+      // The entries' ids are positions: one batch may hold two deliveries of one message.
+      const Entries = pending.map(({ receipt }, i) => ({ Id: String(i), ReceiptHandle: receipt }));
+      try {
+        const answer = await call("delete stored messages", () =>
+          client.send(new DeleteMessageBatchCommand({ QueueUrl: url, Entries })),
+        );
+        const done = new Set((answer.Successful ?? []).map((entry) => Number(entry.Id)));
+        pending = pending.filter((_, i) => !done.has(i));
+      } catch (failure) {
+        return { confirmed: messages.length - pending.length, failure };
+      }
     }
-    return messages.length - pending.length;
+    return { confirmed: messages.length - pending.length, failure: null };
   };
 
   await depth();
@@ -131,13 +131,11 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
       for (let i = 0; i < messages.length; i += MESSAGES_PER_CALL) {
         calls.push(deleteTen(messages.slice(i, i + MESSAGES_PER_CALL)));
       }
-      let confirmed = 0;
-      let failure: unknown = null;
-      for (const outcome of await Promise.allSettled(calls)) {
-        if (outcome.status === "fulfilled") confirmed += outcome.value;
-        else failure ??= outcome.reason;
-      }
-      return { confirmed, failure };
+      const outcomes = await Promise.all(calls);
+      return {
+        confirmed: outcomes.reduce((sum, outcome) => sum + outcome.confirmed, 0),
+        failure: outcomes.find((outcome) => outcome.failure !== null)?.failure ?? null,
+      };
     },
     depth,
     close: () => client.destroy(),
@@ -203,6 +201,6 @@ function describe(error: unknown, what: string, config: QueueConfig): unknown {
 }
 
 function hostOf({ endpoint, queue }: QueueConfig): string {
-  const url = endpoint ?? (/^https?:/.test(queue) ? queue : null);
+  const url = endpoint ?? (/^https?:/i.test(queue) ? queue : null);
   return url === null ? "SQS" : new URL(url).host;
 }

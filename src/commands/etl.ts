@@ -3,7 +3,7 @@ import * as config from "../config.ts";
 import { DataKeys } from "../data-keys.ts";
 import { openDatabase } from "../database.ts";
 import { type Counts, etl, newCounts } from "../etl.ts";
-import { Failure } from "../failure.ts";
+import { Failure, misuse } from "../failure.ts";
 import { requireTokenKey } from "../load.ts";
 import { openQueue, type QueueConfig } from "../queue.ts";
 import { reaching, requireSchema } from "../schema.ts";
@@ -71,6 +71,13 @@ async function run(
   const queueConfig = session.local?.queue ?? config.queue(env);
   const database = openDatabase(config.database(env), 2);
   try {
+    const dataKeys = new DataKeys(subkeys, recipients);
+    await dataKeys.take(0).catch(() => {
+      throw misuse(
+        "nothing can be sealed for VEIL_RECIPIENTS: one of them is no point of its curve",
+        "take the recipients from recipients.txt as `veil keys generate` wrote it",
+      );
+    });
     await requireSchema(database);
     await reaching(() => requireTokenKey(database, subkeys));
     const queue = await openQueue(queueConfig);
@@ -90,7 +97,7 @@ async function run(
       }
       try {
         await etl(
-          { queue, database, subkeys, dataKeys: new DataKeys(subkeys, recipients) },
+          { queue, database, subkeys, dataKeys },
           {
             follow: command.follow,
             maxMessages: command.maxMessages,

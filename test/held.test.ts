@@ -1,0 +1,268 @@
+import { describe, expect, spyOn, test } from "bun:test";
+import { setImmediate } from "node:timers/promises";
+import fc from "fast-check";
+import { Held } from "../src/held.ts";
+import type { Message } from "../src/queue.ts";
+
+const MAX_HELD = 4000;
+const BATCH = 1000;
+
+const never = new AbortController().signal;
+let ids = 0;
+const messages = (count: number): Message[] =>
+  Array.from({ length: count }, () => ({
+    id: `m${ids++}`,
+    body: "{}",
+    sentAt: new Date(0),
+    receipt: "r",
+  }));
+
+/** Reserves room for all of them, then fills it: as receivers do, with answers of any size. */
+async function receive(held: Held, count: number): Promise<Message[]> {
+  const received = messages(count);
+  expect(await held.reserve(count, never)).toBe(count);
+  held.fill(received, count);
+  return received;
+}
+
+/** Whether a promise is still open after everything that could run without waiting has run. */
+async function isPending(promise: Promise<unknown>): Promise<boolean> {
+  const pending = Symbol();
+  for (let i = 0; i < 10; i++) await setImmediate();
+  return (await Promise.race([promise, Promise.resolve(pending)])) === pending;
+}
+
+describe("room", () => {
+  test("is given as asked while there is some", async () => {
+    const held = new Held(null);
+    expect(await held.reserve(10, never)).toBe(10);
+    expect(await held.reserve(1, never)).toBe(1);
+  });
+
+  test("ends at 4,000 messages, reserved or received", async () => {
+    const held = new Held(null);
+    await receive(held, 3985);
+    expect(await held.reserve(10, never)).toBe(10);
+    expect(await held.reserve(10, never)).toBe(5);
+    const waiting = held.reserve(10, never);
+    expect(await isPending(waiting)).toBe(true);
+    held.end();
+    expect(await waiting).toBe(0);
+  });
+
+  test("comes back when an answer was smaller than its reservation", async () => {
+    const held = new Held(null);
+    expect(await held.reserve(MAX_HELD, never)).toBe(MAX_HELD);
+    const waiting = held.reserve(10, never);
+    expect(await isPending(waiting)).toBe(true);
+    held.fill(messages(MAX_HELD - 3), MAX_HELD);
+    expect(await waiting).toBe(3);
+  });
+
+  test("comes back when messages are released, not when they are handed on", async () => {
+    const held = new Held(null);
+    await receive(held, MAX_HELD);
+    const waiting = held.reserve(10, never);
+    expect(await held.next()).toHaveLength(BATCH);
+    expect(await isPending(waiting)).toBe(true);
+    held.release(BATCH);
+    expect(await waiting).toBe(10);
+  });
+
+  test("is given to nobody after the end, an abandonment or a stop", async () => {
+    const ended = new Held(null);
+    ended.end();
+    expect(await ended.reserve(10, never)).toBe(0);
+    const abandoned = new Held(null);
+    abandoned.abandon();
+    expect(await abandoned.reserve(10, never)).toBe(0);
+    expect(await new Held(null).reserve(10, AbortSignal.abort())).toBe(0);
+  });
+
+  test("is no longer waited for after a stop, an end or an abandonment", async () => {
+    const acts = [
+      (_: Held, stop: AbortController) => stop.abort(),
+      (held: Held) => held.end(),
+      (held: Held) => held.abandon(),
+    ];
+    for (const act of acts) {
+      const stop = new AbortController();
+      const held = new Held(null);
+      await receive(held, MAX_HELD);
+      const waiting = [1, 2, 3].map(() => held.reserve(10, stop.signal));
+      expect(await isPending(Promise.race(waiting))).toBe(true);
+      act(held, stop);
+      expect(await Promise.all(waiting)).toEqual([0, 0, 0]);
+    }
+  });
+});
+
+describe("a budget", () => {
+  test("is given out once and exactly", async () => {
+    const held = new Held(25);
+    expect(await held.reserve(10, never)).toBe(10);
+    expect(await held.reserve(10, never)).toBe(10);
+    expect(await held.reserve(10, never)).toBe(5);
+    held.fill(messages(10), 10);
+    held.fill(messages(10), 10);
+    held.fill(messages(5), 5);
+    expect(await held.reserve(10, never)).toBe(0);
+  });
+
+  test("is not over while a reservation may give some of it back", async () => {
+    const held = new Held(10);
+    expect(await held.reserve(10, never)).toBe(10);
+    const waiting = held.reserve(10, never);
+    expect(await isPending(waiting)).toBe(true);
+    held.fill(messages(6), 10);
+    expect(await waiting).toBe(4);
+    const last = held.reserve(10, never);
+    expect(await isPending(last)).toBe(true);
+    held.fill(messages(4), 4);
+    expect(await last).toBe(0);
+  });
+
+  test("is not refilled by what is released", async () => {
+    const held = new Held(5);
+    await receive(held, 5);
+    held.release(5);
+    expect(await held.reserve(10, never)).toBe(0);
+  });
+
+  test("is met exactly by several receivers, however much each poll brings", async () => {
+    const scenario = fc.record({
+      budget: fc.integer({ min: 1, max: 60 }),
+      receivers: fc.integer({ min: 1, max: 6 }),
+      polls: fc.infiniteStream(fc.nat(10)),
+      delays: fc.infiniteStream(fc.nat(3)),
+    });
+    await fc.assert(
+      fc.asyncProperty(scenario, async ({ budget, receivers, polls, delays }) => {
+        const held = new Held(budget);
+        let received = 0;
+        const receiver = async () => {
+          for (;;) {
+            const room = await held.reserve(10, never);
+            if (room === 0) return;
+            for (let i = delays.next().value ?? 0; i > 0; i--) await setImmediate();
+            const count = Math.min(room, polls.next().value ?? 0);
+            received += count;
+            held.fill(messages(count), room);
+            expect(received).toBeLessThanOrEqual(budget);
+          }
+        };
+        await Promise.all(Array.from({ length: receivers }, receiver));
+        expect(received).toBe(budget);
+      }),
+      { numRuns: 50 },
+    );
+  });
+});
+
+describe("batches", () => {
+  test("hold a thousand messages at most, in the order of receiving", async () => {
+    const held = new Held(null);
+    const received = await receive(held, 2500);
+    held.end();
+    expect(await held.next()).toEqual(received.slice(0, 1000));
+    expect(await held.next()).toEqual(received.slice(1000, 2000));
+    expect(await held.next()).toEqual(received.slice(2000));
+    expect(await held.next()).toBeNull();
+    expect(await held.next()).toBeNull();
+  });
+
+  test("that are full do not wait for more", async () => {
+    const held = new Held(null);
+    await receive(held, BATCH);
+    const next = held.next();
+    expect(await isPending(next)).toBe(false);
+    expect(await next).toHaveLength(BATCH);
+  });
+
+  test("that are not full go on after a while, although nothing ends", async () => {
+    const held = new Held(null);
+    const received = await receive(held, 3);
+    expect(await held.next()).toEqual(received);
+  });
+
+  test("gather what several receivers bring", async () => {
+    // Held back for as long as the clock says that no time has passed.
+    const clock = spyOn(Date, "now").mockReturnValue(0);
+    try {
+      const held = new Held(null);
+      const next = held.next();
+      const all: Message[] = [];
+      for (let i = 0; i < BATCH / 10; i++) {
+        expect(await isPending(next)).toBe(true);
+        all.push(...(await receive(held, 10)));
+      }
+      expect(await next).toEqual(all);
+    } finally {
+      clock.mockRestore();
+    }
+  });
+
+  test("do not wait for more once receiving has ended", async () => {
+    const held = new Held(null);
+    const received = await receive(held, 3);
+    held.end();
+    const next = held.next();
+    expect(await isPending(next)).toBe(false);
+    expect(await next).toEqual(received);
+  });
+
+  test("are none after the end: whoever waits for one is told so", async () => {
+    for (const act of ["end", "abandon"] as const) {
+      const held = new Held(null);
+      const waiting = held.next();
+      expect(await isPending(waiting)).toBe(true);
+      held[act]();
+      expect(await waiting).toBeNull();
+    }
+  });
+
+  test("are none after an abandonment, although messages wait", async () => {
+    const held = new Held(null);
+    await receive(held, 10);
+    held.abandon();
+    expect(await held.next()).toBeNull();
+  });
+
+  test("still come after the end, from an answer that was under way", async () => {
+    const held = new Held(null);
+    expect(await held.reserve(10, never)).toBe(10);
+    const late = messages(2);
+    held.fill(late, 10);
+    held.end();
+    expect(await held.next()).toEqual(late);
+    expect(await held.next()).toBeNull();
+  });
+
+  test("hand on every message once, whatever the interleaving", async () => {
+    const polls = fc.array(fc.nat(10), { maxLength: 40 });
+    await fc.assert(
+      fc.asyncProperty(polls, polls, async (one, other) => {
+        const held = new Held(null);
+        const sent: Message[] = [];
+        const receiver = async (counts: readonly number[]) => {
+          for (const count of counts) {
+            const room = await held.reserve(10, never);
+            await setImmediate();
+            const received = messages(count);
+            sent.push(...received);
+            held.fill(received, room);
+          }
+        };
+        const receiving = Promise.all([receiver(one), receiver(other)]).then(() => held.end());
+        const handed: Message[] = [];
+        for (let batch = await held.next(); batch !== null; batch = await held.next()) {
+          handed.push(...batch);
+          held.release(batch.length);
+        }
+        await receiving;
+        expect(handed).toEqual(sent);
+      }),
+      { numRuns: 30 },
+    );
+  });
+});
