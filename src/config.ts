@@ -1,6 +1,7 @@
 // The environment → what a command needs of it. The one reader of environment variables. Whatever is
 // missing or malformed ends the program here, by name and with what was expected, never with its value.
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
+import { resolve } from "node:path";
 import { isIdentity, looksLikeIdentity, recipientKind } from "../vault/age.ts";
 import { deriveSubkeys, type GenerationKey, parseKey, type Subkeys } from "../vault/keys.ts";
 import type { DatabaseConfig } from "./database.ts";
@@ -38,12 +39,41 @@ function read(env: Environment, name: Name): string | null {
   if (env[name] && file) {
     throw misuse(`both ${name} and ${name}_FILE are set`, "unset one of them");
   }
+  if (file && SECRET_KEYS.has(name)) requirePrivate(env, name, file);
   const raw = file ? readFile(file, `${name}_FILE`) : env[name];
   if (!raw) return null;
   const lines = raw.split(/\r?\n/).map((line) => line.trim());
   const value = lines.filter((line) => line !== "" && !line.startsWith("#")).join("\n");
   if (value === "") throw misuse(`${name} holds nothing but comments`, EXPECTED[name]);
   return value;
+}
+
+const SECRET_KEYS: ReadonlySet<Name> = new Set([
+  "VEIL_TOKEN_KEY",
+  "VEIL_VERIFY_KEY",
+  "VEIL_IDENTITY",
+]);
+
+/**
+ * Refuses a secret that others of this machine may read. What systemd or a container runtime mounts is
+ * exempt: it is 0440, in a directory that keeps the others out.
+ */
+function requirePrivate(env: Environment, name: Name, file: string): void {
+  const mounts = [env.CREDENTIALS_DIRECTORY, "/run/secrets"].filter((folder) => folder);
+  if (mounts.some((folder) => resolve(file).startsWith(`${folder}/`))) return;
+  if (process.platform === "win32") return; // access there is not in the mode
+  let mode: number;
+  try {
+    mode = statSync(file).mode;
+  } catch {
+    return; // reading it says why
+  }
+  if ((mode & 0o077) !== 0) {
+    throw misuse(
+      `${name}_FILE names a file that others than its owner may use (mode 0${(mode & 0o777).toString(8)})`,
+      "chmod 600 it; if it was readable by people who may not have the key, make a new one",
+    );
+  }
 }
 
 function require(env: Environment, name: Name): string {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import * as config from "../src/config.ts";
@@ -18,7 +18,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 let files = 0;
 function fileOf(content: string): string {
   const path = join(folder, `file-${files++}`);
-  writeFileSync(path, content);
+  writeFileSync(path, content, { mode: 0o600 });
   return path;
 }
 
@@ -69,6 +69,39 @@ const READERS: Record<Name, (env: config.Environment) => unknown> = {
   VEIL_VERIFY_KEY: config.optionalVerifyKey,
 };
 const REQUIRED = NAMES.filter((name) => name !== "VEIL_VERIFY_KEY");
+
+describe("a file of a secret key", () => {
+  const SECRETS = ["VEIL_TOKEN_KEY", "VEIL_VERIFY_KEY", "VEIL_IDENTITY"] as const;
+
+  test.each(SECRETS)("that others than its owner may read is refused: %s", (name) => {
+    for (const mode of [0o640, 0o604, 0o660, 0o777]) {
+      const path = fileOf("a key of some kind");
+      chmodSync(path, mode);
+      const failure = expectRefused(`${name}_FILE`, () =>
+        config.checkSet({ [`${name}_FILE`]: path }, [name]),
+      );
+      expect(failure.hint).toContain("chmod 600");
+      expect(failure.message).not.toContain("a key of some kind");
+    }
+  });
+
+  test.each(SECRETS)("that systemd has mounted may be 0440: %s", (name) => {
+    const path = fileOf("not a key, but it is read");
+    chmodSync(path, 0o440);
+    const env = { [`${name}_FILE`]: path, CREDENTIALS_DIRECTORY: dirname(path) };
+    expect(expectRefused(name, () => config.checkSet(env, [name])).message).toContain("malformed");
+    // A folder that only begins like it is another one.
+    const near = { ...env, CREDENTIALS_DIRECTORY: dirname(path).slice(0, -1) };
+    expect(expectRefused(name, () => config.checkSet(near, [name])).message).toContain("may use");
+  });
+
+  test("of recipients may be read by everybody: they are public", () => {
+    const path = fileOf("age1");
+    chmodSync(path, 0o644);
+    const refused = () => config.checkSet({ VEIL_RECIPIENTS_FILE: path }, ["VEIL_RECIPIENTS"]);
+    expect(expectRefused("VEIL_RECIPIENTS", refused).message).toContain("malformed");
+  });
+});
 
 describe("a variable and its _FILE twin", () => {
   test.each(NAMES)("%s may stand in the environment or in a file", (name) => {
