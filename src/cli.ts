@@ -8,7 +8,6 @@ import {
   InvalidArgumentError,
   Option,
 } from "@commander-js/extra-typings";
-import packageJson from "../package.json" with { type: "json" };
 import { runEtl } from "./commands/etl.ts";
 import { runDiscard, runList, runReplay, runShow } from "./commands/quarantine.ts";
 import { runReveal, runToken } from "./commands/reveal.ts";
@@ -18,6 +17,7 @@ import { Failure } from "./failure.ts";
 import { Interrupted } from "./interrupted.ts";
 import type { Context } from "./session.ts";
 import { terminal } from "./terminal.ts";
+import { describeVersion } from "./version.ts";
 
 const interrupt = new AbortController();
 const context: Context = { env: environment(), terminal, interrupt: interrupt.signal };
@@ -27,7 +27,7 @@ function buildProgram() {
     .description(
       "Login events from SQS to Postgres: personal data tokenized, sealed, recoverable only on record.",
     )
-    .version(`veil ${packageJson.version} (${runtime()})`)
+    .version(describeVersion())
     .showHelpAfterError("(--help shows how it is used)")
     .exitOverride();
 
@@ -163,11 +163,6 @@ function wholeNumber(text: string): number {
     throw new InvalidArgumentError("expected a whole number of 1 or more");
   }
   return value;
-}
-
-function runtime(): string {
-  const { bun, deno } = process.versions as { bun?: string; deno?: string };
-  return bun ? `bun ${bun}` : deno ? `deno ${deno}` : `node ${process.versions.node}`;
 }
 
 /** The exit code of what was thrown, said on stderr. */

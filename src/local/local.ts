@@ -32,9 +32,9 @@ export type Local = {
   readonly close: () => Promise<void>;
 };
 
-/** Why the embedded default cannot be had here, or null. A compiled binary carries no servers. */
+/** Throws in a compiled binary, which carries no servers: it has no source files beside it. */
 export function requireCheckout(needed: string): void {
-  if (existsSync(join(checkout, "package.json"))) return;
+  if (existsSync(join(checkout, "src", "local", "queue-server.ts"))) return;
   throw misuse(
     `${needed} not set; the embedded default, which needs nothing, is for checkouts only`,
     "set QUEUE_URL and DATABASE_URL (the README lists all variables)",
