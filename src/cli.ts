@@ -8,6 +8,7 @@ import {
   InvalidArgumentError,
   Option,
 } from "@commander-js/extra-typings";
+import { runDuplicates } from "./commands/duplicates.ts";
 import { runEtl } from "./commands/etl.ts";
 import { runDiscard, runList, runReplay, runShow } from "./commands/quarantine.ts";
 import { runReveal, runToken } from "./commands/reveal.ts";
@@ -28,7 +29,7 @@ function buildProgram() {
       "Login events from SQS to Postgres: personal data tokenized, sealed, recoverable only on record.",
     )
     .version(describeVersion())
-    .showHelpAfterError("(--help shows how it is used)")
+    .showHelpAfterError("hint: --help shows how it is used")
     .exitOverride();
 
   program
@@ -81,6 +82,22 @@ function buildProgram() {
     .option("--json", "print an array of objects", false)
     .addHelpText("after", examples("token ip", "token device_id < device-ids.txt"))
     .action((field, options) => runToken(context, field, options.json));
+
+  program
+    .command("duplicates")
+    .description("print the tokens that several users share; needs the analyst's role")
+    .option("--top <n>", "how many", wholeNumber, 20)
+    .addOption(new Option("--field <field>", "of one field").choices(["ip", "device_id"] as const))
+    .option("--json", "print an array of objects", false)
+    .addOption(new Option("--csv", "print comma-separated values").default(false).conflicts("json"))
+    .addHelpText("after", examples("duplicates", "duplicates --field device_id --top 100 --csv"))
+    .action((options) =>
+      runDuplicates(context, {
+        top: options.top,
+        field: options.field ?? null,
+        format: options.json ? "json" : options.csv ? "csv" : "table",
+      }),
+    );
 
   program
     .command("migrate")

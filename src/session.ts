@@ -33,6 +33,9 @@ export type Needs = {
   readonly variables: readonly KeyVariable[];
 };
 
+/** In a checkout: as package.json's scripts, which Deno's users know by another name. */
+const PROGRAM = "deno" in process.versions ? "veil" : "bun run";
+
 export async function withSession<T>(
   context: Context,
   needs: Needs,
@@ -64,7 +67,7 @@ export async function withSession<T>(
     (text) => terminal.err(`${text}\n`),
   );
   try {
-    return await interruptible(work({ env: local.env, terminal, local, program: "bun run" }));
+    return await interruptible(work({ env: local.env, terminal, local, program: PROGRAM }));
   } finally {
     await local.close();
   }
