@@ -1,8 +1,8 @@
 -- The table that analysts read, and what they read it through.
 
 -- An existing user_logins is adopted with its rows, if it can be: the same seven columns, and nothing
--- on it that would run somebody else's code with veil's rights at each load (triggers, rules, checks,
--- expression indexes) or refuse a row (unique, foreign and exclusion constraints, not null).
+-- on it that would run somebody else's code with veil's rights (triggers, rules, checks, indexes and
+-- statistics on expressions, operator classes) or refuse a row (unique, foreign and exclusion constraints, not null).
 do $$
 declare
   difference text;
@@ -10,6 +10,8 @@ begin
   if pg_catalog.to_regclass('public.user_logins') is null then
     return;
   end if;
+  -- Nobody adds anything between the check and the change of owner.
+  lock table public.user_logins in access exclusive mode;
   with wanted (position, name, type, nullable) as (
     values
       (1, 'user_id', 'character varying(128)', false),
@@ -50,11 +52,24 @@ begin
     from pg_catalog.pg_constraint c
     where c.conrelid = 'public.user_logins'::regclass and c.contype <> 'n'
     union all
-    select 10, format('it has the index %s, which is unique or on an expression', i.indexrelid::regclass)
+    select 10, format('it has the index %s, which is unique or on an expression', c.relname)
     from pg_catalog.pg_index i
+    join pg_catalog.pg_class c on c.oid = i.indexrelid
     where i.indrelid = 'public.user_logins'::regclass
       and (i.indisunique or i.indexprs is not null or i.indpred is not null)
       and not exists (select from pg_catalog.pg_constraint c where c.conindid = i.indexrelid)
+    union all
+    -- Its functions would run with veil's rights, at each insert or each analyze.
+    select 10, format('it has the index %s, whose operator class is not PostgreSQL''s own', c.relname)
+    from pg_catalog.pg_index i
+    join pg_catalog.pg_class c on c.oid = i.indexrelid
+    join pg_catalog.pg_opclass o on o.oid = any (i.indclass::oid[])
+    where i.indrelid = 'public.user_logins'::regclass
+      and o.opcnamespace <> 'pg_catalog'::regnamespace
+    union all
+    select 10, format('it has the extended statistics %s', s.stxname)
+    from pg_catalog.pg_statistic_ext s
+    where s.stxrelid = 'public.user_logins'::regclass
     union all
     select 11, format('it has the trigger %s', t.tgname)
     from pg_catalog.pg_trigger t
@@ -95,9 +110,40 @@ begin
   if not pg_catalog.has_schema_privilege('veil_analyst', 'public', 'usage') then
     grant usage on schema public to veil_analyst;
   end if;
-  if pg_catalog.to_regclass('public.user_logins') is not null then
-    alter table public.user_logins owner to veil_owner;
+end
+$$;
+
+-- Of an adopted table, who may read it goes on reading. Nothing else is left to anyone: a trigger, for one,
+-- would run with veil's rights.
+do $$
+declare
+  granted record;
+begin
+  if pg_catalog.to_regclass('public.user_logins') is null then
+    return;
   end if;
+  for granted in
+    select distinct
+      a.privilege_type,
+      '' as column_list,
+      case a.grantee when 0 then 'public' else a.grantee::regrole::text end as grantee
+    from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+    where c.oid = 'public.user_logins'::regclass
+      and a.grantee <> c.relowner and a.privilege_type <> 'SELECT'
+    union all
+    select distinct
+      a.privilege_type,
+      format('(%I)', t.attname),
+      case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+    from pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) a
+    where t.attrelid = 'public.user_logins'::regclass and a.privilege_type <> 'SELECT'
+  loop
+    execute format(
+      'revoke %s %s on public.user_logins from %s cascade',
+      granted.privilege_type, granted.column_list, granted.grantee
+    );
+  end loop;
+  alter table public.user_logins owner to veil_owner;
 end
 $$;
 
@@ -123,12 +169,11 @@ create index if not exists user_logins_create_date on public.user_logins using b
 
 grant select on public.user_logins to veil_analyst;
 
+-- The body is parsed here and not at the call, so no caller's search path changes what it means.
 create function etl.app_version_text(app_version integer) returns text
   language sql immutable strict parallel safe
-as $$
-  select (app_version / 1000000)::text || '.' || (app_version / 1000 % 1000)::text
-    || '.' || (app_version % 1000)::text
-$$;
+  return (app_version / 1000000)::text || '.' || (app_version / 1000 % 1000)::text
+    || '.' || (app_version % 1000)::text;
 
 revoke all on function etl.app_version_text(integer) from public;
 grant execute on function etl.app_version_text(integer) to veil_analyst;

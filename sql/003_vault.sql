@@ -90,19 +90,20 @@ create trigger audit_append_only
   before update or delete or truncate on pii_vault.audit
   for each statement execute function pii_vault.refuse_change();
 
--- A committed entry here is what fetch_reveal serves. Apart from the audit, because it keeps what the
--- requester may not learn: which of the tokens the vault held, and under which seal, when asked.
+-- A committed entry here is what fetch_reveal serves. Apart from the audit, because it keeps what nobody may
+-- read: for each subject a digest of what was sealed for it when asked, or 32 random bytes where nothing
+-- was. The two look alike, so that not even the size of the row says which subjects exist.
 create table pii_vault.requests (
   id uuid not null default gen_random_uuid(),
   purpose text not null,
   login text not null default session_user,
   login_oid oid not null,
   subjects text[] not null,
-  held text[] not null,
-  held_digests bytea[] not null,
+  digests bytea[] not null,
   recorded_at timestamptz not null default clock_timestamp(),
   recorded_xid xid8 not null default pg_current_xact_id(),
   constraint requests_key primary key (id),
+  constraint requests_digests check (cardinality(digests) = cardinality(subjects)),
   constraint requests_purpose check (purpose in ('reveal', 'show', 'replay'))
 );
 

@@ -46,21 +46,35 @@ create function etl.housekeep_on(today date) returns table (created integer, dro
 as $$
 declare
   day date;
+  missing date[];
   partition text;
 begin
   created := 0;
   dropped := 0;
-  -- One at a time; whoever comes second has nothing to do.
-  if not pg_try_advisory_xact_lock(hashtextextended('veil.housekeep', 0)) then
+  -- One at a time; whoever comes second has nothing to do. A lock on a table of the owner's, because any
+  -- login could hold an advisory one.
+  begin
+    lock table etl.migrations in exclusive mode nowait;
+  exception when lock_not_available then
     return next;
     return;
-  end if;
+  end;
+
+  -- Two blocks: where loads are busy just now, one gives up, undoes nothing of the other, and the next
+  -- call does it.
   begin
-    for day in select today + n from generate_series(-14, 7) n loop
-      partition := 'ledger_' || to_char(day, 'YYYYMMDD');
-      continue when to_regclass(format('etl.%I', partition)) is not null;
-      -- Rows of that day in the default partition stay there: a partition beside them is refused.
+    select coalesce(array_agg(today + n order by n), '{}') into missing
+    from generate_series(-14, 7) n
+    where to_regclass('etl.ledger_' || to_char(today + n, 'YYYYMMDD')) is null;
+    if cardinality(missing) > 0 then
+      -- Before looking into it: what a load has put there and not committed yet would not be seen, and
+      -- a partition beside such rows is refused.
+      lock table etl.ledger_default in access exclusive mode;
+    end if;
+    foreach day in array missing loop
+      -- Rows of that day in the default partition stay there.
       continue when exists (select from etl.ledger_default l where l.sent_on = day);
+      partition := 'ledger_' || to_char(day, 'YYYYMMDD');
       -- Made apart and attached, because that locks the ledger against other changes of its shape
       -- only; "create table … partition of" would wait for every load, and make every load wait.
       execute format(
@@ -72,6 +86,11 @@ begin
       );
       created := created + 1;
     end loop;
+  exception when lock_not_available then
+    created := 0;
+  end;
+
+  begin
     for partition in
       select c.relname
       from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -84,8 +103,6 @@ begin
     end loop;
     delete from etl.ledger_default l where l.sent_on < today - 30;
   exception when lock_not_available then
-    -- Loads are busy just now: nothing was changed, the next call does it.
-    created := 0;
     dropped := 0;
   end;
   return next;

@@ -12,6 +12,9 @@ as $$
 declare
   known bytea;
 begin
+  if check_key.generation is null or check_key.key_check is null then
+    raise exception using errcode = 'VL010', message = 'a load names its token key: generation and check';
+  end if;
   select g.key_check into known
   from pii_vault.key_generations g where g.generation = check_key.generation;
   if not found and register then
@@ -31,7 +34,7 @@ begin
         message = format('token key generation %s is not registered in this database', generation),
         hint = 'use the token key that the other hosts use';
     end if;
-  elsif known <> key_check then
+  elsif known is distinct from key_check then
     raise exception using
       errcode = 'VL010',
       message = format('this is not the token key that generation %s was registered with', generation),
@@ -221,7 +224,10 @@ begin
       from unnest(rejected_ids, rejected_sent_ats, rejected_reasons, rejected_bodies)
         as r (id, sent_at, reason, body)
       where r.id in (select unnest(fresh)) and r.id not in (select unnest(message_ids))
-      order by r.id collate "C";
+      order by r.id collate "C"
+      -- Known to the quarantine and not to the ledger: sent on another day than it was at first, or back
+      -- after the ledger has forgotten it. A duplicate, then.
+      on conflict do nothing;
       get diagnostics quarantined = row_count;
     end if;
   end if;

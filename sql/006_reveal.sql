@@ -8,7 +8,7 @@ set local role veil_owner;
 -- Writes the audit entry and the request. What the vault holds of it is kept for fetch_reveal and not
 -- returned: asking discloses nothing, not even which tokens exist.
 create function pii_vault.record_request(
-  purpose text, subjects text[], held text[], held_digests bytea[], reason text
+  purpose text, subjects text[], digests bytea[], reason text
 ) returns uuid
   language plpgsql
   set search_path = pg_catalog, pg_temp
@@ -22,11 +22,8 @@ begin
   if current_setting('synchronous_commit') = 'off' then
     perform set_config('synchronous_commit', 'on', true);
   end if;
-  insert into pii_vault.requests (purpose, login_oid, subjects, held, held_digests)
-  values (
-    record_request.purpose, caller, record_request.subjects, record_request.held,
-    record_request.held_digests
-  )
+  insert into pii_vault.requests (purpose, login_oid, subjects, digests)
+  values (record_request.purpose, caller, record_request.subjects, record_request.digests)
   returning id into request;
   insert into pii_vault.audit (login_oid, action, request, tokens, message_ids, items, reason)
   values (
@@ -40,6 +37,14 @@ begin
   );
   return request;
 end
+$$;
+
+-- What stands for the digest of a seal where there is none.
+create function pii_vault.random_digest() returns bytea
+  language sql volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+  select sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
 $$;
 
 create function pii_vault.require_reason_length(reason text) returns void
@@ -60,7 +65,6 @@ create function pii_vault.request_reveal(tokens text[], reason text) returns uui
 as $$
 declare
   asked text[];
-  held text[];
   digests bytea[];
 begin
   perform pii_vault.require_reason_length(reason);
@@ -69,23 +73,35 @@ begin
   end if;
   if exists (
     select from unnest(tokens) t (token)
-    where token is null or token !~ '^(ip|dev)(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
+    where token is null or char_length(token) > 64 or token !~ '^(ip|dev)(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
   ) then
     raise exception using errcode = 'VL006', message = 'one of the tokens is not written as a token is';
   end if;
-  select array_agg(t.token order by t.position) into asked
-  from (
-    select u.token, min(u.position) as position
-    from unnest(tokens) with ordinality as u (token, position)
-    group by u.token
-  ) t;
   -- As of this statement's snapshot: what is sealed or sealed anew later is not part of the request.
   -- Recorded as digests and not as transaction ids, which would mean nothing after a restore.
-  select coalesce(array_agg(o.token), '{}'), coalesce(array_agg(sha256(o.sealed)), '{}')
-  into held, digests
-  from pii_vault.originals o
-  where o.token in (select unnest(asked));
-  return pii_vault.record_request('reveal', asked, held, digests, reason);
+  --
+  -- A caller may roll this back and look at what it cost (statistics, buffers, the size of the WAL). So a
+  -- token that the vault does not hold costs what one does that it holds: its successor is read, and the
+  -- random digest is made for both.
+  select
+    array_agg(t.token order by t.position),
+    array_agg(
+      case when o.token = t.token then sha256(o.sealed) else t.otherwise end order by t.position
+    )
+  into asked, digests
+  from (
+    select u.token, min(u.position) as position, pii_vault.random_digest() as otherwise
+    from unnest(tokens) with ordinality as u (token, position)
+    group by u.token
+  ) t
+  left join lateral (
+    select s.token, s.sealed
+    from pii_vault.originals s
+    where s.token >= t.token collate "C"
+    order by s.token
+    limit 1
+  ) o on true;
+  return pii_vault.record_request('reveal', asked, digests, reason);
 end
 $$;
 
@@ -136,13 +152,13 @@ begin
     perform pg_logical_emit_message(false, 'veil', '', true);
   else
     target := pg_current_wal_insert_lsn();
-    give_up := clock_timestamp() + interval '20 seconds';
+    give_up := clock_timestamp() + interval '2 seconds';
     while pg_current_wal_flush_lsn() < target loop
       if clock_timestamp() > give_up then
         raise exception using
           errcode = 'VL004',
           message = 'the request is not known to be on disk yet',
-          hint = 'try again';
+          hint = 'commit anything that writes, which flushes, and try again';
       end if;
       perform pg_sleep(0.005);
     end loop;
@@ -176,7 +192,7 @@ begin
   admitted := pii_vault.admit(fetch_reveal.request, 'reveal');
   return query
     select o.token::text, o.data_key, o.sealed, o.sealed_at, k.wrapped, k.proof, k.generation
-    from unnest(admitted.held, admitted.held_digests) as h (token, digest)
+    from unnest(admitted.subjects, admitted.digests) as h (token, digest)
     join pii_vault.originals o on o.token = h.token and sha256(o.sealed) = h.digest
     left join pii_vault.data_keys k on k.id = o.data_key;
   get diagnostics served = row_count;
@@ -184,7 +200,8 @@ begin
 end
 $$;
 
-revoke all on function pii_vault.record_request(text, text[], text[], bytea[], text) from public;
+revoke all on function pii_vault.record_request(text, text[], bytea[], text) from public;
+revoke all on function pii_vault.random_digest() from public;
 revoke all on function pii_vault.require_reason_length(text) from public;
 revoke all on function pii_vault.request_reveal(text[], text) from public;
 revoke all on function pii_vault.admit(uuid, text) from public;

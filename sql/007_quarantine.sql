@@ -9,7 +9,6 @@ create function etl.request_bodies(message_ids text[], purpose text, reason text
 as $$
 declare
   asked text[];
-  held text[];
   digests bytea[];
 begin
   perform pii_vault.require_reason_length(reason);
@@ -25,12 +24,11 @@ begin
     raise exception using
       errcode = 'VL006', message = 'one of the message ids is not of 1 to 128 characters';
   end if;
-  select array_agg(distinct id) into asked from unnest(message_ids) m (id);
-  select coalesce(array_agg(q.message_id), '{}'), coalesce(array_agg(sha256(q.sealed)), '{}')
-  into held, digests
-  from etl.quarantine q
-  where q.message_id in (select unnest(asked)) and q.sealed is not null;
-  return pii_vault.record_request(purpose, asked, held, digests, reason);
+  select array_agg(m.id), array_agg(coalesce(sha256(q.sealed), pii_vault.random_digest()))
+  into asked, digests
+  from (select distinct id from unnest(message_ids) u (id)) m
+  left join etl.quarantine q on q.message_id = m.id;
+  return pii_vault.record_request(purpose, asked, digests, reason);
 end
 $$;
 
@@ -51,7 +49,7 @@ begin
     select
       q.message_id::text, q.sent_at, q.reason, q.state, q.data_key, q.sealed, k.wrapped, k.proof,
       k.generation
-    from unnest(admitted.held, admitted.held_digests) as h (message_id, digest)
+    from unnest(admitted.subjects, admitted.digests) as h (message_id, digest)
     join etl.quarantine q on q.message_id = h.message_id and sha256(q.sealed) = h.digest
     left join pii_vault.data_keys k on k.id = q.data_key
     order by q.sent_at, q.message_id;
@@ -101,6 +99,14 @@ begin
   if not found then
     return false;
   end if;
+  -- The very body that was asked for, so that the record says what this row was made of.
+  if not exists (
+    select from unnest(admitted.subjects, admitted.digests) as h (id, digest)
+    where h.id = replay.message_id and h.digest = sha256(entry.sealed)
+  ) then
+    raise exception using
+      errcode = 'VL001', message = 'the request is not for the body that is quarantined now';
+  end if;
   if replay.data_key is not null then
     perform etl.register_data_key(
       replay.data_key, replay.generation, replay.wrapped, replay.recipients, replay.proof
@@ -137,11 +143,20 @@ begin
   if coalesce(array_ndims(message_ids), 0) <> 1 or cardinality(message_ids) > 10000 then
     raise exception using errcode = 'VL006', message = 'expected 1 to 10000 message ids';
   end if;
-  with discarded as (
+  with locked as (
+    -- In one order, so that two that overlap cannot deadlock.
+    select q.message_id
+    from etl.quarantine q
+    where q.message_id in (select unnest(message_ids)) and q.state = 'open'
+    order by q.message_id
+    for update
+  ),
+  discarded as (
     update etl.quarantine q
     set state = 'discarded', sealed = null, changed_at = clock_timestamp(),
       changed_by = session_user
-    where q.message_id in (select unnest(message_ids)) and q.state = 'open'
+    from locked
+    where q.message_id = locked.message_id
     returning q.message_id
   )
   select coalesce(array_agg(message_id::text), '{}') into gone from discarded;

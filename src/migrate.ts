@@ -8,94 +8,100 @@ export type Migrated = { readonly from: number; readonly to: number; readonly ap
 
 /** Throws if a newer version has migrated this database, or the login may not. */
 export async function migrate(database: Database): Promise<Migrated> {
-  const from = await currentVersion(database.query);
+  const from = await asOwner(database, currentVersion);
   if (from > SCHEMA_VERSION) {
     throw misuse(
       `the database is at schema version ${from}, this program at ${SCHEMA_VERSION}`,
       "a newer veil has migrated it: use that version here too",
     );
   }
+  await requireUtf8(database);
   const applied: string[] = [];
   for (const migration of migrations) {
-    if (await retryCatalog(() => database.transaction((query) => apply(query, migration)))) {
-      applied.push(migration.name);
-    }
+    if (await asOwner(database, (query) => apply(query, migration))) applied.push(migration.name);
   }
-  await database.transaction(async (query) => {
+  await asOwner(database, async (query) => {
     await query("set local role veil_owner");
     await query("select from etl.housekeep()");
   });
   return { from, to: SCHEMA_VERSION, applied };
 }
 
-/** One file and its entry, in one transaction; false if it has been applied already. */
-async function apply(query: Query, migration: Migration): Promise<boolean> {
-  await query("select pg_advisory_xact_lock(hashtextextended('veil.migrate', 0))");
-  if ((await currentVersion(query)) >= migration.version) return false;
-  try {
-    await query(migration.sql);
-    await query("insert into etl.migrations (version, name) values ($1, $2)", [
-      migration.version,
-      migration.name,
-    ]);
-  } catch (error) {
-    throw explain(error);
-  }
-  return true;
-}
-
-async function currentVersion(query: Query): Promise<number> {
-  const [present] = await query(
-    `select coalesce(has_schema_privilege(n.oid, 'usage'), false) as usable
-     from pg_catalog.pg_namespace n
-     where n.nspname = 'etl'
-       and exists (select from pg_catalog.pg_class c
-         where c.relnamespace = n.oid and c.relname = 'migrations')`,
-  );
-  if (present === undefined) return 0;
-  if (present.usable !== true) {
-    const [who] = await query("select current_user as name");
-    throw cannotAct(String(who?.name));
-  }
-  const [row] = await query("select etl.schema_version() as version");
-  return Number(row?.version);
-}
-
 /**
+ * One transaction. Its search path comes first: this login may be a superuser, and a function that
+ * somebody has put into `public` can fit a call better than the one of pg_catalog that was meant.
+ *
  * Roles and the database's own entry are shared catalogs: where migrations of several databases of a
  * cluster touch one row at once, all but one fail with XX000 and are run again.
  */
-async function retryCatalog<T>(work: () => Promise<T>): Promise<T> {
+async function asOwner<T>(database: Database, work: (query: Query) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await work();
+      return await database.transaction(async (query) => {
+        await query("set local search_path = pg_catalog, pg_temp");
+        return await work(query);
+      });
     } catch (error) {
       const code = error instanceof Failure ? error.code : null;
-      if (!/^(XX000|23505|42710|40P01|40001)$/.test(code ?? "") || attempt === 20) throw error;
+      if (code === "42501") throw await explainRights(database, error as Failure);
+      if (!/^(XX000|23505|42710|42P06|40P01|40001)$/.test(code ?? "") || attempt === 30)
+        throw error;
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 100));
     }
   }
 }
 
-function explain(error: unknown): unknown {
-  if (error instanceof Failure && error.code === "42501") {
-    return new Failure(
-      1,
-      `this login may not migrate the database: ${error.message}`,
-      "migrate as a superuser, or as the database's owner with CREATEROLE; if another login made the " +
-        `veil roles, it runs: ${grantStatement("<this login>")}`,
-      error.code,
-    );
-  }
-  return error;
+/** Any text of a message must fit, and lengths must count characters. */
+async function requireUtf8(database: Database): Promise<void> {
+  const [row] = await database.query("select current_setting('server_encoding') as encoding");
+  if (row?.encoding === "UTF8") return;
+  throw new Failure(
+    1,
+    `the database's encoding is ${row?.encoding}, veil needs UTF8`,
+    "create the database with ENCODING 'UTF8' TEMPLATE template0",
+  );
 }
 
-const cannotAct = (login: string): Failure =>
-  new Failure(
-    1,
-    `the login ${login} may not act as veil_owner, to whom the schema belongs`,
-    `whoever made the veil roles runs: ${grantStatement(login)}`,
-  );
+/** One file and its entry; false if it has been applied already. */
+async function apply(query: Query, migration: Migration): Promise<boolean> {
+  // One at a time, by a table of the owner's: any login could hold an advisory lock. Before there is that
+  // table, the first file's `create schema` lets one through and fails the others, which then come here.
+  if (await isInstalled(query)) {
+    await query("set local role veil_owner");
+    await query("lock table etl.migrations in share row exclusive mode");
+    await query("set local role none");
+  }
+  if ((await currentVersion(query)) >= migration.version) return false;
+  await query(migration.sql);
+  await query("insert into etl.migrations (version, name) values ($1, $2)", [
+    migration.version,
+    migration.name,
+  ]);
+  return true;
+}
 
-const grantStatement = (login: string): string =>
-  `GRANT veil_owner, veil_etl, veil_analyst, veil_revealer, veil_operator, veil_auditor TO ${login} WITH ADMIN OPTION;`;
+async function isInstalled(query: Query): Promise<boolean> {
+  const [present] = await query(
+    `select 1 as yes from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = 'etl' and c.relname = 'migrations'`,
+  );
+  return present !== undefined;
+}
+
+async function currentVersion(query: Query): Promise<number> {
+  if (!(await isInstalled(query))) return 0;
+  const [row] = await query("select etl.schema_version() as version");
+  return Number(row?.version);
+}
+
+async function explainRights(database: Database, error: Failure): Promise<Failure> {
+  const [row] = await database.query("select quote_ident(current_user) as name");
+  return new Failure(
+    1,
+    `the login ${row?.name} may not migrate this database: ${error.message}`,
+    "migrate as a superuser, or as the database's owner with CREATEROLE; if another login made the veil " +
+      "roles, that one runs: GRANT veil_owner, veil_etl, veil_analyst, veil_revealer, veil_operator, " +
+      `veil_auditor TO ${row?.name} WITH ADMIN OPTION;`,
+    error.code,
+  );
+}
