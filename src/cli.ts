@@ -14,10 +14,10 @@ import { runDiscard, runList, runReplay, runShow } from "./commands/quarantine.t
 import { runReveal, runToken } from "./commands/reveal.ts";
 import { runGenerateKeys, runMigrate } from "./commands/setup.ts";
 import { environment } from "./config.ts";
-import { Failure } from "./failure.ts";
+import { Failure, failed } from "./failure.ts";
 import { Interrupted } from "./interrupted.ts";
 import type { Context } from "./session.ts";
-import { terminal } from "./terminal.ts";
+import { flushed, printable, terminal } from "./terminal.ts";
 import { describeVersion } from "./version.ts";
 
 const interrupt = new AbortController();
@@ -29,7 +29,8 @@ function buildProgram() {
       "Login events from SQS to Postgres: personal data tokenized, sealed, recoverable only on record.",
     )
     .version(describeVersion())
-    .showHelpAfterError("hint: --help shows how it is used")
+    // Commander's own words may repeat a value: `report` says them without.
+    .configureOutput({ outputError: () => {} })
     .exitOverride();
 
   program
@@ -63,7 +64,7 @@ function buildProgram() {
     .command("reveal")
     .description("print the originals of tokens, each request on record")
     .argument("<token...>", "tokens, or - to read them from stdin, one a line")
-    .option("--reason <text>", "why, for the record")
+    .option("--reason <text>", "why, for the record", reasonText)
     .option("--json", "print an array of objects", false)
     .addHelpText(
       "after",
@@ -139,7 +140,7 @@ function addQuarantine(quarantine: Command): void {
     .command("show")
     .description("print a message's body, on record like a reveal")
     .argument("<message-id>")
-    .option("--reason <text>", "why, for the record")
+    .option("--reason <text>", "why, for the record", reasonText)
     .option("--json", "print an object", false)
     .addHelpText("after", examples("quarantine show 3f1c… --reason 'what does the app send?'"))
     .action((id, options) =>
@@ -149,7 +150,7 @@ function addQuarantine(quarantine: Command): void {
     .command("replay")
     .description("read bodies again with today's rules; what is a login now becomes a row")
     .argument("[message-id...]", "which ones; all open ones if none is named")
-    .option("--reason <text>", "why, for the record")
+    .option("--reason <text>", "why, for the record", reasonText)
     .option("--json", "print an array of objects", false)
     .addHelpText("after", examples("quarantine replay", "quarantine replay 3f1c…"))
     .action((ids, options) =>
@@ -160,7 +161,7 @@ function addQuarantine(quarantine: Command): void {
     .description("give up messages: their bodies are gone for good")
     .argument("[message-id...]")
     .option("--all", "all open ones", false)
-    .option("--reason <text>", "why, for the record")
+    .option("--reason <text>", "why, for the record", reasonText)
     .option("--json", "print an object", false)
     .addHelpText("after", examples("quarantine discard 3f1c… --reason 'a test message'"))
     .action((ids, options) =>
@@ -174,6 +175,11 @@ function addQuarantine(quarantine: Command): void {
 const examples = (...commands: string[]): string =>
   `\nExamples:\n${commands.map((command) => `  $ veil ${command}\n`).join("")}`;
 
+function reasonText(text: string): string {
+  if ([...text].length > 1000) throw new InvalidArgumentError("expected up to 1000 characters");
+  return text;
+}
+
 function wholeNumber(text: string): number {
   const value = Number(text);
   if (!/^[1-9][0-9]*$/.test(text) || !Number.isSafeInteger(value)) {
@@ -182,29 +188,59 @@ function wholeNumber(text: string): number {
   return value;
 }
 
+/**
+ * Wrong usage without what was typed: `veil token ip 192.0.2.1` is a mistake, but no reason to write the
+ * address to a log. Message null: the help was shown instead.
+ */
+function withoutValues(text: string): { message: string | null; hint: string } {
+  if (text === "(outputHelp)") return { message: null, hint: "" };
+  const suggestion = /\(Did you mean ([^?]+)\?\)/.exec(text)?.[1];
+  const message = text
+    .replace(/^error: /, "")
+    .replace(/\s*\(Did you mean [\s\S]*$/, "")
+    .replace(/^unknown command '[\s\S]*'$/, "unknown command")
+    .replace(/^(unknown option '--?[\w-]*)[\s\S]*'$/, "$1'")
+    .replace(/^(too many arguments)[\s\S]*$/, "$1; values are read from stdin, never from here")
+    .replace(/ (argument|value) '[\s\S]*' is invalid/, " $1 is invalid");
+  const help = "--help shows how it is used";
+  const hint = suggestion === undefined ? help : `did you mean ${suggestion}? ${help}`;
+  return { message, hint };
+}
+
 /** The exit code of what was thrown, said on stderr. */
 function report(error: unknown): number {
   if (error instanceof Interrupted) return 130;
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return 0;
+    const { message, hint } = withoutValues(error.message);
+    if (message !== null) terminal.err(`error: ${message}\nhint: ${hint}\n`);
+    return 2;
+  }
   if (error instanceof Failure) {
-    terminal.err(`error: ${error.message}\n`);
-    if (error.hint !== null) terminal.err(`hint: ${error.hint}\n`);
+    // Printable: a database that is not ours may have worded it.
+    terminal.err(`error: ${printable(error.message)}\n`);
+    if (error.hint !== null) terminal.err(`hint: ${printable(error.hint)}\n`);
     return error.exitCode;
   }
   // A defect of ours. Its message may quote data; where it happened may be said.
-  const { name, stack } = error instanceof Error ? error : { name: typeof error, stack: "" };
-  const frames = (stack ?? "").split("\n").filter((line) => /^\s+at /.test(line));
+  const { name, message, stack } =
+    error instanceof Error ? error : { name: typeof error, message: "", stack: "" };
+  const frames = (stack ?? "")
+    .replace(message, "")
+    .split("\n")
+    .filter((line) => /^\s+at /.test(line));
   terminal.err(`error: unexpected ${name}; its message is withheld, it may quote data\n`);
   for (const frame of frames.slice(0, 6)) terminal.err(`${frame}\n`);
   terminal.err("hint: please report this, with the lines above and the version of veil\n");
   return 1;
 }
 
+const codeOf = (error: unknown): string =>
+  String((error as { code?: unknown } | null)?.code ?? "unknown");
+
 /** What was written is out before the process ends, a pipe included. */
 async function exit(code: number): Promise<never> {
-  for (const stream of [process.stdout, process.stderr]) {
-    await new Promise<void>((resolve) => stream.write("", () => resolve()));
-  }
+  await flushed();
   process.exit(code);
 }
 
@@ -215,7 +251,10 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   });
 }
 // The reader of a pipe may leave early (`| head`): that is no failure of ours.
-process.stdout.on("error", () => process.exit(0));
+process.stdout.on("error", (error) => {
+  if ((error as { code?: unknown }).code === "EPIPE") process.exit(0);
+  void exit(report(failed(`cannot write to stdout (${codeOf(error)})`, "is the disk full?")));
+});
 process.on("uncaughtException", (error) => void exit(report(error)));
 process.on("unhandledRejection", (error) => void exit(report(error)));
 

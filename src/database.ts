@@ -1,8 +1,10 @@
 // The one door to Postgres. It hands out a narrow `Database`, and turns every error into one that is
 // safe to show: what Postgres says of a failed statement may quote the row, so only our own refusals
 // (SQLSTATE VL…) and a few that can hold nothing but names keep their words.
+import { isIP } from "node:net";
 import postgres from "postgres";
 import { Failure, failed } from "./failure.ts";
+import { offersTls } from "./offers-tls.ts";
 
 /** A bytea, a number, text (arrays as `array` writes them), or null. */
 export type Value = Uint8Array | string | number | boolean | null;
@@ -63,7 +65,7 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
       try {
         return await client.unsafe(text, [...values]);
       } catch (error) {
-        throw describe(error, config);
+        throw await withoutTls(describe(error, config), config);
       }
     };
   return {
@@ -76,11 +78,24 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
         );
         return result as Awaited<ReturnType<typeof work>>;
       } catch (error) {
-        throw describe(error, config);
+        throw await withoutTls(describe(error, config), config);
       }
     },
     close: () => sql.end({ timeout: 2 }),
   };
+}
+
+/**
+ * The driver goes on with the handshake after a server has declined TLS, and sees a reset connection. So
+ * where TLS is asked for, that is looked into: otherwise a person would look for a server that is up.
+ */
+async function withoutTls(error: unknown, config: DatabaseConfig): Promise<unknown> {
+  if (typeof config.tls !== "object" || !isOutage(error)) return error;
+  if ((await offersTls(config.host, config.port)) !== false) return error;
+  return failed(
+    `the database at ${config.host}:${config.port} offers no TLS, which sslmode asks for`,
+    "turn ssl on there; on a network that nobody else is on, sslmode=disable in DATABASE_URL",
+  );
 }
 
 function tlsOptions(config: DatabaseConfig) {
@@ -88,7 +103,8 @@ function tlsOptions(config: DatabaseConfig) {
   const { rejectUnauthorized, checkHostName, ca, cert, key } = config.tls;
   return {
     rejectUnauthorized,
-    servername: config.host,
+    // An address is no server name to TLS; the certificate is held against it all the same.
+    ...(isIP(config.host) === 0 ? { servername: config.host } : { host: config.host }),
     ...(checkHostName ? {} : { checkServerIdentity: () => undefined }),
     ...(ca === null ? {} : { ca }),
     ...(cert === null ? {} : { cert }),

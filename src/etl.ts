@@ -75,14 +75,13 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
     broken.abort();
   };
 
-  const receiving = receiveAll(line.queue, held, options, stop).catch(fail);
-  const receivingEnded = receiving.then(() => held.end());
+  const receivingEnded = receiveAll(line.queue, held, options, stop, fail).then(() => held.end());
   try {
     for (let messages = await held.next(); messages !== null; messages = await held.next()) {
       const stored = await storeBatch(line, messages, options, broken.signal);
       count(counts, stored);
       const acknowledged = line.queue.acknowledge(messages).then((outcome) => {
-        held.release(messages.length);
+        held.release(messages);
         counts.acknowledged += outcome.confirmed;
         options.onProgress(counts);
         if (outcome.failure !== null) fail(outcome.failure);
@@ -104,6 +103,7 @@ async function receiveAll(
   held: Held,
   options: EtlOptions,
   stop: AbortSignal,
+  fail: (error: unknown) => void,
 ): Promise<void> {
   const waitSeconds = options.follow ? FOLLOW_POLL_SECONDS : DRAIN_POLL_SECONDS;
   // A poll that is cut off may have taken messages with it, which would come back only when their
@@ -119,7 +119,7 @@ async function receiveAll(
   const receiver = async (index: number) => {
     while (!stop.aborted && !drained()) {
       const room = await held.reserve(MESSAGES_PER_CALL, stop);
-      if (room === 0) return;
+      if (room === 0) break;
       let messages: readonly Message[] = [];
       try {
         messages = await queue.receive(room, waitSeconds, cut.signal);
@@ -130,8 +130,10 @@ async function receiveAll(
       }
       emptyPolls[index] = messages.length === 0 ? emptyPolls[index]! + 1 : 0;
     }
+    emptyPolls[index] = Number.POSITIVE_INFINITY; // it has retired: nobody waits for its polls
   };
-  await Promise.all(emptyPolls.map((_, index) => receiver(index)));
+  // All of them end, also after one has failed: what the others are being handed is still taken in.
+  await Promise.all(emptyPolls.map((_, index) => receiver(index).catch(fail)));
 }
 
 type Stored = { readonly batch: Protected; readonly result: LoadResult };

@@ -5,8 +5,11 @@ import type { Message } from "./queue.ts";
 
 /** A load of some hundred rows costs little more than one of ten; beyond a thousand nothing is won. */
 const BATCH_MESSAGES = 1000;
+/** Bodies have up to a megabyte: a batch of such ones has to stay one that the database takes. */
+const BATCH_CHARACTERS = 4 * 2 ** 20;
 /** Far below SQS's own bound of 120,000 in flight, and little memory. */
 const MAX_HELD = 4000;
+const MAX_HELD_CHARACTERS = 32 * 2 ** 20;
 /** How long a batch waits to become full. */
 const LINGER_MS = 100;
 
@@ -15,6 +18,7 @@ export class Held {
   #waiting: Message[] = [];
   /** Received and not yet acknowledged. */
   #received = 0;
+  #receivedCharacters = 0;
   /** Room that receivers have taken and not yet filled or given back. */
   #reserved = 0;
   #budget: number;
@@ -25,17 +29,23 @@ export class Held {
     this.#budget = maxMessages ?? Number.POSITIVE_INFINITY;
   }
 
-  /** Room for up to `most` messages, once there is some; 0 when there will be none any more. */
+  /**
+   * Room for up to `most` messages, once there is some. 0: this receiver is not needed any more, because
+   * those that still hold reservations can take all that may yet be received.
+   */
   async reserve(most: number, stop: AbortSignal): Promise<number> {
     while (!stop.aborted && !this.#ended) {
-      const room = Math.min(most, this.#budget, MAX_HELD - this.#received - this.#reserved);
+      const free =
+        this.#receivedCharacters < MAX_HELD_CHARACTERS
+          ? MAX_HELD - this.#received - this.#reserved
+          : 0;
+      const room = Math.min(most, this.#budget, free);
       if (room > 0) {
         this.#reserved += room;
         this.#budget -= room;
         return room;
       }
-      // Used up, and nobody holds a reservation that could give some of it back.
-      if (this.#budget === 0 && this.#reserved === 0) return 0;
+      if (this.#budget === 0) return 0;
       await Promise.race([this.#changed.promise, sleep(250)]);
     }
     return 0;
@@ -45,14 +55,16 @@ export class Held {
   fill(messages: readonly Message[], room: number): void {
     this.#waiting.push(...messages);
     this.#received += messages.length;
+    this.#receivedCharacters += characters(messages);
     this.#reserved -= room;
     this.#budget += room - messages.length;
     this.#change();
   }
 
   /** After acknowledging: the messages are gone, or will come back. */
-  release(messages: number): void {
-    this.#received -= messages;
+  release(messages: readonly Message[]): void {
+    this.#received -= messages.length;
+    this.#receivedCharacters -= characters(messages);
     this.#change();
   }
 
@@ -76,10 +88,21 @@ export class Held {
       await this.#changed.promise;
     }
     const deadline = Date.now() + LINGER_MS;
-    while (this.#waiting.length < BATCH_MESSAGES && !this.#ended && Date.now() < deadline) {
+    while (this.#full() === null && !this.#ended && Date.now() < deadline) {
       await Promise.race([this.#changed.promise, sleep(deadline - Date.now())]);
     }
-    return this.#waiting.splice(0, BATCH_MESSAGES);
+    return this.#waiting.splice(0, this.#full() ?? this.#waiting.length);
+  }
+
+  /** How many messages make a full batch, or null when there are not that many yet. */
+  #full(): number | null {
+    let size = 0;
+    for (const [i, { body }] of this.#waiting.entries()) {
+      size += body.length;
+      if (size > BATCH_CHARACTERS) return Math.max(i, 1);
+      if (i + 1 === BATCH_MESSAGES) return BATCH_MESSAGES;
+    }
+    return null;
   }
 
   #change(): void {
@@ -87,3 +110,6 @@ export class Held {
     this.#changed = Promise.withResolvers<void>();
   }
 }
+
+const characters = (messages: readonly Message[]): number =>
+  messages.reduce((sum, { body }) => sum + body.length, 0);

@@ -5,7 +5,7 @@ import { array, byteaArray, type Database, retryContention } from "./database.ts
 import { parseMessage } from "./message.ts";
 import type { Opener } from "./opener.ts";
 import { maxSeals, protectLogin } from "./protect.ts";
-import { fetchFlushed, readSealed } from "./reveal.ts";
+import { fetchFlushed, readSealed, SEALED_COLUMNS, utc } from "./reveal.ts";
 
 export type Entry = {
   readonly messageId: string;
@@ -22,14 +22,14 @@ export async function listEntries(
   state: QuarantineState | "all",
 ): Promise<readonly Entry[]> {
   const rows = await database.query(
-    `select message_id::text, sent_at, state, reason from etl.quarantine
+    `select message_id::text, ${utc("sent_at")} as sent, state, reason from etl.quarantine
      where $1::text = 'all' or state = $1::text
      order by sent_at, message_id`,
     [state],
   );
   return rows.map((row) => ({
     messageId: String(row.message_id),
-    sentAt: (row.sent_at as Date).toISOString(),
+    sentAt: String(row.sent),
     state: String(row.state),
     reason: String(row.reason),
   }));
@@ -56,9 +56,10 @@ export async function openBodies(
     [array(messageIds), purpose, reason],
   );
   const request = String(recorded?.id);
-  const rows = await fetchFlushed(() =>
+  const rows = await fetchFlushed(database, () =>
     database.query(
-      `select message_id, sent_at, state, reason, data_key::text, sealed, wrapped, proof, generation
+      `select message_id, ${utc("sent_at")} as sent, state, reason, data_key::text, ${SEALED_COLUMNS},
+         generation
        from etl.fetch_bodies($1::uuid, $2::text)`,
       [request, purpose],
     ),
@@ -72,7 +73,7 @@ export async function openBodies(
       sealed === null ? null : await opener.open(sealed, { kind: "quarantine", messageId });
     bodies.push({
       messageId,
-      sentAt: (row.sent_at as Date).toISOString(),
+      sentAt: String(row.sent),
       state: String(row.state),
       reason: String(row.reason),
       body: opened?.text ?? null,
@@ -90,60 +91,65 @@ export type ReplayOutcome = {
 
 const BODIES_PER_REQUEST = 200;
 
+export type Replayer = {
+  readonly database: Database;
+  readonly opener: Opener;
+  readonly subkeys: Subkeys;
+  readonly dataKeys: DataKeys;
+};
+
 /**
  * Reads each body again with today's rules. What is a login now becomes a row, in one statement with the
- * end of its quarantine; what is not stays as it is.
+ * end of its quarantine; what is not stays as it is. `onOutcome` hears of each message as it is done.
  */
 export async function replay(
-  database: Database,
-  opener: Opener,
-  subkeys: Subkeys,
-  dataKeys: DataKeys,
+  replayer: Replayer,
   messageIds: readonly string[],
   reason: string | null,
-): Promise<readonly ReplayOutcome[]> {
-  const outcomes: ReplayOutcome[] = [];
+  onOutcome: (outcome: ReplayOutcome) => void,
+): Promise<void> {
+  const { database, opener } = replayer;
   for (let i = 0; i < messageIds.length; i += BODIES_PER_REQUEST) {
     const chunk = messageIds.slice(i, i + BODIES_PER_REQUEST);
     const { request, bodies } = await openBodies(database, opener, chunk, "replay", reason);
     const byId = new Map(bodies.map((body) => [body.messageId, body]));
     for (const messageId of chunk) {
       const entry = byId.get(messageId);
-      const outcome = async (): Promise<Omit<ReplayOutcome, "messageId">> => {
-        if (entry === undefined || entry.state !== "open") {
-          return { outcome: "not open", reason: null };
-        }
-        if (entry.body === null) return { outcome: "refused", reason: null };
-        const parsed = parseMessage(entry.body);
-        if (parsed.kind === "rejected") return { outcome: "still broken", reason: parsed.reason };
-        const key = await dataKeys.take(maxSeals(1));
-        const originals = new Map<string, Uint8Array>();
-        const row = protectLogin(parsed.login, subkeys, key.dataKey, originals);
-        const sealsSomething = originals.size > 0;
-        const [answer] = await retryContention(() =>
-          database.query(
-            `select etl.replay($1::uuid, $2::text, $3::integer, $4::bytea, $5::uuid, $6::bytea,
-              $7::text[], $8::bytea, $9::text[], $10::bytea[], $11::text, $12::text, $13::text,
-              $14::text, $15::text, $16::integer) as done`,
-            [
-              ...[request, messageId, subkeys.generation, subkeys.check],
-              ...(sealsSomething
-                ? [key.wrapped.id, key.wrapped.wrapped, array(key.wrapped.recipients)]
-                : [null, null, null]),
-              sealsSomething ? key.wrapped.proof : null,
-              ...[array([...originals.keys()]), byteaArray([...originals.values()])],
-              ...[row.userId, row.deviceType, row.maskedIp, row.maskedDeviceId],
-              ...[row.locale, row.appVersion],
-            ],
-          ),
-        );
-        return { outcome: answer?.done === true ? "replayed" : "not open", reason: null };
-      };
-      outcomes.push({ messageId, ...(await outcome()) });
+      onOutcome({ messageId, ...(await replayEntry(replayer, request, entry)) });
     }
   }
-  return outcomes;
 }
+
+async function replayEntry(
+  { database, subkeys, dataKeys }: Replayer,
+  request: string,
+  entry: Body | undefined,
+): Promise<Omit<ReplayOutcome, "messageId">> {
+  if (entry === undefined || entry.state !== "open") return { outcome: "not open", reason: null };
+  if (entry.body === null) return { outcome: "refused", reason: null };
+  const parsed = parseMessage(entry.body);
+  if (parsed.kind === "rejected") return { outcome: "still broken", reason: parsed.reason };
+  const key = await dataKeys.take(maxSeals(1));
+  const originals = new Map<string, Uint8Array>();
+  const row = protectLogin(parsed.login, subkeys, key.dataKey, originals);
+  const wrapped = originals.size > 0 ? key.wrapped : null;
+  const values = [
+    ...[request, entry.messageId, subkeys.generation, subkeys.check],
+    ...[wrapped?.id ?? null, wrapped?.wrapped ?? null],
+    ...[wrapped === null ? null : array(wrapped.recipients), wrapped?.proof ?? null],
+    ...[array([...originals.keys()]), byteaArray([...originals.values()])],
+    ...[row.userId, row.deviceType, row.maskedIp, row.maskedDeviceId],
+    ...[row.locale, row.appVersion],
+  ];
+  const [answer] = await fetchFlushed(database, () =>
+    retryContention(() => database.query(REPLAY, values)),
+  );
+  return { outcome: answer?.done === true ? "replayed" : "not open", reason: null };
+}
+
+const REPLAY = `select etl.replay($1::uuid, $2::text, $3::integer, $4::bytea, $5::uuid, $6::bytea,
+  $7::text[], $8::bytea, $9::text[], $10::bytea[], $11::text, $12::text, $13::text, $14::text,
+  $15::text, $16::integer) as done`;
 
 /** Gives up open entries: their bodies go. Returns how many there were. */
 export async function discard(
@@ -153,10 +159,10 @@ export async function discard(
 ): Promise<number> {
   let discarded = 0;
   for (let i = 0; i < messageIds.length; i += 1000) {
-    const [answer] = await database.query("select etl.discard($1::text[], $2::text) as discarded", [
-      array(messageIds.slice(i, i + 1000)),
-      reason,
-    ]);
+    const chunk = array(messageIds.slice(i, i + 1000));
+    const [answer] = await retryContention(() =>
+      database.query("select etl.discard($1::text[], $2::text) as discarded", [chunk, reason]),
+    );
     discarded += Number(answer?.discarded);
   }
   return discarded;

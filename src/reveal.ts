@@ -40,9 +40,9 @@ export async function reveal(
       [array(chunk), reason],
     );
     // A statement of its own, and so a commit: from here on the request is on record.
-    const rows = await fetchFlushed(() =>
+    const rows = await fetchFlushed(database, () =>
       database.query(
-        `select token, data_key::text, sealed, sealed_at, wrapped, proof, generation
+        `select token, data_key::text, ${SEALED_COLUMNS}, ${utc("sealed_at")} as sealed_at, generation
          from pii_vault.fetch_reveal($1::uuid)`,
         [String(request?.id)],
       ),
@@ -71,31 +71,50 @@ async function openOriginal(opener: Opener, token: string, row: Row): Promise<Re
     field: parts.field,
     original: opened.text,
     verified: opened.verified,
-    sealedAt: (row.sealed_at as Date).toISOString(),
+    sealedAt: String(row.sealed_at),
   };
 }
+
+/**
+ * Written out by the database in one form, because how it writes bytes and times otherwise is up to the
+ * settings of each login.
+ */
+export const SEALED_COLUMNS = ["sealed", "wrapped", "proof"]
+  .map((column) => `encode(${column}, 'base64') as ${column}`)
+  .join(", ");
+
+export const utc = (column: string): string =>
+  `to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
 
 /** Null when the row lacks its data key. */
 export function readSealed(row: Row): SealedRow | null {
   const { data_key, sealed, wrapped, proof, generation } = row;
-  if (!(sealed instanceof Uint8Array && wrapped instanceof Uint8Array)) return null;
-  if (!(proof instanceof Uint8Array)) return null;
+  if (typeof sealed !== "string" || typeof wrapped !== "string" || typeof proof !== "string") {
+    return null;
+  }
   return {
     dataKeyId: String(data_key),
-    sealed,
-    wrapped,
-    proof,
+    sealed: fromBase64(sealed),
+    wrapped: fromBase64(wrapped),
+    proof: fromBase64(proof),
     generation: Number(generation),
   };
 }
 
-/** Before PostgreSQL 17 the flush of a request is waited for, and on a busy server may take longer. */
-export async function fetchFlushed<T>(fetch: () => Promise<T>): Promise<T> {
+const fromBase64 = (text: string): Uint8Array =>
+  Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+
+/**
+ * Before PostgreSQL 17 nobody can ask for a flush, and on a quiet server the last few bytes of the log may
+ * wait for one a long time: a commit of ours that writes brings it.
+ */
+export async function fetchFlushed<T>(database: Database, fetch: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await fetch();
     } catch (error) {
-      if (!(error instanceof Failure && error.code === "VL004") || attempt === 3) throw error;
+      if (!(error instanceof Failure && error.code === "VL004") || attempt === 5) throw error;
+      await database.query("select pg_logical_emit_message(true, 'veil', '')");
     }
   }
 }

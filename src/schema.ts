@@ -2,13 +2,14 @@
 import { SCHEMA_VERSION } from "../sql/migrations.ts";
 import { type Database, isOutage } from "./database.ts";
 import { Failure, misuse } from "./failure.ts";
+import { Interrupted } from "./interrupted.ts";
 
 /** How long a server may take to appear when a command starts: container, and database beside it. */
 const START_DELAYS_MS = [250, 500, 1000, 2000];
 
 /** Throws unless the database is reachable and at exactly this version. */
-export async function requireSchema(database: Database): Promise<void> {
-  const version = await readVersion(database);
+export async function requireSchema(database: Database, signal?: AbortSignal): Promise<void> {
+  const version = await readVersion(database, signal);
   if (version === SCHEMA_VERSION) return;
   if (version > SCHEMA_VERSION) {
     throw misuse(
@@ -24,9 +25,12 @@ export async function requireSchema(database: Database): Promise<void> {
   );
 }
 
-async function readVersion(database: Database): Promise<number> {
+async function readVersion(database: Database, signal?: AbortSignal): Promise<number> {
   try {
-    const [row] = await reaching(() => database.query("select etl.schema_version() as version"));
+    const [row] = await reaching(
+      () => database.query("select etl.schema_version() as version"),
+      signal,
+    );
     return Number(row?.version);
   } catch (error) {
     // No schema or function: never migrated. Missing rights on the schema is another matter.
@@ -35,8 +39,18 @@ async function readVersion(database: Database): Promise<number> {
   }
 }
 
-/** Tries again, a few times, while the server cannot be reached. */
-export async function reaching<T>(work: () => Promise<T>): Promise<T> {
+/** Tries again, a few times, while the server cannot be reached. Throws at once when interrupted. */
+export async function reaching<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  if (signal === undefined) return await repeatedly(work);
+  const interrupted = new Promise<never>((_, reject) => {
+    const stop = () => reject(new Interrupted());
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
+  });
+  return await Promise.race([repeatedly(work), interrupted]);
+}
+
+async function repeatedly<T>(work: () => Promise<T>): Promise<T> {
   for (const delay of START_DELAYS_MS) {
     try {
       return await work();

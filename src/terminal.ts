@@ -1,6 +1,7 @@
 // What a person sees: tables, a progress bar, a question. Data goes to stdout; progress, questions and
 // messages to stderr, and progress only where that is a terminal.
 import { createInterface } from "node:readline";
+import { misuse } from "./failure.ts";
 import { Interrupted } from "./interrupted.ts";
 
 export type Terminal = {
@@ -15,13 +16,24 @@ export type Terminal = {
   readonly ask: (question: string) => Promise<string>;
 };
 
+const writes = new Set<Promise<void>>();
+
+function write(stream: NodeJS.WriteStream, text: string): void {
+  const written = new Promise<void>((resolve) => stream.write(text, () => resolve()));
+  writes.add(written);
+  written.then(() => writes.delete(written));
+}
+
+/** Resolves when all that was written has left this process: a pipe's reader may be slow. */
+export const flushed = async (): Promise<void> => void (await Promise.all(writes));
+
 export const terminal: Terminal = {
-  out: (text) => void process.stdout.write(text),
-  err: (text) => void process.stderr.write(text),
+  out: (text) => write(process.stdout, text),
+  err: (text) => write(process.stderr, text),
   isStdinTerminal: process.stdin.isTTY === true,
   isStdoutTerminal: process.stdout.isTTY === true,
   isStderrTerminal: process.stderr.isTTY === true,
-  lines: () => createInterface({ input: process.stdin, crlfDelay: Number.POSITIVE_INFINITY }),
+  lines: () => splitLines(process.stdin),
   ask: (question) => {
     const prompt = createInterface({ input: process.stdin, output: process.stderr });
     return new Promise((resolve, reject) => {
@@ -32,12 +44,39 @@ export const terminal: Terminal = {
       // Ctrl-D answers nothing; Ctrl-C ends the command as it does everywhere.
       prompt.once("close", () => resolve(""));
       prompt.once("SIGINT", () => {
-        prompt.close();
+        // First: closing resolves, as if nothing had been typed.
         reject(new Interrupted());
+        prompt.close();
       });
     });
   },
 };
+
+/**
+ * Lines end in \n or \r\n and in nothing else: U+2028, which readline takes for an end too, may stand in
+ * a device id.
+ */
+export async function* splitLines(
+  chunks: AsyncIterable<Uint8Array | string>,
+): AsyncGenerator<string> {
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  let rest = "";
+  const decode = (chunk?: Uint8Array): string => {
+    try {
+      return chunk === undefined ? decoder.decode() : decoder.decode(chunk, { stream: true });
+    } catch {
+      throw misuse("stdin is not UTF-8", "convert it: values are tokenized as their UTF-8 bytes");
+    }
+  };
+  for await (const chunk of chunks) {
+    rest += typeof chunk === "string" ? chunk : decode(chunk);
+    const lines = rest.split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) yield line.replace(/\r$/, "");
+  }
+  rest += decode();
+  if (rest !== "") yield rest.replace(/\r$/, "");
+}
 
 /**
  * Text that others wrote, made safe to print: control characters could move the cursor, recolour, or

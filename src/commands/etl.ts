@@ -4,6 +4,7 @@ import { DataKeys } from "../data-keys.ts";
 import { openDatabase } from "../database.ts";
 import { type Counts, etl, newCounts } from "../etl.ts";
 import { Failure, misuse } from "../failure.ts";
+import { Interrupted } from "../interrupted.ts";
 import { requireTokenKey } from "../load.ts";
 import { openQueue, type QueueConfig } from "../queue.ts";
 import { reaching, requireSchema } from "../schema.ts";
@@ -45,7 +46,8 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
   } catch (error) {
     // Wrong configuration: nothing was started, there is nothing to sum up.
     if (error instanceof Failure && error.exitCode === 2) throw error;
-    failure = error;
+    // Stopped before anything was received: done, like every stop.
+    if (!(error instanceof Interrupted)) failure = error;
   }
   const seconds = Math.round((performance.now() - startedAt) / 10) / 100;
   if (command.json) context.terminal.out(`${jsonSummary(counts, inFlight, seconds)}\n`);
@@ -78,8 +80,8 @@ async function run(
         "take the recipients from recipients.txt as `veil keys generate` wrote it",
       );
     });
-    await requireSchema(database);
-    await reaching(() => requireTokenKey(database, subkeys));
+    await requireSchema(database, interrupt);
+    await reaching(() => requireTokenKey(database, subkeys), interrupt);
     const queue = await openQueue(queueConfig);
     const timers: ReturnType<typeof setInterval>[] = [];
     try {
@@ -177,6 +179,7 @@ function textSummary(
   const reasons = (counts.quarantined === 0 ? [] : [...counts.reasons])
     .sort(([, a], [, b]) => b - a)
     .map(([reason, times]) => `${" ".repeat(27)}${times} × ${reason}\n`);
+  const unconfirmed = counts.received - counts.acknowledged;
   const hints = [
     ...(counts.exampleToken === null ? [] : [`${program} reveal ${counts.exampleToken}`]),
     ...(counts.quarantined === 0 ? [] : [`${program} quarantine list`]),
@@ -189,6 +192,9 @@ function textSummary(
     line("quarantined", counts.quarantined, counts.quarantined > 0 ? "because" : ""),
     ...reasons,
     line("acknowledged", counts.acknowledged, "deleted from the queue"),
+    unconfirmed > 0
+      ? `${" ".repeat(27)}SQS did not confirm ${unconfirmed}: they come again, and change nothing\n`
+      : "",
     line("new originals", counts.newOriginals, "distinct tokens that the vault did not know"),
     elsewhere,
     ...(hints.length === 0 ? [] : [`next: ${hints.join("\n      ")}\n`]),

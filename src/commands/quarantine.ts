@@ -121,8 +121,15 @@ export async function runReplay(
       const reason = options.reason ?? (await askReason(terminal, []));
       // Never the recipients that the database names: they could be anybody's.
       const dataKeys = new DataKeys(subkeys, recipients ?? (await identityRecipients(identities)));
-      const outcomes = await replay(database, opener, subkeys, dataKeys, ids, reason);
-      printOutcomes(context, outcomes, options.json);
+      const outcomes: ReplayOutcome[] = [];
+      try {
+        await replay({ database, opener, subkeys, dataKeys }, ids, reason, (outcome) =>
+          outcomes.push(outcome),
+        );
+      } finally {
+        // What was done is said, also where something failed half-way.
+        printOutcomes(context, outcomes, options.json);
+      }
       const failures = outcomes.filter(({ outcome }) => outcome !== "replayed").length;
       if (failures > 0) {
         throw failed(

@@ -16,7 +16,6 @@ import {
   writeFileSync,
 } from "node:fs";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { failed } from "../failure.ts";
@@ -29,6 +28,9 @@ export type Cluster = {
   /** Whom the server runs as, where we are root: it refuses to be. */
   readonly account: Account | null;
 };
+
+/** What we start inherits nothing of ours: no key of the environment may show in its /proc entry. */
+const ENV = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C", TZ: "UTC" };
 
 type Account = { readonly uid: number; readonly gid: number };
 
@@ -83,11 +85,13 @@ function makeExecutable(file: string): void {
 export function serverAccount(): Account | null {
   if (process.getuid?.() !== 0) return null;
   const id = (flag: string) => {
-    const { status, stdout } = spawnSync("id", [flag, "postgres"], { encoding: "utf8" });
+    const { status, stdout } = spawnSync("id", [flag, "postgres"], { encoding: "utf8", env: ENV });
     return status === 0 ? Number(stdout) : null;
   };
   if (id("-u") === null) {
-    spawnSync("useradd", ["--system", "--user-group", "--no-create-home", "postgres"]);
+    spawnSync("useradd", ["--system", "--user-group", "--no-create-home", "postgres"], {
+      env: ENV,
+    });
   }
   const [uid, gid] = [id("-u"), id("-g")];
   if (uid === null || gid === null) {
@@ -102,7 +106,7 @@ export function serverAccount(): Account | null {
 /** Whether the server's account can reach this file or folder through all that lies above it. */
 export function canReach(account: Account | null, path: string): boolean {
   if (account === null) return true;
-  return spawnSync("test", ["-x", path], { cwd: "/", ...account }).status === 0;
+  return spawnSync("test", ["-x", path], { cwd: "/", env: ENV, ...account }).status === 0;
 }
 
 /** Copies the binaries to where the server's account can run them. */
@@ -121,16 +125,19 @@ export function copyBinaries(binaries: string, to: string): string {
 export function initCluster(cluster: Cluster, superuserPassword: string): void {
   if (existsSync(join(cluster.data, "PG_VERSION"))) return;
   // Made beside and renamed, so that an interrupted run leaves no half of one.
+  // Where we are root, the folder around it is root's: in a folder of the server's account, a link laid
+  // by that account would make us write or give away any file of the machine.
   const fresh = `${cluster.data}.new`;
   rmSync(fresh, { recursive: true, force: true });
   mkdirSync(fresh, { recursive: true, mode: 0o700 });
-  const secrets = mkdtempSync(join(tmpdir(), "veil-"));
-  const passwordFile = join(secrets, "password");
+  // Beside it too: what a kill leaves here, the next run removes.
+  const passwordFile = `${cluster.data}.password`;
+  rmSync(passwordFile, { force: true });
   try {
-    writeFileSync(passwordFile, `${superuserPassword}\n`, { mode: 0o600 });
+    writeFileSync(passwordFile, `${superuserPassword}\n`, { mode: 0o600, flag: "wx" });
     if (cluster.account !== null) {
       const { uid, gid } = cluster.account;
-      for (const path of [fresh, secrets, passwordFile]) chownSync(path, uid, gid);
+      for (const path of [fresh, passwordFile]) chownSync(path, uid, gid);
     }
     const made = run(cluster, "initdb", [
       `--pgdata=${fresh}`,
@@ -143,7 +150,7 @@ export function initCluster(cluster: Cluster, superuserPassword: string): void {
     if (made.status !== 0) throw serverFailure("initdb failed", made.stderr);
     renameSync(fresh, cluster.data);
   } finally {
-    rmSync(secrets, { recursive: true, force: true });
+    rmSync(passwordFile, { force: true });
   }
 }
 
@@ -152,6 +159,12 @@ export async function startCluster(
   cluster: Cluster,
   settings: Readonly<Record<string, string>> = {},
 ): Promise<number> {
+  if (/["$`\\\n]/.test(cluster.data)) {
+    throw failed(
+      'PostgreSQL does not start in a folder whose path holds ", $, ` or \\',
+      "move the checkout, or set DATABASE_URL",
+    );
+  }
   for (let attempt = 1; ; attempt++) {
     const port = await freePort();
     const all = {
@@ -162,10 +175,6 @@ export async function startCluster(
     };
     const options = Object.entries(all).map(([name, value]) => `-c ${name}='${value}'`);
     const log = cluster.log;
-    if (cluster.account !== null) {
-      writeFileSync(log, "", { flag: "a", mode: 0o600 });
-      chownSync(log, cluster.account.uid, cluster.account.gid);
-    }
     const started = run(cluster, "pg_ctl", [
       ...["start", "--wait", "--silent", "--pgdata", cluster.data, "--log", log],
       ...["--options", options.join(" ")],
@@ -185,12 +194,20 @@ export function runningPort(cluster: Cluster): number | null {
   } catch {
     return null;
   }
-  // After a reboot the process id may belong to anybody, and PostgreSQL would refuse to start.
-  if (!isServer(Number(lines[0]), cluster.data)) {
-    rmSync(pidFile, { force: true });
-    return null;
+  const pid = Number(lines[0]);
+  if (isServer(pid, cluster.data)) return Number(lines[3]);
+  // After a reboot the id may belong to another program, and PostgreSQL would refuse to start. A file of
+  // a dead process it clears away itself, and looks for orphans of that server first.
+  if (isAlive(pid)) rmSync(pidFile, { force: true });
+  return null;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return error instanceof Error && "code" in error && error.code === "EPERM";
   }
-  return Number(lines[3]);
 }
 
 function isServer(pid: number, data: string): boolean {
@@ -198,7 +215,10 @@ function isServer(pid: number, data: string): boolean {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(data);
   } catch {
-    const listed = spawnSync("ps", ["-p", String(pid), "-o", "command="], { encoding: "utf8" });
+    const listed = spawnSync("ps", ["-p", String(pid), "-o", "command="], {
+      encoding: "utf8",
+      env: ENV,
+    });
     return listed.status === 0 && listed.stdout.includes(data);
   }
 }
@@ -213,8 +233,7 @@ function run(cluster: Cluster, program: string, args: string[]): SpawnSyncReturn
   return spawnSync(join(cluster.binaries, program), args, {
     encoding: "utf8",
     cwd: dirname(cluster.data),
-    // The server inherits nothing of ours: no key of the environment may show up in its /proc entry.
-    env: { PATH: "/usr/bin:/bin", LC_ALL: "C", TZ: "UTC" },
+    env: ENV,
     ...(cluster.account ?? {}),
   });
 }
@@ -227,6 +246,7 @@ const serverFailure = (what: string, detail: string) =>
 
 function readTail(file: string): string {
   try {
+    if (!lstatSync(file).isFile()) return "its log is no file";
     return readFileSync(file, "utf8").slice(-600);
   } catch {
     return "it wrote no log";

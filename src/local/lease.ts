@@ -11,6 +11,30 @@ export type Lease = {
   readonly leave: (last: () => Promise<void>) => Promise<void>;
 };
 
+const CHECK_MS = 2_000;
+
+/**
+ * For a server that outlives the commands: calls `abandoned` once nobody is present any more, which
+ * happens where the last command was killed. Nobody enters while it runs.
+ */
+export function watchLease(folder: string, abandoned: () => Promise<void>): void {
+  setInterval(async () => {
+    const locks = ["mutex.lock", "presence.lock"].map((name) => {
+      const lock = new DatabaseSync(join(folder, name));
+      lock.exec("pragma busy_timeout = 0");
+      return lock;
+    });
+    try {
+      for (const lock of locks) lock.exec("begin exclusive");
+      await abandoned();
+    } catch {
+      // Somebody is there, or is entering or leaving.
+    } finally {
+      for (const lock of locks.reverse()) lock.close();
+    }
+  }, CHECK_MS);
+}
+
 /** Enters: counts as present until `leave`, or until this process ends. */
 export function openLease(folder: string): Lease {
   // Held for moments, by whoever changes something; a start takes a few seconds.

@@ -1,7 +1,6 @@
 // The database of the embedded default: its server's place, its schema, and a login for each role.
 import { createHash, randomBytes } from "node:crypto";
 import {
-  chownSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -125,9 +124,10 @@ async function placeCluster(): Promise<Cluster> {
     folder = join(outside, "postgres");
     if (!isLink(link)) symlinkSync(folder, link);
   }
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  if (account !== null) chownSync(folder, account.uid, account.gid);
-  return { binaries, data: join(folder, "data"), log: join(folder, "server.log"), account };
+  // Ours, passable for the server's account, which owns the data alone; its log is in there too.
+  mkdirSync(folder, { recursive: true, mode: 0o755 });
+  const data = join(folder, "data");
+  return { binaries, data, log: join(data, "server.log"), account };
 }
 
 const hashOf = (text: string): string =>

@@ -4,7 +4,7 @@
 //
 // Commands that run at once share the servers, and the last one out stops them. Whatever a crash, a
 // kill or a reboot left behind is found by the next command, and used or cleared away.
-import { chmodSync, existsSync, mkdirSync, rmSync } from "node:fs";
+import { accessSync, chmodSync, constants, existsSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Environment } from "../config.ts";
 import { failed, misuse } from "../failure.ts";
@@ -60,8 +60,7 @@ export async function openLocal(
   needs: { readonly queue: boolean; readonly reset: boolean },
   tell: (text: string) => void,
 ): Promise<Local> {
-  mkdirSync(run, { recursive: true, mode: 0o700 });
-  chmodSync(home, 0o755);
+  makeFolders();
   const lease = openLease(run);
   const close = () =>
     lease.leave(async () => {
@@ -85,6 +84,20 @@ export async function openLocal(
   } catch (error) {
     await close();
     throw error;
+  }
+}
+
+function makeFolders(): void {
+  try {
+    mkdirSync(run, { recursive: true, mode: 0o700 });
+    if ((statSync(home).mode & 0o777) !== 0o755) chmodSync(home, 0o755);
+    accessSync(run, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : "unknown";
+    throw failed(
+      `the embedded default cannot use ${home} (${code})`,
+      "it belongs to whoever ran veil here first: run as that user, remove it, or set DATABASE_URL",
+    );
   }
 }
 

@@ -1,16 +1,27 @@
 // The queue of the embedded default, a process of its own: a real SQS protocol server (fauxqs), filled
 // with the sample messages that its caller names. Started as `queue-server.ts FOLDER INDEX…`; writes
-// where it listens and which message has which id to FOLDER/queue.json; ends on SIGTERM.
+// where it listens and which message has which id to FOLDER/queue.json; ends on SIGTERM, or when no command
+// is there any more.
 //
 // Its messages live in memory: with fauxqs 2.4.1's own persistence, ChangeMessageVisibility to 0 fails
 // and loses the message.
-import { renameSync, writeFileSync } from "node:fs";
+import { renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { startFauxqs } from "fauxqs";
+import { watchLease } from "./lease.ts";
+import { stopLocalDatabase } from "./local-database.ts";
 import { sampleBodies } from "./sample.ts";
 
 const QUEUE = "login-queue";
 const [folder = ".", ...indexes] = process.argv.slice(2);
+const file = join(folder, "queue.json");
+
+// The commands are gone, killed: nobody would stop this server, nor the database.
+watchLease(folder, async () => {
+  rmSync(file, { force: true });
+  await stopLocalDatabase();
+  process.exit(0);
+});
 
 const server = await startFauxqs({ port: 0, logger: false, host: "localhost" });
 const { queueUrl } = server.createQueue(QUEUE);
@@ -20,7 +31,6 @@ const sent = indexes.map((index) => {
   return [Number(index), messageId];
 });
 // Written beside and renamed: whoever waits for this file never reads half of it.
-const file = join(folder, "queue.json");
 const state = { pid: process.pid, endpoint: server.address, url: queueUrl, sent };
 writeFileSync(`${file}.new`, JSON.stringify(state), { mode: 0o600 });
 renameSync(`${file}.new`, file);
