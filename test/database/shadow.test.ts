@@ -1,0 +1,309 @@
+// A caller who may make temporary objects again shadows every type and name that veil's definer
+// functions use: whatever he plants runs as himself, never as veil_owner.
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import type postgres from "postgres";
+import { array, byteaArray } from "../../src/database.ts";
+import { createDatabase, ROLES, type Role, type TestDatabase } from "../support/database.ts";
+import { outcome } from "./attempt.ts";
+import { keepBusy } from "./busy.ts";
+import { callLoad, type Host, loadArguments, makeHost } from "./host.ts";
+
+setDefaultTimeout(120_000);
+
+let database: TestDatabase;
+let owner: postgres.Sql;
+let host: Host;
+let stopBeingBusy: () => Promise<void>;
+
+/** Types by the names that SQL and the catalog give them. */
+const TYPES = [
+  ...["text", "uuid", "date", "bytea", "name", "int4", "integer", "int8", "bigint", "bool"],
+  ...["boolean", "timestamptz", "timestamp", "interval", "xid8", "jsonb", "json", "oid"],
+  ...["varchar", "regclass", "regrole", "pg_lsn", "record", "void", "trigger"],
+];
+const ARRAY_TYPES = ["_text", "_uuid", "_bytea", "_int4", "_timestamptz"];
+const RELATIONS = [
+  ...["originals", "data_keys", "key_generations", "audit", "requests", "quarantine", "ledger"],
+  ...["ledger_default", "migrations", "user_logins", "pg_roles", "pg_class", "pg_inherits"],
+  ...["h", "t", "u", "m", "o", "k", "q", "r", "stored", "discarded"],
+];
+const FUNCTIONS = [
+  ...["sha256(bytea)", "now()", "clock_timestamp()", "cardinality(anyarray)", "btrim(text)"],
+  ...["unnest(anyarray)", "char_length(text)", "array_ndims(anyarray)", "pg_is_in_recovery()"],
+  ...["pg_current_xact_id_if_assigned()", "current_setting(text)", "gen_random_uuid()"],
+  ...["to_char(date, text)", "octet_length(bytea)", "pg_current_xact_id()", "max(integer)"],
+];
+
+/** Everything planted tells by a notice as whom it runs: that survives a rollback. */
+async function plant(sql: postgres.Sql): Promise<void> {
+  await sql.unsafe(`
+    create function pg_temp.spy(what pg_catalog.text) returns pg_catalog.bool
+      language plpgsql as $$ begin
+        raise notice 'spy: % as %', what, current_user; return true;
+      end $$;
+    create function pg_temp.spy_trigger() returns pg_catalog.trigger
+      language plpgsql as $$ begin
+        raise notice 'spy: trigger of % as %', tg_relid::pg_catalog.regclass, current_user;
+        return null;
+      end $$;
+    create function pg_temp.spy_equal(a pg_catalog.text, b pg_catalog.text)
+      returns pg_catalog.bool language plpgsql as $$ begin
+        raise notice 'spy: operator as %', current_user; return true;
+      end $$;
+    create operator pg_temp.= (
+      leftarg = pg_catalog.text, rightarg = pg_catalog.text, function = pg_temp.spy_equal
+    );
+  `);
+  for (const relation of RELATIONS) {
+    await sql.unsafe(`
+      create table pg_temp.${relation} (
+        id pg_catalog.int4, token pg_catalog.text, version pg_catalog.int4
+          check (pg_temp.spy('check of ${relation}'))
+      );
+      create trigger spy after insert or update or delete on pg_temp.${relation}
+        for each statement execute function pg_temp.spy_trigger();
+      grant all on pg_temp.${relation} to public`);
+  }
+  for (const signature of FUNCTIONS) {
+    const [name, parameters] = signature.replace(")", "").split("(");
+    const types = (parameters ?? "")
+      .split(", ")
+      .filter((type) => type !== "")
+      .map((type) => `pg_catalog.${type === "integer" ? "int4" : type}`);
+    await sql.unsafe(`create function pg_temp.${name}(${types.join(", ")})
+      returns pg_catalog.text language plpgsql as $$ begin
+        perform pg_temp.spy('function ${name}'); return null;
+      end $$`);
+  }
+  // Last: from here on, every one of these names is the domain's.
+  for (const type of [...TYPES, ...ARRAY_TYPES]) {
+    const base = BASES[type] ?? type;
+    await sql.unsafe(
+      `create domain pg_temp."${type}" as pg_catalog.${base} check (pg_temp.spy('domain ${type}'))`,
+    );
+  }
+}
+
+const BASES: Record<string, string> = {
+  ...{ integer: "int4", bigint: "int8", boolean: "bool", record: "text", void: "text" },
+  trigger: "text",
+};
+
+type Spied = { readonly sql: postgres.Sql; readonly seen: string[] };
+
+async function spied(url: string): Promise<Spied> {
+  const seen: string[] = [];
+  const sql = database.sql(url, {
+    onnotice: (notice) => {
+      if (notice.message?.startsWith("spy: ")) seen.push(notice.message);
+    },
+  });
+  await plant(sql);
+  seen.length = 0;
+  return { sql, seen };
+}
+
+const spies = new Map<Role, Spied>();
+const spyOf = (role: Role): Spied => {
+  const spy = spies.get(role);
+  if (spy === undefined) throw new Error("no such login");
+  return spy;
+};
+
+beforeAll(async () => {
+  database = await createDatabase();
+  owner = database.sql(database.ownerUrl);
+  stopBeingBusy = keepBusy(database.sql(database.ownerUrl));
+  host = await makeHost();
+  await host.load(database.open(database.url("etl")), [
+    { id: "m1", body: { user_id: "u", ip: "203.0.113.1" } },
+    { id: "b1", body: "broken" },
+    { id: "b2", body: "broken" },
+    { id: "b3", body: "broken" },
+  ]);
+  for (const role of ROLES) {
+    await owner.unsafe(
+      `grant temporary on database ${database.name} to ${database.login(role)}, veil_owner`,
+    );
+    spies.set(role, await spied(database.url(role)));
+  }
+});
+afterAll(async () => {
+  await stopBeingBusy();
+  await database.drop();
+});
+
+/** Each definer function, called so that it runs to its end. */
+const CALLS: Record<string, (role: Role, sql: postgres.Sql) => Promise<void>> = {
+  "etl.schema_version": async (_, sql) => {
+    const [row] = await sql.unsafe("select etl.schema_version() > 0 as reached");
+    expect(row?.reached).toBe(true);
+  },
+  "etl.housekeep": async (_, sql) => {
+    await owner.unsafe(`drop table etl.${await lastPartition()}`);
+    const [row] = await sql.unsafe("select created from etl.housekeep()");
+    expect(row?.created).toBe(1);
+  },
+  "etl.load": async (_, sql) => {
+    const batch = await (await makeHost(host.keys)).protect([
+      { id: "m2", body: { user_id: "u", ip: "203.0.113.2", device_id: "d" } },
+      { id: "b9", body: "broken" },
+    ]);
+    expect(await callLoad(sql, loadArguments(host, batch))).toMatchObject({
+      loaded: 1,
+      quarantined: 1,
+      new_originals: 2,
+    });
+  },
+  "pii_vault.request_reveal": async (_, sql) => {
+    const [row] = await sql.unsafe("select pii_vault.request_reveal($1, $2) as id", [
+      array([host.token("ip", "203.0.113.1")]),
+      "because",
+    ]);
+    expect(row?.id).toBeString();
+  },
+  "pii_vault.fetch_reveal": async (_, sql) => {
+    const [row] = await sql.unsafe("select pii_vault.request_reveal($1, null) as id", [
+      array([host.token("ip", "203.0.113.1")]),
+    ]);
+    const rows = await sql.unsafe("select * from pii_vault.fetch_reveal($1)", [row?.id]);
+    expect(rows.map((found) => found.token)).toEqual([host.token("ip", "203.0.113.1")]);
+  },
+  "etl.request_bodies": async (_, sql) => {
+    expect(await requestBodies(sql, "b1", "show")).toBeString();
+  },
+  "etl.fetch_bodies": async (_, sql) => {
+    const id = await requestBodies(sql, "b1", "show");
+    const rows = await sql.unsafe("select * from etl.fetch_bodies($1, $2)", [id, "show"]);
+    expect(rows.map((found) => found.message_id)).toEqual(["b1"]);
+  },
+  "etl.replay": async (_, sql) => {
+    const id = await requestBodies(sql, "b2", "replay");
+    const key = await host.dataKeys.take(1);
+    const token = host.token("ip", "203.0.113.3");
+    const batch = await host.protect([{ id: "b2", body: { user_id: "u", ip: "203.0.113.3" } }]);
+    const [row] = await sql.unsafe(
+      `select etl.replay($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+         as done`,
+      [
+        ...[id, "b2", host.subkeys.generation, host.subkeys.check, key.wrapped.id],
+        ...[key.wrapped.wrapped, array(key.wrapped.recipients), key.wrapped.proof],
+        ...[array([token]), byteaArray([...batch.originals.values()]), "u", "phone", token],
+        ...[null, "de", 1],
+      ],
+    );
+    expect(row?.done).toBe(true);
+  },
+  "etl.discard": async (_, sql) => {
+    const [row] = await sql.unsafe("select etl.discard($1, $2) as n", [array(["b3"]), "no use"]);
+    expect(row?.n).toBe(1);
+  },
+};
+
+async function requestBodies(sql: postgres.Sql, id: string, purpose: string): Promise<string> {
+  const [row] = await sql.unsafe("select etl.request_bodies($1, $2, null) as id", [
+    array([id]),
+    purpose,
+  ]);
+  return String(row?.id);
+}
+
+/** The last one ahead: nothing has been stored in it. */
+async function lastPartition(): Promise<string> {
+  const [row] = await owner`
+    select max(relname::text) as name from pg_catalog.pg_class
+    where relname ~ '^ledger_[0-9]{8}$' and relkind = 'r'`;
+  return String(row?.name);
+}
+
+const definers = async () =>
+  await owner`
+    select format('%I.%I', n.nspname, p.proname) as name, p.oid::regprocedure::text as signature,
+      p.proconfig as settings, p.proowner::regrole::text as owner
+    from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where p.prosecdef and n.nspname !~ '^pg_temp_'
+      and n.nspname not in ('pg_catalog', 'information_schema')
+    order by 1`;
+
+test("these tests call every definer function that there is", async () => {
+  const found = await definers();
+  expect(found.map((row) => row.name)).toEqual(Object.keys(CALLS).sort());
+});
+
+test("every definer function belongs to veil_owner and has exactly the one safe search path", async () => {
+  for (const row of await definers()) {
+    expect([row.signature, row.owner, row.settings]).toEqual([
+      row.signature,
+      "veil_owner",
+      ["search_path=pg_catalog, pg_temp"],
+    ]);
+  }
+});
+
+test("every other function of veil's that runs inside them has that search path too", async () => {
+  const loose = await owner`
+    select p.oid::regprocedure::text as name from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname in ('etl', 'pii_vault')
+      and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']`;
+  // Runs as its caller, and is inlined into his query only without settings of its own.
+  expect(loose.map((row) => row.name)).toEqual(["etl.app_version_text(integer)"]);
+});
+
+test("what is planted does run, as the login that planted it", async () => {
+  const { sql, seen } = spyOf("analyst");
+  await sql.unsafe("select 'x'::pg_temp.text");
+  expect(seen).toEqual([`spy: domain text as ${database.login("analyst")}`]);
+  seen.length = 0;
+});
+
+// The proof that this file would notice: the same shadows against the search path that veil avoids.
+test("with an empty search path the planted domains do run as veil_owner", async () => {
+  await owner.begin(async (transaction) => {
+    await transaction.unsafe(`
+      set local role veil_owner;
+      create function etl.careless(given pg_catalog.text) returns pg_catalog.text
+        language plpgsql security definer set search_path = ''
+        as $$ declare copy text; begin copy := given; return copy; end $$;
+      grant execute on function etl.careless(pg_catalog.text) to veil_analyst`);
+  });
+  const { sql, seen } = spyOf("analyst");
+  await sql.unsafe("select etl.careless('x')");
+  expect(seen).toContain("spy: domain text as veil_owner");
+  seen.length = 0;
+  await owner.unsafe("drop function etl.careless(pg_catalog.text)");
+});
+
+describe.each([...ROLES])("called by veil_%s", (role) => {
+  test("no definer function runs what the caller planted", async () => {
+    const { sql, seen } = spyOf(role);
+    let called = 0;
+    for (const { name, signature } of await definers()) {
+      const [row] = await owner`
+        select has_function_privilege(${database.login(role)}, ${signature}, 'execute') as may`;
+      if (row?.may !== true) continue;
+      const call = CALLS[String(name)];
+      if (call === undefined) throw new Error(`no call of ${name}`);
+      await call(role, sql);
+      called++;
+    }
+    expect(called).toBeGreaterThan(0);
+    expect(seen.filter((line) => line.endsWith(" as veil_owner"))).toEqual([]);
+    seen.length = 0;
+  });
+});
+
+test("a search path that the caller sets changes nothing", async () => {
+  for (const path of ["pg_temp, pg_catalog", "pg_temp", "''"]) {
+    const { sql, seen } = spyOf("revealer");
+    await sql.unsafe(`set search_path = ${path}`);
+    await CALLS["pii_vault.fetch_reveal"]?.("revealer", sql);
+    expect(seen.filter((line) => line.endsWith(" as veil_owner"))).toEqual([]);
+    seen.length = 0;
+  }
+});
+
+test("without TEMPORARY, as veil leaves it, nobody plants anything", async () => {
+  const sql = database.sql(await database.addLogin("revealer"));
+  expect(await outcome(sql.unsafe("create domain pg_temp.text as pg_catalog.text"))).toBe("42501");
+});

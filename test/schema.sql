@@ -1,0 +1,911 @@
+-- What the migrations end in. Written by the tests: UPDATE_SCHEMA=1 bun test test/database/migrate
+
+-- schemas
+
+schema etl owner veil_owner
+schema pii_vault owner veil_owner
+
+-- columns
+
+etl.ledger.sent_on date not null
+etl.ledger.message_id text collate C not null
+etl.ledger_default.sent_on date not null
+etl.ledger_default.message_id text collate C not null
+etl.migrations.version integer not null
+etl.migrations.name text not null
+etl.migrations.applied_at timestamp with time zone not null default now()
+etl.quarantine.message_id text collate C not null
+etl.quarantine.sent_at timestamp with time zone not null
+etl.quarantine.reason text not null
+etl.quarantine.data_key uuid not null
+etl.quarantine.sealed bytea
+etl.quarantine.state text not null default 'open'::text
+etl.quarantine.quarantined_at timestamp with time zone not null default clock_timestamp()
+etl.quarantine.changed_at timestamp with time zone
+etl.quarantine.changed_by text
+pii_vault.audit.id bigint not null generated always as identity
+pii_vault.audit.at timestamp with time zone not null default clock_timestamp()
+pii_vault.audit.login text not null default SESSION_USER
+pii_vault.audit.login_oid oid not null
+pii_vault.audit.action text not null
+pii_vault.audit.request uuid
+pii_vault.audit.tokens text[] not null default '{}'::text[]
+pii_vault.audit.message_ids text[] not null default '{}'::text[]
+pii_vault.audit.items integer not null
+pii_vault.audit.reason text
+pii_vault.data_keys.id uuid not null
+pii_vault.data_keys.generation integer not null
+pii_vault.data_keys.wrapped bytea not null
+pii_vault.data_keys.recipients text[] not null
+pii_vault.data_keys.proof bytea not null
+pii_vault.data_keys.created_by text not null default SESSION_USER
+pii_vault.data_keys.created_at timestamp with time zone not null default clock_timestamp()
+pii_vault.key_generations.generation integer not null
+pii_vault.key_generations.key_check bytea not null
+pii_vault.key_generations.registered_by text not null default SESSION_USER
+pii_vault.key_generations.registered_at timestamp with time zone not null default clock_timestamp()
+pii_vault.originals.token text collate C not null
+pii_vault.originals.data_key uuid not null
+pii_vault.originals.sealed bytea not null
+pii_vault.originals.sealed_at timestamp with time zone not null default clock_timestamp()
+pii_vault.requests.id uuid not null default gen_random_uuid()
+pii_vault.requests.purpose text not null
+pii_vault.requests.login text not null default SESSION_USER
+pii_vault.requests.login_oid oid not null
+pii_vault.requests.subjects text[] not null
+pii_vault.requests.digests bytea[] not null
+pii_vault.requests.recorded_at timestamp with time zone not null default clock_timestamp()
+pii_vault.requests.recorded_xid xid8 not null default pg_current_xact_id()
+public.user_logins.user_id character varying(128)
+public.user_logins.device_type character varying(32)
+public.user_logins.masked_ip character varying(256)
+public.user_logins.masked_device_id character varying(256)
+public.user_logins.locale character varying(32)
+public.user_logins.app_version integer
+public.user_logins.create_date date
+
+-- tables
+
+table etl.ledger owner veil_owner partition by RANGE (sent_on)
+table etl.ledger_default owner veil_owner partition DEFAULT
+table etl.migrations owner veil_owner
+table etl.quarantine owner veil_owner
+table pii_vault.audit owner veil_owner
+table pii_vault.data_keys owner veil_owner
+table pii_vault.key_generations owner veil_owner
+table pii_vault.originals owner veil_owner
+table pii_vault.requests owner veil_owner
+table public.user_logins owner veil_owner
+view public.user_logins_per_token_and_day owner veil_owner
+view public.user_logins_shared_tokens owner veil_owner
+
+-- constraints
+
+etl.ledger ledger_key PRIMARY KEY (sent_on, message_id)
+etl.ledger ledger_message_id CHECK (((char_length(message_id) >= 1) AND (char_length(message_id) <= 128)))
+etl.ledger_default ledger_default_pkey PRIMARY KEY (sent_on, message_id)
+etl.ledger_default ledger_message_id CHECK (((char_length(message_id) >= 1) AND (char_length(message_id) <= 128)))
+etl.migrations migrations_key PRIMARY KEY (version)
+etl.quarantine quarantine_key PRIMARY KEY (message_id)
+etl.quarantine quarantine_message_id CHECK (((char_length(message_id) >= 1) AND (char_length(message_id) <= 128)))
+etl.quarantine quarantine_reason CHECK (((char_length(reason) >= 1) AND (char_length(reason) <= 500)))
+etl.quarantine quarantine_sealed CHECK (((sealed IS NULL) = (state = 'discarded'::text)))
+etl.quarantine quarantine_state CHECK ((state = ANY (ARRAY['open'::text, 'replayed'::text, 'discarded'::text])))
+pii_vault.audit audit_action CHECK ((action = ANY (ARRAY['reveal.request'::text, 'reveal.fetch'::text, 'quarantine.show'::text, 'quarantine.fetch'::text, 'quarantine.replay'::text, 'quarantine.replayed'::text, 'quarantine.discard'::text])))
+pii_vault.audit audit_key PRIMARY KEY (id)
+pii_vault.audit audit_reason CHECK ((char_length(reason) <= 1000))
+pii_vault.data_keys data_keys_generation CHECK ((generation > 0))
+pii_vault.data_keys data_keys_key PRIMARY KEY (id)
+pii_vault.data_keys data_keys_proof CHECK ((octet_length(proof) = 32))
+pii_vault.data_keys data_keys_recipients CHECK ((cardinality(recipients) > 0))
+pii_vault.data_keys data_keys_wrapped CHECK (((octet_length(wrapped) >= 100) AND (octet_length(wrapped) <= 1048576)))
+pii_vault.key_generations key_generations_generation CHECK ((generation > 0))
+pii_vault.key_generations key_generations_key PRIMARY KEY (generation)
+pii_vault.key_generations key_generations_key_check CHECK ((octet_length(key_check) = 8))
+pii_vault.originals originals_key PRIMARY KEY (token)
+pii_vault.originals originals_sealed CHECK ((((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068)) AND ((octet_length(sealed) % 16) = 12)))
+pii_vault.originals originals_token CHECK ((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'::text))
+pii_vault.requests requests_digests CHECK ((cardinality(digests) = cardinality(subjects)))
+pii_vault.requests requests_key PRIMARY KEY (id)
+pii_vault.requests requests_purpose CHECK ((purpose = ANY (ARRAY['reveal'::text, 'show'::text, 'replay'::text])))
+
+-- indexes
+
+CREATE UNIQUE INDEX ledger_key ON ONLY etl.ledger USING btree (sent_on, message_id)
+CREATE UNIQUE INDEX ledger_default_pkey ON etl.ledger_default USING btree (sent_on, message_id)
+CREATE UNIQUE INDEX migrations_key ON etl.migrations USING btree (version)
+CREATE UNIQUE INDEX quarantine_key ON etl.quarantine USING btree (message_id)
+CREATE INDEX quarantine_open ON etl.quarantine USING btree (sent_at) WHERE (state = 'open'::text)
+CREATE INDEX audit_at ON pii_vault.audit USING btree (at)
+CREATE UNIQUE INDEX audit_key ON pii_vault.audit USING btree (id)
+CREATE UNIQUE INDEX data_keys_key ON pii_vault.data_keys USING btree (id)
+CREATE UNIQUE INDEX key_generations_key ON pii_vault.key_generations USING btree (generation)
+CREATE UNIQUE INDEX originals_key ON pii_vault.originals USING btree (token)
+CREATE UNIQUE INDEX requests_key ON pii_vault.requests USING btree (id)
+CREATE INDEX user_logins_create_date ON public.user_logins USING brin (create_date)
+CREATE INDEX user_logins_masked_device_id ON public.user_logins USING btree (masked_device_id)
+CREATE INDEX user_logins_masked_ip ON public.user_logins USING btree (masked_ip)
+CREATE INDEX user_logins_user_id ON public.user_logins USING btree (user_id)
+
+-- triggers
+
+CREATE TRIGGER audit_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.audit FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
+CREATE TRIGGER requests_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.requests FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
+
+-- views
+
+public.user_logins_per_token_and_day as
+ SELECT 'ip'::text AS field,
+    masked_ip AS token,
+    create_date,
+    count(*) AS logins,
+    count(DISTINCT user_id) AS users
+   FROM public.user_logins
+  WHERE (masked_ip IS NOT NULL)
+  GROUP BY masked_ip, create_date
+UNION ALL
+ SELECT 'device_id'::text AS field,
+    masked_device_id AS token,
+    create_date,
+    count(*) AS logins,
+    count(DISTINCT user_id) AS users
+   FROM public.user_logins
+  WHERE (masked_device_id IS NOT NULL)
+  GROUP BY masked_device_id, create_date;
+
+public.user_logins_shared_tokens as
+ SELECT 'ip'::text AS field,
+    masked_ip AS token,
+    count(DISTINCT user_id) AS users,
+    count(*) AS logins,
+    min(create_date) AS first_day,
+    max(create_date) AS last_day
+   FROM public.user_logins
+  WHERE (masked_ip IS NOT NULL)
+  GROUP BY masked_ip
+ HAVING (count(DISTINCT user_id) > 1)
+UNION ALL
+ SELECT 'device_id'::text AS field,
+    masked_device_id AS token,
+    count(DISTINCT user_id) AS users,
+    count(*) AS logins,
+    min(create_date) AS first_day,
+    max(create_date) AS last_day
+   FROM public.user_logins
+  WHERE (masked_device_id IS NOT NULL)
+  GROUP BY masked_device_id
+ HAVING (count(DISTINCT user_id) > 1);
+
+-- functions
+
+CREATE OR REPLACE FUNCTION etl.app_version_text(app_version integer)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+RETURN ((((((app_version / 1000000))::text || '.'::text) || (((app_version / 1000) % 1000))::text) || '.'::text) || ((app_version % 1000))::text)
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.check_key(generation integer, key_check bytea, register boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  known bytea;
+begin
+  if check_key.generation is null or check_key.key_check is null then
+    raise exception using errcode = 'VL010', message = 'a load names its token key: generation and check';
+  end if;
+  select g.key_check into known
+  from pii_vault.key_generations g where g.generation = check_key.generation;
+  if not found and register then
+    -- Rare (once in the life of a database), so a lock that lets one in at a time may cost something.
+    lock table pii_vault.key_generations in share row exclusive mode;
+    if not exists (select from pii_vault.key_generations) then
+      insert into pii_vault.key_generations (generation, key_check)
+      values (check_key.generation, check_key.key_check);
+    end if;
+    select g.key_check into known
+    from pii_vault.key_generations g where g.generation = check_key.generation;
+  end if;
+  if known is null then
+    if register or exists (select from pii_vault.key_generations) then
+      raise exception using
+        errcode = 'VL011',
+        message = format('token key generation %s is not registered in this database', generation),
+        hint = 'use the token key that the other hosts use';
+    end if;
+  elsif known is distinct from key_check then
+    raise exception using
+      errcode = 'VL010',
+      message = format('this is not the token key that generation %s was registered with', generation),
+      hint = 'use the token key that the other hosts use; nothing was written';
+  end if;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.discard(message_ids text[], reason text)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  gone text[];
+begin
+  perform pii_vault.require_reason_length(reason);
+  if coalesce(array_ndims(message_ids), 0) <> 1 or cardinality(message_ids) > 10000 then
+    raise exception using errcode = 'VL006', message = 'expected 1 to 10000 message ids';
+  end if;
+  with locked as (
+    -- In one order, so that two that overlap cannot deadlock.
+    select q.message_id
+    from etl.quarantine q
+    where q.message_id in (select unnest(message_ids)) and q.state = 'open'
+    order by q.message_id
+    for update
+  ),
+  discarded as (
+    update etl.quarantine q
+    set state = 'discarded', sealed = null, changed_at = clock_timestamp(),
+      changed_by = session_user
+    from locked
+    where q.message_id = locked.message_id
+    returning q.message_id
+  )
+  select coalesce(array_agg(message_id::text), '{}') into gone from discarded;
+  if cardinality(gone) > 0 then
+    insert into pii_vault.audit (login_oid, action, message_ids, items, reason)
+    values (
+      (select r.oid from pg_roles r where r.rolname = session_user),
+      'quarantine.discard', gone, cardinality(gone), nullif(btrim(discard.reason), '')
+    );
+  end if;
+  return cardinality(gone);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.fetch_bodies(request uuid, purpose text)
+ RETURNS TABLE(message_id text, sent_at timestamp with time zone, reason text, state text, data_key uuid, sealed bytea, wrapped bytea, proof bytea, generation integer)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  admitted pii_vault.requests;
+  served integer;
+begin
+  admitted := pii_vault.admit(fetch_bodies.request, fetch_bodies.purpose);
+  return query
+    select
+      q.message_id::text, q.sent_at, q.reason, q.state, q.data_key, q.sealed, k.wrapped, k.proof,
+      k.generation
+    from unnest(admitted.subjects, admitted.digests) as h (message_id, digest)
+    join etl.quarantine q on q.message_id = h.message_id and sha256(q.sealed) = h.digest
+    left join pii_vault.data_keys k on k.id = q.data_key
+    order by q.sent_at, q.message_id;
+  get diagnostics served = row_count;
+  perform pii_vault.record_fetch(admitted, 'quarantine.fetch', served);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.housekeep()
+ RETURNS TABLE(created integer, dropped integer)
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select created, dropped from etl.housekeep_on((now() at time zone 'UTC')::date)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.housekeep_on(today date)
+ RETURNS TABLE(created integer, dropped integer)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '250ms'
+AS $function$
+declare
+  day date;
+  missing date[];
+  partition text;
+begin
+  created := 0;
+  dropped := 0;
+  -- One at a time; whoever comes second has nothing to do. A lock on a table of the owner's, because any
+  -- login could hold an advisory one.
+  begin
+    lock table etl.migrations in exclusive mode nowait;
+  exception when lock_not_available then
+    return next;
+    return;
+  end;
+
+  -- Two blocks: where loads are busy just now, one gives up, undoes nothing of the other, and the next
+  -- call does it.
+  begin
+    select coalesce(array_agg(today + n order by n), '{}') into missing
+    from generate_series(-14, 7) n
+    where to_regclass('etl.ledger_' || to_char(today + n, 'YYYYMMDD')) is null;
+    if cardinality(missing) > 0 then
+      -- Before looking into it: what a load has put there and not committed yet would not be seen, and
+      -- a partition beside such rows is refused.
+      lock table etl.ledger_default in access exclusive mode;
+    end if;
+    foreach day in array missing loop
+      -- Rows of that day in the default partition stay there.
+      continue when exists (select from etl.ledger_default l where l.sent_on = day);
+      partition := 'ledger_' || to_char(day, 'YYYYMMDD');
+      -- Made apart and attached, because that locks the ledger against other changes of its shape
+      -- only; "create table … partition of" would wait for every load, and make every load wait.
+      execute format(
+        'create table etl.%I (like etl.ledger including defaults including constraints)', partition
+      );
+      execute format(
+        'alter table etl.ledger attach partition etl.%I for values from (%L) to (%L)',
+        partition, day, day + 1
+      );
+      created := created + 1;
+    end loop;
+  exception when lock_not_available then
+    created := 0;
+  end;
+
+  begin
+    for partition in
+      select c.relname
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = 'etl.ledger'::regclass
+        and c.relname ~ '^ledger_[0-9]{8}$'
+        and to_date(right(c.relname, 8), 'YYYYMMDD') < today - 30
+    loop
+      execute format('drop table etl.%I', partition);
+      dropped := dropped + 1;
+    end loop;
+    delete from etl.ledger_default l where l.sent_on < today - 30;
+  exception when lock_not_available then
+    dropped := 0;
+  end;
+  return next;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.load(batch uuid, generation integer, key_check bytea, data_key uuid, wrapped bytea, recipients text[], proof bytea, tokens text[], sealed bytea[], message_ids text[], sent_ats timestamp with time zone[], user_ids text[], device_types text[], masked_ips text[], masked_device_ids text[], locales text[], app_versions integer[], rejected_ids text[], rejected_sent_ats timestamp with time zone[], rejected_reasons text[], rejected_bodies bytea[])
+ RETURNS TABLE(batch_id uuid, loaded integer, duplicates integer, quarantined integer, new_originals integer)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  rows_in integer := cardinality(message_ids);
+  rejected_in integer := cardinality(rejected_ids);
+  fresh text[];
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using
+      errcode = 'VL015', message = 'a load needs the isolation level read committed';
+  end if;
+  if (
+    rows_in = all (array[
+      cardinality(sent_ats), cardinality(user_ids), cardinality(device_types),
+      cardinality(masked_ips), cardinality(masked_device_ids), cardinality(locales),
+      cardinality(app_versions)
+    ])
+    and rejected_in = all (array[
+      cardinality(rejected_sent_ats), cardinality(rejected_reasons), cardinality(rejected_bodies)
+    ])
+    and cardinality(tokens) = cardinality(sealed)
+  ) is not true then
+    raise exception using
+      errcode = 'VL014', message = 'an array of a load is null, or differs from the others in length';
+  end if;
+  -- A stored message may be deleted from the queue at once, so its commit has to be on disk, whatever
+  -- this session was set to.
+  if current_setting('synchronous_commit') = 'off' then
+    perform set_config('synchronous_commit', 'on', true);
+  end if;
+
+  perform etl.check_key(load.generation, load.key_check, rows_in + rejected_in > 0);
+
+  -- Ids are made distinct first: the same id twice in one batch would join back to two rows. Sorted,
+  -- because overlapping loads that lock in one order cannot deadlock (unsorted, 95 of 160 did).
+  with stored as (
+    insert into etl.ledger (sent_on, message_id)
+    select distinct (m.sent_at at time zone 'UTC')::date, m.id collate "C"
+    from (
+      select * from unnest(message_ids, sent_ats)
+      union all
+      select * from unnest(rejected_ids, rejected_sent_ats)
+    ) as m (id, sent_at)
+    order by 1, 2
+    on conflict do nothing
+    returning message_id
+  )
+  select coalesce(array_agg(message_id), '{}') into fresh from stored;
+
+  loaded := 0;
+  quarantined := 0;
+  new_originals := 0;
+  if cardinality(fresh) > 0 then
+    if data_key is not null then
+      perform etl.register_data_key(load.data_key, load.generation, wrapped, recipients, proof);
+    end if;
+
+    if rows_in > 0 then
+      -- Only the fresh ones, each once.
+      select
+        coalesce(array_agg(m.ip), '{}'), coalesce(array_agg(m.device), '{}'),
+        coalesce(array_agg(m.user_id), '{}'), coalesce(array_agg(m.device_type), '{}'),
+        coalesce(array_agg(m.locale), '{}'), coalesce(array_agg(m.version), '{}'),
+        coalesce(array_agg(m.sent_at), '{}')
+      into masked_ips, masked_device_ids, user_ids, device_types, locales, app_versions, sent_ats
+      from (
+        select distinct on (r.id collate "C") r.*
+        from unnest(
+          message_ids, sent_ats, user_ids, device_types, masked_ips, masked_device_ids, locales,
+          app_versions
+        ) as r (id, sent_at, user_id, device_type, ip, device, locale, version)
+        where r.id in (select unnest(fresh))
+        order by r.id collate "C"
+      ) m;
+      new_originals := etl.store_originals(
+        tokens, sealed, load.data_key, masked_ips, masked_device_ids
+      );
+      insert into public.user_logins (
+        user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+      )
+      select
+        r.user_id, r.device_type, r.ip, r.device, r.locale, r.version,
+        (r.sent_at at time zone 'UTC')::date
+      from unnest(
+        sent_ats, user_ids, device_types, masked_ips, masked_device_ids, locales, app_versions
+      ) as r (sent_at, user_id, device_type, ip, device, locale, version);
+      get diagnostics loaded = row_count;
+    end if;
+
+    if rejected_in > 0 then
+      insert into etl.quarantine (message_id, sent_at, reason, data_key, sealed)
+      select distinct on (r.id collate "C") r.id, r.sent_at, r.reason, load.data_key, r.body
+      from unnest(rejected_ids, rejected_sent_ats, rejected_reasons, rejected_bodies)
+        as r (id, sent_at, reason, body)
+      where r.id in (select unnest(fresh)) and r.id not in (select unnest(message_ids))
+      order by r.id collate "C"
+      -- Known to the quarantine and not to the ledger: sent on another day than it was at first, or back
+      -- after the ledger has forgotten it. A duplicate, then.
+      on conflict do nothing;
+      get diagnostics quarantined = row_count;
+    end if;
+  end if;
+
+  batch_id := batch;
+  duplicates := rows_in + rejected_in - loaded - quarantined;
+  return next;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.register_data_key(id uuid, generation integer, wrapped bytea, recipients text[], proof bytea)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  insert into pii_vault.data_keys (id, generation, wrapped, recipients, proof)
+  values (
+    register_data_key.id, register_data_key.generation, register_data_key.wrapped,
+    register_data_key.recipients, register_data_key.proof
+  )
+  on conflict do nothing;
+  if not found and not exists (
+    select from pii_vault.data_keys k
+    where k.id = register_data_key.id
+      and k.generation = register_data_key.generation
+      and k.wrapped = register_data_key.wrapped
+      and k.proof = register_data_key.proof
+  ) then
+    raise exception using errcode = 'VL012', message = 'another data key is registered under this id';
+  end if;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.replay(request uuid, message_id text, generation integer, key_check bytea, data_key uuid, wrapped bytea, recipients text[], proof bytea, tokens text[], sealed bytea[], user_id text, device_type text, masked_ip text, masked_device_id text, locale text, app_version integer)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  admitted pii_vault.requests;
+  entry etl.quarantine;
+begin
+  admitted := pii_vault.admit(replay.request, 'replay');
+  if not replay.message_id = any (admitted.subjects) then
+    raise exception using
+      errcode = 'VL001', message = 'the request does not name this message';
+  end if;
+  perform etl.check_key(replay.generation, replay.key_check, true);
+  update etl.quarantine q
+  set state = 'replayed', changed_at = clock_timestamp(), changed_by = session_user
+  where q.message_id = replay.message_id and q.state = 'open'
+  returning q.* into entry;
+  if not found then
+    return false;
+  end if;
+  -- The very body that was asked for, so that the record says what this row was made of.
+  if not exists (
+    select from unnest(admitted.subjects, admitted.digests) as h (id, digest)
+    where h.id = replay.message_id and h.digest = sha256(entry.sealed)
+  ) then
+    raise exception using
+      errcode = 'VL001', message = 'the request is not for the body that is quarantined now';
+  end if;
+  if replay.data_key is not null then
+    perform etl.register_data_key(
+      replay.data_key, replay.generation, replay.wrapped, replay.recipients, replay.proof
+    );
+  end if;
+  perform etl.store_originals(
+    replay.tokens, replay.sealed, replay.data_key, array[replay.masked_ip],
+    array[replay.masked_device_id]
+  );
+  insert into public.user_logins (
+    user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+  ) values (
+    replay.user_id, replay.device_type, replay.masked_ip, replay.masked_device_id, replay.locale,
+    replay.app_version, (entry.sent_at at time zone 'UTC')::date
+  );
+  insert into pii_vault.audit (login_oid, action, request, message_ids, items)
+  values (
+    admitted.login_oid, 'quarantine.replayed', admitted.id, array[replay.message_id], 1
+  );
+  return true;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.request_bodies(message_ids text[], purpose text, reason text)
+ RETURNS uuid
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  asked text[];
+  digests bytea[];
+begin
+  perform pii_vault.require_reason_length(reason);
+  if purpose is null or purpose not in ('show', 'replay') then
+    raise exception using errcode = 'VL006', message = 'expected the purpose show or replay';
+  end if;
+  if coalesce(array_ndims(message_ids), 0) <> 1 or cardinality(message_ids) > 10000 then
+    raise exception using errcode = 'VL006', message = 'expected 1 to 10000 message ids';
+  end if;
+  if exists (
+    select from unnest(message_ids) m (id) where id is null or char_length(id) not between 1 and 128
+  ) then
+    raise exception using
+      errcode = 'VL006', message = 'one of the message ids is not of 1 to 128 characters';
+  end if;
+  select array_agg(m.id), array_agg(coalesce(sha256(q.sealed), pii_vault.random_digest()))
+  into asked, digests
+  from (select distinct id from unnest(message_ids) u (id)) m
+  left join etl.quarantine q on q.message_id = m.id;
+  return pii_vault.record_request(purpose, asked, digests, reason);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.schema_version()
+ RETURNS integer
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(max(version), 0) from etl.migrations
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.store_originals(tokens text[], sealed bytea[], data_key uuid, masked_ips text[], masked_device_ids text[])
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  stored integer;
+begin
+  insert into pii_vault.originals (token, data_key, sealed)
+  select distinct on (o.token collate "C") o.token, store_originals.data_key, o.sealed
+  from unnest(tokens, store_originals.sealed) as o (token, sealed)
+  where o.token in (select unnest(masked_ips) union all select unnest(masked_device_ids))
+  order by o.token collate "C"
+  on conflict do nothing;
+  get diagnostics stored = row_count;
+  if exists (
+    select from (
+      select unnest(masked_ips) union all select unnest(masked_device_ids)
+      except
+      select unnest(tokens)
+    ) as other (token)
+    where other.token is not null
+      and not exists (select from pii_vault.originals o where o.token = other.token)
+  ) then
+    raise exception using errcode = 'VL013', message = 'a row has a token without an original';
+  end if;
+  return stored;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.admit(request uuid, purpose text)
+ RETURNS pii_vault.requests
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  found_request pii_vault.requests;
+  target pg_lsn;
+  give_up timestamptz;
+begin
+  if pg_is_in_recovery() then
+    raise exception using
+      errcode = 'VL005',
+      message = 'a standby serves no request',
+      hint = 'connect to the primary';
+  end if;
+  select r.* into found_request
+  from pii_vault.requests r
+  where r.id = admit.request and r.purpose = admit.purpose
+    and r.login = session_user
+    and r.login_oid = (select p.oid from pg_roles p where p.rolname = session_user);
+  if not found then
+    raise exception using
+      errcode = 'VL001',
+      message = 'no such request of this login',
+      hint = 'record a request, commit, and fetch it as the same login';
+  end if;
+  -- Visible and of another transaction: committed, then. The top-level id, because a savepoint has an
+  -- id (and an xmin) of its own.
+  if found_request.recorded_xid is not distinct from pg_current_xact_id_if_assigned() then
+    raise exception using
+      errcode = 'VL002',
+      message = 'the request was recorded by this very transaction, which may still be rolled back',
+      hint = 'commit first, then fetch';
+  end if;
+  if clock_timestamp() > found_request.recorded_at + interval '15 minutes' then
+    raise exception using
+      errcode = 'VL003',
+      message = 'the request is older than fifteen minutes',
+      hint = 'record a new one';
+  end if;
+  -- Committed is not flushed: with synchronous_commit off, a crash loses the last commits. From 17 on a
+  -- flush can be asked for.
+  if current_setting('server_version_num')::integer >= 170000 then
+    perform pg_logical_emit_message(false, 'veil', '', true);
+  else
+    target := pg_current_wal_insert_lsn();
+    give_up := clock_timestamp() + interval '2 seconds';
+    while pg_current_wal_flush_lsn() < target loop
+      if clock_timestamp() > give_up then
+        raise exception using
+          errcode = 'VL004',
+          message = 'the request is not known to be on disk yet',
+          hint = 'commit anything that writes, which flushes, and try again';
+      end if;
+      perform pg_sleep(0.005);
+    end loop;
+  end if;
+  return found_request;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.fetch_reveal(request uuid)
+ RETURNS TABLE(token text, data_key uuid, sealed bytea, sealed_at timestamp with time zone, wrapped bytea, proof bytea, generation integer)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  admitted pii_vault.requests;
+  served integer;
+begin
+  admitted := pii_vault.admit(fetch_reveal.request, 'reveal');
+  return query
+    select o.token::text, o.data_key, o.sealed, o.sealed_at, k.wrapped, k.proof, k.generation
+    from unnest(admitted.subjects, admitted.digests) as h (token, digest)
+    join pii_vault.originals o on o.token = h.token and sha256(o.sealed) = h.digest
+    left join pii_vault.data_keys k on k.id = o.data_key;
+  get diagnostics served = row_count;
+  perform pii_vault.record_fetch(admitted, 'reveal.fetch', served);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.random_digest()
+ RETURNS bytea
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.record_fetch(request pii_vault.requests, action text, items integer)
+ RETURNS void
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  insert into pii_vault.audit (login_oid, action, request, items)
+  values (request.login_oid, record_fetch.action, request.id, record_fetch.items)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.record_request(purpose text, subjects text[], digests bytea[], reason text)
+ RETURNS uuid
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  request uuid;
+  caller oid := (select r.oid from pg_roles r where r.rolname = session_user);
+begin
+  -- A commit that is not flushed could be lost in a crash. The caller may set this back: fetch_reveal
+  -- does not rely on it, it only makes its wait short.
+  if current_setting('synchronous_commit') = 'off' then
+    perform set_config('synchronous_commit', 'on', true);
+  end if;
+  insert into pii_vault.requests (purpose, login_oid, subjects, digests)
+  values (record_request.purpose, caller, record_request.subjects, record_request.digests)
+  returning id into request;
+  insert into pii_vault.audit (login_oid, action, request, tokens, message_ids, items, reason)
+  values (
+    caller,
+    case record_request.purpose when 'reveal' then 'reveal.request' else 'quarantine.' || purpose end,
+    request,
+    case record_request.purpose when 'reveal' then record_request.subjects else '{}' end,
+    case record_request.purpose when 'reveal' then '{}' else record_request.subjects end,
+    cardinality(record_request.subjects),
+    nullif(btrim(record_request.reason), '')
+  );
+  return request;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.refuse_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  raise exception using
+    errcode = 'VL020',
+    message = format('%I.%I is append-only: %s is refused', tg_table_schema, tg_table_name, tg_op);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.request_reveal(tokens text[], reason text)
+ RETURNS uuid
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  asked text[];
+  digests bytea[];
+begin
+  perform pii_vault.require_reason_length(reason);
+  if coalesce(array_ndims(tokens), 0) <> 1 or cardinality(tokens) > 10000 then
+    raise exception using errcode = 'VL006', message = 'expected 1 to 10000 tokens';
+  end if;
+  if exists (
+    select from unnest(tokens) t (token)
+    where token is null or char_length(token) > 64 or token !~ '^(ip|dev)(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
+  ) then
+    raise exception using errcode = 'VL006', message = 'one of the tokens is not written as a token is';
+  end if;
+  -- As of this statement's snapshot: what is sealed or sealed anew later is not part of the request.
+  -- Recorded as digests and not as transaction ids, which would mean nothing after a restore.
+  --
+  -- A caller may roll this back and look at what it cost (statistics, buffers, the size of the WAL). So a
+  -- token that the vault does not hold costs what one does that it holds: its successor is read, and the
+  -- random digest is made for both.
+  select
+    array_agg(t.token order by t.position),
+    array_agg(
+      case when o.token = t.token then sha256(o.sealed) else t.otherwise end order by t.position
+    )
+  into asked, digests
+  from (
+    select u.token, min(u.position) as position, pii_vault.random_digest() as otherwise
+    from unnest(tokens) with ordinality as u (token, position)
+    group by u.token
+  ) t
+  left join lateral (
+    select s.token, s.sealed
+    from pii_vault.originals s
+    where s.token >= t.token collate "C"
+    order by s.token
+    limit 1
+  ) o on true;
+  return pii_vault.record_request('reveal', asked, digests, reason);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.require_reason_length(reason text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if char_length(reason) > 1000 then
+    raise exception using
+      errcode = 'VL006', message = 'a reason has up to 1000 characters';
+  end if;
+end
+$function$
+-- owner veil_owner
+
+-- comments
+
+pii_vault.audit: who asked for which originals, when and why; written before the answer exists, never changed
+pii_vault.data_keys: data keys, each an age file to the recipients; proof shows that a holder of the token key made it
+pii_vault.key_generations: which token key belongs to which generation: eight derived bytes of it, no secret
+pii_vault.originals: for each token the first original that was stored, sealed: nonce, ciphertext, tag
+public.user_logins_per_token_and_day: how often each token logged in on each day, and as how many users
+public.user_logins_shared_tokens: tokens that more than one user logged in with
+
+-- grants
+
+database: connect to public
+database: connect to veil_analyst
+database: connect to veil_auditor
+database: connect to veil_etl
+database: connect to veil_operator
+database: connect to veil_owner
+database: connect to veil_revealer
+etl.quarantine (changed_at): select to veil_operator
+etl.quarantine (changed_by): select to veil_operator
+etl.quarantine (message_id): select to veil_operator
+etl.quarantine (quarantined_at): select to veil_operator
+etl.quarantine (reason): select to veil_operator
+etl.quarantine (sent_at): select to veil_operator
+etl.quarantine (state): select to veil_operator
+function etl.app_version_text: execute to veil_analyst
+function etl.discard: execute to veil_operator
+function etl.fetch_bodies: execute to veil_operator
+function etl.housekeep: execute to veil_etl
+function etl.load: execute to veil_etl
+function etl.replay: execute to veil_operator
+function etl.request_bodies: execute to veil_operator
+function etl.schema_version: execute to veil_analyst
+function etl.schema_version: execute to veil_auditor
+function etl.schema_version: execute to veil_etl
+function etl.schema_version: execute to veil_operator
+function etl.schema_version: execute to veil_revealer
+function pii_vault.fetch_reveal: execute to veil_revealer
+function pii_vault.request_reveal: execute to veil_revealer
+pii_vault.audit: select to veil_auditor
+public.user_logins: select to veil_analyst
+public.user_logins_per_token_and_day: select to veil_analyst
+public.user_logins_shared_tokens: select to veil_analyst
+schema etl: usage to veil_analyst
+schema etl: usage to veil_auditor
+schema etl: usage to veil_etl
+schema etl: usage to veil_operator
+schema etl: usage to veil_revealer
+schema pii_vault: usage to veil_auditor
+schema pii_vault: usage to veil_operator
+schema pii_vault: usage to veil_revealer
