@@ -116,6 +116,12 @@ async function receiveAll(
   );
   const emptyPolls = new Array<number>(RECEIVERS).fill(0);
   const drained = () => !options.follow && emptyPolls.every((polls) => polls >= EMPTY_POLLS);
+  let pollEnded = Promise.withResolvers<void>();
+  const endPoll = (index: number, polls: number) => {
+    emptyPolls[index] = polls;
+    pollEnded.resolve();
+    pollEnded = Promise.withResolvers<void>();
+  };
   const receiver = async (index: number) => {
     while (!stop.aborted && !drained()) {
       const room = await held.reserve(MESSAGES_PER_CALL, stop);
@@ -128,12 +134,23 @@ async function receiveAll(
       } finally {
         held.fill(messages, room);
       }
-      emptyPolls[index] = messages.length === 0 ? emptyPolls[index]! + 1 : 0;
+      endPoll(index, messages.length === 0 ? emptyPolls[index]! + 1 : 0);
+      // Found it empty often enough: it polls on only if another one finds something.
+      while (!options.follow && emptyPolls[index]! >= EMPTY_POLLS && !drained()) {
+        if (stop.aborted || emptyPolls.includes(0)) break;
+        await pollEnded.promise;
+      }
     }
-    emptyPolls[index] = Number.POSITIVE_INFINITY; // it has retired: nobody waits for its polls
   };
+  const retire = (index: number) => endPoll(index, Number.POSITIVE_INFINITY); // nobody waits for its polls
   // All of them end, also after one has failed: what the others are being handed is still taken in.
-  await Promise.all(emptyPolls.map((_, index) => receiver(index).catch(fail)));
+  await Promise.all(
+    emptyPolls.map((_, index) =>
+      receiver(index)
+        .catch(fail)
+        .finally(() => retire(index)),
+    ),
+  );
 }
 
 type Stored = { readonly batch: Protected; readonly result: LoadResult };
