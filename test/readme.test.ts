@@ -5,7 +5,9 @@ import {
   chmodSync,
   cpSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -58,11 +60,17 @@ describe("the README", () => {
       `#!/bin/sh\nexec "${process.execPath}" --no-env-file "${join(checkout, "src", "cli.ts")}" "$@"\n`,
     );
     chmodSync(join(folder, "veil"), 0o755);
+    // The runtime itself: what npm puts on the path is a script for Node.
+    const denoOnly = join(folder, "deno-only");
+    mkdirSync(denoOnly);
+    const [platform] = readdirSync(join(checkout, "node_modules", "@deno"));
+    symlinkSync(join(checkout, "node_modules", "@deno", platform!, "deno"), join(denoOnly, "deno"));
     const { QUEUE_URL: _, ...aws } = queue.env;
     env = {
       ...aws,
       PATH: `${folder}:${join(checkout, "node_modules", ".bin")}:${process.env.PATH}`,
       HOME: folder,
+      NO_BUN: `${denoOnly}:/usr/bin:/bin`,
       DENO_DIR: join(folder, "deno"),
       DENO_NO_UPDATE_CHECK: "1",
     };
@@ -114,7 +122,9 @@ describe("the README", () => {
     expect(output).toMatch(/became rows +97/);
     const example = /veil reveal (ip1_[a-z2-7]{26})/.exec(output)?.[1] ?? "";
     const command = text.split("\n").find((line) => line.startsWith("deno run ")) ?? "";
-    const revealed = await shell(`${command.replace(/ etl$/, "")} reveal ${example} --json`);
+    const revealed = await shell(
+      `export PATH="$NO_BUN"\n${command.replace(/ etl$/, "")} reveal ${example} --json`,
+    );
     expect(JSON.parse(revealed)).toMatchObject([{ token: example, field: "ip", verified: true }]);
   }
 
@@ -138,7 +148,7 @@ describe("the README", () => {
       absent === null ? name : `${name} (skipped without ${absent} on PATH)`,
       async () => {
         if (language === "sh") {
-          const output = await shell(text);
+          const output = await shell(heading === "Deno" ? `export PATH="$NO_BUN"\n${text}` : text);
           if (text.includes("--allow-write")) await revealWithDeno(text, output);
           else if (text.includes("reveal")) expect(output).toContain("203.0.113.200");
           if (text.includes("--decrypt")) expect(output).toBe("203.0.113.200\n");
