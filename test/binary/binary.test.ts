@@ -1,5 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -58,6 +66,25 @@ async function run(
   ]);
   return { code, stdout, stderr };
 }
+
+test("a second build, from another folder, has the same sum", async () => {
+  const copy = join(folder, "copy of the checkout");
+  mkdirSync(copy);
+  for (const name of ["src", "sql", "vault", "scripts", "package.json", "tsconfig.json"]) {
+    cpSync(join(checkout, name), join(copy, name), { recursive: true });
+  }
+  symlinkSync(join(checkout, "node_modules"), join(copy, "node_modules"));
+  const { stdout } = await run(binary, ["--version"]);
+  const build = Bun.spawn([process.execPath, "scripts/build.ts"], {
+    cwd: copy,
+    env: { PATH: process.env.PATH ?? "", VEIL_COMMIT: /\((\S+),/.exec(stdout)?.[1] ?? "" },
+    stdout: "ignore",
+  });
+  expect(await build.exited).toBe(0);
+  expect(await Bun.file(join(copy, "dist", "SHA256SUMS")).text()).toBe(
+    await Bun.file(join(dirname(binary), "SHA256SUMS")).text(),
+  );
+});
 
 test("the version is the package's", () => {
   expect(VERSION).toBe(packageJson.version);
