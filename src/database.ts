@@ -131,6 +131,13 @@ const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => HEX[byte]
 const isContention = (error: unknown): boolean =>
   error instanceof Failure && (error.code === "40P01" || error.code === "40001");
 
+/**
+ * The server took the statement and refused something in it: a value (class 22), a constraint (23), a
+ * limit (54). Some row of a batch is at fault, and the others are not.
+ */
+export const isRejection = (error: unknown): error is Failure & { readonly code: string } =>
+  error instanceof Failure && error.code !== null && /^(22|23|54)...$/.test(error.code);
+
 /** The server cannot be reached, or not now: nothing is wrong with what was asked. */
 export const isOutage = (error: unknown): boolean =>
   error instanceof Failure && error.code !== null && OUTAGES.test(error.code);
