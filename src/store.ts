@@ -23,6 +23,9 @@ export type Stored = {
 /** How long a database that cannot be reached is waited for. */
 export type Patience = { readonly milliseconds: number; readonly signal: AbortSignal };
 
+/** A database that refuses so many rows of a batch and takes none is at fault itself, not the rows. */
+const MOST_REFUSED = 10;
+
 /**
  * Calls `onStored` for each part of the batch that has committed. Usually that is all of it; where the
  * database refuses what is in it, the batch is halved until the offender stands alone, and that one is
@@ -35,39 +38,33 @@ export async function storeBatch(
   onStored: (stored: Stored) => void,
 ): Promise<void> {
   const parsed = messages.map((message) => ({ ...message, parsed: parseMessage(message.body) }));
-  await storeParts(store, parsed, patience, onStored);
+  let rows = 0;
+  let refused = 0;
+  const storeParts = async (parts: readonly Parsed[]): Promise<void> => {
+    try {
+      const stored = await storePart(store, parts, patience);
+      rows += stored.batch.rows.length;
+      onStored(stored);
+    } catch (error) {
+      if (!isRejection(error)) throw error;
+      const [only] = parts;
+      if (parts.length > 1) {
+        const middle = parts.length >> 1;
+        await storeParts(parts.slice(0, middle));
+        await storeParts(parts.slice(middle));
+        return;
+      }
+      // Not even into the quarantine, or none of them into the table.
+      if (only?.parsed.kind !== "login" || (rows === 0 && refused === MOST_REFUSED)) throw error;
+      refused++;
+      const reason = `the database refused the row with error ${error.code}`;
+      await storeParts([{ ...only, parsed: { kind: "rejected", reason } }]);
+    }
+  };
+  await storeParts(parsed);
 }
 
 type Parsed = Message & ParsedMessage;
-
-async function storeParts(
-  store: Store,
-  messages: readonly Parsed[],
-  patience: Patience,
-  onStored: (stored: Stored) => void,
-): Promise<void> {
-  try {
-    onStored(await storePart(store, messages, patience));
-  } catch (error) {
-    if (!isRejection(error)) throw error;
-    const [only] = messages;
-    if (messages.length > 1) {
-      const middle = messages.length >> 1;
-      await storeParts(store, messages.slice(0, middle), patience, onStored);
-      await storeParts(store, messages.slice(middle), patience, onStored);
-    } else if (only?.parsed.kind === "login") {
-      const reason = `the database refused the row with error ${error.code}`;
-      await storeParts(
-        store,
-        [{ ...only, parsed: { kind: "rejected", reason } }],
-        patience,
-        onStored,
-      );
-    } else {
-      throw error; // not even into the quarantine
-    }
-  }
-}
 
 async function storePart(
   { database, subkeys, dataKeys }: Store,

@@ -49,3 +49,26 @@ test("a row that the database refuses is quarantined alone, and its neighbours l
   const [rows] = await owner`select count(*)::int as n from user_logins where user_id = 'poison'`;
   expect(rows?.n).toBe(4);
 });
+
+test("a database that refuses every row ends the run instead of filling the quarantine", async () => {
+  const own = await createDatabase();
+  try {
+    const owner = own.sql(own.ownerUrl);
+    await owner.unsafe("alter table user_logins add constraint nothing check (false)");
+    const queue = await createQueue({ VisibilityTimeout: "1" });
+    for (let i = 0; i < 40; i++) queue.send(JSON.stringify({ user_id: `u${i}` }));
+    const keys = await makeKeys();
+    const env = { ...queue.env, ...keys, DATABASE_URL: own.url("etl") };
+    const run = await veil(["etl", "--json"], { env });
+    expect(run.code).toBe(1);
+    expect(run.stderr).toContain("23514 (constraint nothing)");
+    expect(JSON.parse(run.stdout)).toMatchObject({ loaded: 0, quarantined: 10, acknowledged: 10 });
+    // The others are still in the queue, and come back.
+    await owner.unsafe("alter table user_logins drop constraint nothing");
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const again = await veil(["etl", "--json"], { env });
+    expect(JSON.parse(again.stdout)).toMatchObject({ received: 30, loaded: 30, quarantined: 0 });
+  } finally {
+    await own.drop();
+  }
+});
