@@ -59,16 +59,6 @@ begin
 end
 $$;
 
-do $$
-begin
-  execute format('revoke temporary on database %I from public', current_database());
-  execute format(
-    'grant connect on database %I to veil_owner, veil_etl, veil_analyst, veil_revealer, veil_operator, veil_auditor',
-    current_database()
-  );
-end
-$$;
-
 create schema etl authorization veil_owner;
 create schema pii_vault authorization veil_owner;
 

@@ -32,7 +32,7 @@ begin
       raise exception using
         errcode = 'VL011',
         message = format('token key generation %s is not registered in this database', generation),
-        hint = 'use the token key that the other hosts use';
+        hint = 'use the token key that the other hosts use; changing it is not possible yet';
     end if;
   elsif known is distinct from key_check then
     raise exception using

@@ -1,5 +1,6 @@
 // The numbered files of this folder, in order, as text inside the program: a compiled binary migrates
 // without a file beside it.
+
 import roles from "./001_roles.sql" with { type: "text" };
 import logins from "./002_logins.sql" with { type: "text" };
 import vault from "./003_vault.sql" with { type: "text" };
@@ -7,6 +8,7 @@ import ledger from "./004_ledger.sql" with { type: "text" };
 import load from "./005_load.sql" with { type: "text" };
 import reveal from "./006_reveal.sql" with { type: "text" };
 import quarantine from "./007_quarantine.sql" with { type: "text" };
+import databaseRights from "./database_rights.sql" with { type: "text" };
 
 export type Migration = { readonly version: number; readonly name: string; readonly sql: string };
 
@@ -20,5 +22,8 @@ export const migrations: readonly Migration[] = [
   { version: 6, name: "reveal", sql: reveal },
   { version: 7, name: "quarantine", sql: quarantine },
 ];
+
+/** Not of a version: run after the others, every time. */
+export const DATABASE_RIGHTS: string = databaseRights;
 
 export const SCHEMA_VERSION = migrations.length;

@@ -1,6 +1,6 @@
 // Brings a database to this version's schema. Safe to run again, by twenty at once, and in twenty
 // databases of one cluster at once.
-import { type Migration, migrations, SCHEMA_VERSION } from "../sql/migrations.ts";
+import { DATABASE_RIGHTS, type Migration, migrations, SCHEMA_VERSION } from "../sql/migrations.ts";
 import type { Database, Query } from "./database.ts";
 import { Failure, misuse } from "./failure.ts";
 
@@ -20,6 +20,7 @@ export async function migrate(database: Database): Promise<Migrated> {
   for (const migration of migrations) {
     if (await asOwner(database, (query) => apply(query, migration))) applied.push(migration.name);
   }
+  await asOwner(database, (query) => query(DATABASE_RIGHTS));
   await asOwner(database, async (query) => {
     await query("set local role veil_owner");
     await query("select from etl.housekeep()");
