@@ -167,7 +167,8 @@ const SPEAKING = /^(VL...|28...|3D000|42501|42P01|42883|3F000|53300|57P0[1-5]|25
 
 function describe(error: unknown, config: DatabaseConfig): unknown {
   if (error instanceof Failure) return error;
-  if (!(error instanceof Error)) return failed("the database failed without saying why");
+  if (!(error instanceof Error))
+    return failed("the database failed without saying why", "its own log may say more");
   const code = "code" in error && typeof error.code === "string" ? error.code : null;
   if (error instanceof postgres.PostgresError && code !== null) {
     const words = SPEAKING.test(code)
@@ -204,7 +205,8 @@ const isTlsError = (code: string, error: Error): boolean =>
 
 function hintFor(code: string): string | null {
   if (code.startsWith("28") || code === "3D000") return "check user, password and database name";
-  if (code === "42501") return "connect as a login that was granted the role this command needs";
+  if (code === "42501")
+    return "connect as a login that was granted the role this command needs (the README lists them)";
   if (/^(42P01|42883|3F000)$/.test(code)) return "run `veil migrate` as the database's owner";
-  return null;
+  return "the server's own log has the whole message";
 }

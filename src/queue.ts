@@ -75,7 +75,8 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
     ? config.queue
     : await call("look up the queue", async () => {
         const answer = await client.send(new GetQueueUrlCommand({ QueueName: config.queue }));
-        if (!answer.QueueUrl) throw failed("SQS answered without the queue's URL");
+        if (!answer.QueueUrl)
+          throw failed("SQS answered without the queue's URL", "give the URL as QUEUE_URL");
         return answer.QueueUrl;
       });
 
@@ -153,7 +154,10 @@ function readMessage(message: SqsMessage): Message {
   const { MessageId, Body, ReceiptHandle } = message;
   const sent = message.Attributes?.SentTimestamp;
   if (MessageId === undefined || Body === undefined || ReceiptHandle === undefined) {
-    throw failed("SQS answered with a message that lacks its id, body or receipt handle");
+    throw failed(
+      "SQS answered with a message that lacks its id, body or receipt handle",
+      "is the endpoint a complete SQS?",
+    );
   }
   // Never "today" instead: a backlog or a replay would change dates.
   if (sent === undefined || !/^[0-9]{1,13}$/.test(sent)) {
@@ -193,6 +197,12 @@ function describe(error: unknown, what: string, config: QueueConfig): unknown {
   }
   if (/Region/.test(error.message)) {
     return failed(`cannot ${what}: no AWS region is set`, "set AWS_REGION");
+  }
+  if (code === "NotCapable") {
+    return failed(
+      `cannot ${what}: Deno does not permit it`,
+      "grant --allow-env, --allow-sys=osRelease, and --allow-net for the queue and the database",
+    );
   }
   return failed(
     `cannot ${what}: cannot reach ${host} (${code})`,

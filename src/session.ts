@@ -33,8 +33,8 @@ export type Needs = {
   readonly variables: readonly KeyVariable[];
 };
 
-/** In a checkout: as package.json's scripts, which Deno's users know by another name. */
-const PROGRAM = "deno" in process.versions ? "veil" : "bun run";
+/** How a checkout's commands are called where the runtime came from npm and is on nobody's path. */
+const PROGRAM = "deno" in process.versions ? "deno run -A src/cli.ts" : "npx bun run";
 
 export async function withSession<T>(
   context: Context,
@@ -78,7 +78,12 @@ export function withTokenKey(context: Context): Environment {
   const { env, terminal } = context;
   if (isSet(env, "VEIL_TOKEN_KEY")) return env;
   const keys = localKeys();
-  if (keys === null) return env;
+  if (keys === null) {
+    throw misuse(
+      "VEIL_TOKEN_KEY is not set, and the embedded default has made no keys yet",
+      `set it (or VEIL_TOKEN_KEY_FILE); in a checkout, \`${PROGRAM} etl\` makes local ones`,
+    );
+  }
   terminal.err("VEIL_TOKEN_KEY is not set: these are tokens of the embedded default (.veil/)\n");
   return { ...env, ...keys };
 }

@@ -120,7 +120,7 @@ describe("the README", () => {
   /** What the drain by Deno named as an example opens by Deno too: no Bun is in it. */
   async function revealWithDeno(text: string, output: string): Promise<void> {
     expect(output).toMatch(/became rows +97/);
-    const example = /veil reveal (ip1_[a-z2-7]{26})/.exec(output)?.[1] ?? "";
+    const example = /reveal (ip1_[a-z2-7]{26})/.exec(output)?.[1] ?? "";
     const command = text.split("\n").find((line) => line.startsWith("deno run ")) ?? "";
     const revealed = await shell(
       `export PATH="$NO_BUN"\n${command.replace(/ etl$/, "")} reveal ${example} --json`,

@@ -1,33 +1,59 @@
 // What docker-compose.yml's `setup` does before veil runs: keys, schema, a login, and the sample messages.
 // Safe to run again: what is there stays, and only an empty database gets the samples.
-import { existsSync } from "node:fs";
+import { chownSync, copyFileSync, existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { SendMessageBatchCommand, SQSClient } from "@aws-sdk/client-sqs";
-import { database as databaseConfig, environment, queue as queueConfig } from "../../src/config.ts";
+import {
+  database as databaseConfig,
+  type Environment,
+  environment,
+  queue as queueConfig,
+} from "../../src/config.ts";
 import { openDatabase } from "../../src/database.ts";
-import { writeKeyFiles } from "../../src/key-files.ts";
+import { Failure } from "../../src/failure.ts";
+import { KEY_FILES, writeKeyFiles } from "../../src/key-files.ts";
 import { sampleBodies } from "../../src/local/sample.ts";
 import { migrate } from "../../src/migrate.ts";
 import { reaching } from "../../src/schema.ts";
 
-const env = environment();
-const keys = env.KEYS ?? ".compose/keys";
-if (!existsSync(join(keys, "recipients.txt"))) await writeKeyFiles(keys, "classic");
+/** The user of the image that veil runs in. */
+const CONTAINER_USER = 65532;
 
-const database = openDatabase(databaseConfig(env));
-await reaching(() => database.query("select"));
-await migrate(database);
-const [login] = await database.query("select from pg_roles where rolname = 'compose'");
-if (login === undefined) {
-  await database.query(
-    "create role compose login password 'compose' " +
-      "in role veil_etl, veil_analyst, veil_revealer, veil_operator",
-  );
+/** For the host, whoever owns the folder; for veil's container only what an ETL host needs. */
+async function makeKeys(env: Environment): Promise<void> {
+  const keys = env.KEYS ?? "deploy/compose/keys";
+  if (!existsSync(join(keys, "recipients.txt"))) await writeKeyFiles(keys, "classic");
+  const { uid, gid } = statSync(keys);
+  if (process.getuid?.() === 0) for (const name of KEY_FILES) chownSync(join(keys, name), uid, gid);
+  const container = env.CONTAINER_KEYS;
+  if (!container) return;
+  for (const name of ["token.key", "recipients.txt"]) {
+    copyFileSync(join(keys, name), join(container, name));
+    chownSync(join(container, name), CONTAINER_USER, CONTAINER_USER);
+  }
 }
-const [stored] = await database.query("select from etl.ledger limit 1");
-await database.close();
 
-if (stored === undefined) {
+/** Whether the database has never stored a message. */
+async function prepareDatabase(env: Environment): Promise<boolean> {
+  const database = openDatabase(databaseConfig(env));
+  try {
+    await reaching(() => database.query("select"));
+    await migrate(database);
+    const [login] = await database.query("select from pg_roles where rolname = 'compose'");
+    if (login === undefined) {
+      await database.query(
+        "create role compose login password 'compose' " +
+          "in role veil_etl, veil_analyst, veil_revealer, veil_operator",
+      );
+    }
+    const [stored] = await database.query("select from etl.ledger limit 1");
+    return stored === undefined;
+  } finally {
+    await database.close();
+  }
+}
+
+async function sendSamples(env: Environment): Promise<number> {
   const { queue, endpoint } = queueConfig(env);
   const client = new SQSClient({ ...(endpoint === null ? {} : { endpoint }) });
   const bodies = sampleBodies();
@@ -38,5 +64,18 @@ if (stored === undefined) {
     await client.send(new SendMessageBatchCommand({ QueueUrl: queue, Entries }));
   }
   client.destroy();
-  process.stdout.write(`${bodies.length} sample messages are in the queue\n`);
+  return bodies.length;
+}
+
+try {
+  const env = environment();
+  await makeKeys(env);
+  if (await prepareDatabase(env)) {
+    process.stdout.write(`${await sendSamples(env)} sample messages are in the queue\n`);
+  }
+} catch (error) {
+  const known = error instanceof Failure;
+  process.stderr.write(`error: ${known ? error.message : `unexpected ${(error as Error).name}`}\n`);
+  process.stderr.write(`hint: ${(known ? error.hint : null) ?? "docker compose logs has more"}\n`);
+  process.exit(1);
 }

@@ -12,6 +12,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -123,7 +124,17 @@ export function copyBinaries(binaries: string, to: string): string {
 
 /** Makes the data folder, or leaves it as it is; the superuser is `postgres`. */
 export function initCluster(cluster: Cluster, superuserPassword: string): void {
-  if (existsSync(join(cluster.data, "PG_VERSION"))) return;
+  if (existsSync(cluster.data)) {
+    const owner = statSync(cluster.data).uid;
+    const wanted = cluster.account?.uid ?? process.getuid?.() ?? owner;
+    if (owner !== wanted) {
+      throw failed(
+        `the embedded database belongs to user ${owner}, and PostgreSQL would run as user ${wanted} here`,
+        "run as the user who ran veil here first, or set DATABASE_URL",
+      );
+    }
+    return;
+  }
   // Made beside and renamed, so that an interrupted run leaves no half of one.
   // Where we are root, the folder around it is root's: in a folder of the server's account, a link laid
   // by that account would make us write or give away any file of the machine.

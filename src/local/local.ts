@@ -70,7 +70,11 @@ export async function openLocal(
   try {
     return await lease.exclusively(async (alone) => {
       if (needs.reset) await reset(alone);
-      if (!existsSync(keys)) tell("first run: making keys, a database and a queue under .veil/");
+      if (!existsSync(keys)) {
+        tell("first run: making keys, a database and a queue under .veil/");
+        if (!needs.queue)
+          tell("the database is empty: `npx bun run etl` fills it with the samples");
+      }
       await makeKeys();
       const { port, url } = await openLocalDatabase();
       const queue = needs.queue ? await shareQueue(alone, () => storedIds(port, alone)) : null;

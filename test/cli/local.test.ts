@@ -148,7 +148,7 @@ test.concurrent("a first run shows what was received, stored and quarantined, an
     expect(first.stdout).toContain(reason);
   }
   // The line to copy from the summary works as it stands there.
-  const [, token = ""] = /next: bun run reveal (ip1_[a-z2-7]{26})\n/.exec(first.stdout) ?? [];
+  const [, token = ""] = /next: npx bun run reveal (ip1_[a-z2-7]{26})\n/.exec(first.stdout) ?? [];
   expect(first.stdout).toContain("bun run quarantine list");
   const revealed = ok(await copy.run("reveal", token, "--json"));
   expect(JSON.parse(revealed.stdout)).toEqual([
