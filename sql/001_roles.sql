@@ -66,6 +66,7 @@ set local role veil_owner;
 
 -- Before the first function: otherwise each would be born with execute for everybody.
 alter default privileges for role veil_owner revoke execute on functions from public;
+alter default privileges for role veil_owner revoke all on tables from public;
 
 revoke all on schema etl from public;
 revoke all on schema pii_vault from public;

@@ -86,7 +86,7 @@ begin
       );
       created := created + 1;
     end loop;
-  exception when lock_not_available then
+  exception when lock_not_available or deadlock_detected then
     created := 0;
   end;
 
@@ -102,7 +102,7 @@ begin
       dropped := dropped + 1;
     end loop;
     delete from etl.ledger_default l where l.sent_on < today - 30;
-  exception when lock_not_available then
+  exception when lock_not_available or deadlock_detected then
     dropped := 0;
   end;
   return next;

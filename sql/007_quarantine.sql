@@ -87,7 +87,7 @@ declare
   entry etl.quarantine;
 begin
   admitted := pii_vault.admit(replay.request, 'replay');
-  if not replay.message_id = any (admitted.subjects) then
+  if (replay.message_id = any (admitted.subjects)) is not true then
     raise exception using
       errcode = 'VL001', message = 'the request does not name this message';
   end if;

@@ -14,7 +14,7 @@ import { runDiscard, runList, runReplay, runShow } from "./commands/quarantine.t
 import { runReveal, runToken } from "./commands/reveal.ts";
 import { runGenerateKeys, runMigrate } from "./commands/setup.ts";
 import { environment } from "./config.ts";
-import { Failure, failed } from "./failure.ts";
+import { Failure } from "./failure.ts";
 import { Interrupted } from "./interrupted.ts";
 import type { Context } from "./session.ts";
 import { flushed, printable, terminal } from "./terminal.ts";
@@ -30,7 +30,11 @@ function buildProgram() {
     )
     .version(describeVersion())
     // Commander's own words may repeat a value: `report` says them without.
-    .configureOutput({ outputError: () => {} })
+    .configureOutput({
+      outputError: () => {},
+      writeOut: (text) => terminal.out(text),
+      writeErr: (text) => terminal.err(text),
+    })
     .exitOverride();
 
   program
@@ -238,10 +242,13 @@ function report(error: unknown): number {
 const codeOf = (error: unknown): string =>
   String((error as { code?: unknown } | null)?.code ?? "unknown");
 
-/** What was written is out before the process ends, a pipe included. */
+/** What was written is out before the process ends, a pipe included; what could not be is no success. */
 async function exit(code: number): Promise<never> {
+  const lost = await flushed();
+  if (lost === null || codeOf(lost) === "EPIPE" || code !== 0) process.exit(code);
+  terminal.err(`error: cannot write to stdout (${codeOf(lost)})\nhint: is the disk full?\n`);
   await flushed();
-  process.exit(code);
+  process.exit(1);
 }
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -250,10 +257,9 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
     interrupt.abort();
   });
 }
-// The reader of a pipe may leave early (`| head`): that is no failure of ours.
+// The reader of a pipe may leave early (`| head`): that is no failure of ours. Other errors: see `exit`.
 process.stdout.on("error", (error) => {
-  if ((error as { code?: unknown }).code === "EPIPE") process.exit(0);
-  void exit(report(failed(`cannot write to stdout (${codeOf(error)})`, "is the disk full?")));
+  if (codeOf(error) === "EPIPE") process.exit(0);
 });
 process.on("uncaughtException", (error) => void exit(report(error)));
 process.on("unhandledRejection", (error) => void exit(report(error)));

@@ -74,7 +74,10 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
       held.release(messages);
       counts.acknowledged += outcome.confirmed;
       options.onProgress(counts);
-      if (outcome.failure !== null) fail(outcome.failure);
+      if (outcome.failure !== null) {
+        fail(outcome.failure);
+        held.abandon(); // what cannot be acknowledged should not be loaded either
+      }
     });
     acknowledging.add(acknowledged);
     acknowledged.finally(() => acknowledging.delete(acknowledged));
@@ -82,7 +85,6 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
   try {
     for (let messages = await held.next(); messages !== null; messages = await held.next()) {
       await storeBatch(line, messages, patience, acknowledge);
-      if (failure !== null) break;
     }
   } catch (error) {
     fail(error);

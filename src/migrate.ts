@@ -45,7 +45,7 @@ async function asOwner<T>(database: Database, work: (query: Query) => Promise<T>
     } catch (error) {
       const code = error instanceof Failure ? error.code : null;
       if (code === "42501") throw await explainRights(database, error as Failure);
-      if (!/^(XX000|23505|42710|42P06|40P01|40001)$/.test(code ?? "") || attempt === 30)
+      if (!/^(XX000|23505|42710|42P06|40P01|40001|55P03)$/.test(code ?? "") || attempt === 30)
         throw error;
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 100));
     }
@@ -65,6 +65,8 @@ async function requireUtf8(database: Database): Promise<void> {
 
 /** One file and its entry; false if it has been applied already. */
 async function apply(query: Query, migration: Migration): Promise<boolean> {
+  // Whoever waits for a lock makes others wait behind it; so not for long, and again.
+  await query("set local lock_timeout = '2s'");
   // One at a time, by a table of the owner's: any login could hold an advisory lock. Before there is that
   // table, the first file's `create schema` lets one through and fails the others, which then come here.
   if (await isInstalled(query)) {
@@ -74,6 +76,7 @@ async function apply(query: Query, migration: Migration): Promise<boolean> {
   }
   if ((await currentVersion(query)) >= migration.version) return false;
   await query(migration.sql);
+  await query("set local role veil_owner");
   await query("insert into etl.migrations (version, name) values ($1, $2)", [
     migration.version,
     migration.name,
@@ -91,7 +94,10 @@ async function isInstalled(query: Query): Promise<boolean> {
 
 async function currentVersion(query: Query): Promise<number> {
   if (!(await isInstalled(query))) return 0;
+  // As the owner: a login that has the role without inheriting from it may do so too.
+  await query("set local role veil_owner");
   const [row] = await query("select etl.schema_version() as version");
+  await query("set local role none");
   return Number(row?.version);
 }
 

@@ -17,15 +17,27 @@ export type Terminal = {
 };
 
 const writes = new Set<Promise<void>>();
+let lost: unknown = null;
 
 function write(stream: NodeJS.WriteStream, text: string): void {
-  const written = new Promise<void>((resolve) => stream.write(text, () => resolve()));
+  const written = new Promise<void>((resolve) =>
+    stream.write(text, (error) => {
+      if (error && stream === process.stdout) lost ??= error;
+      resolve();
+    }),
+  );
   writes.add(written);
   written.then(() => writes.delete(written));
 }
 
-/** Resolves when all that was written has left this process: a pipe's reader may be slow. */
-export const flushed = async (): Promise<void> => void (await Promise.all(writes));
+/**
+ * Resolves when all that was written has left this process (a pipe's reader may be slow), with the error
+ * if some of stdout could not be written, as on a full disk; null otherwise.
+ */
+export async function flushed(): Promise<unknown> {
+  await Promise.all(writes);
+  return lost;
+}
 
 export const terminal: Terminal = {
   out: (text) => write(process.stdout, text),
@@ -38,11 +50,11 @@ export const terminal: Terminal = {
     const prompt = createInterface({ input: process.stdin, output: process.stderr });
     return new Promise((resolve, reject) => {
       prompt.question(question, (answer) => {
-        resolve(answer);
+        resolve(answer); // before closing, which rejects
         prompt.close();
       });
-      // Ctrl-D answers nothing; Ctrl-C ends the command as it does everywhere.
-      prompt.once("close", () => resolve(""));
+      // Ctrl-D is no answer, Enter is one.
+      prompt.once("close", () => reject(new Interrupted()));
       prompt.once("SIGINT", () => {
         // First: closing resolves, as if nothing had been typed.
         reject(new Interrupted());

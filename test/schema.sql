@@ -122,10 +122,10 @@ CREATE UNIQUE INDEX data_keys_key ON pii_vault.data_keys USING btree (id)
 CREATE UNIQUE INDEX key_generations_key ON pii_vault.key_generations USING btree (generation)
 CREATE UNIQUE INDEX originals_key ON pii_vault.originals USING btree (token)
 CREATE UNIQUE INDEX requests_key ON pii_vault.requests USING btree (id)
-CREATE INDEX user_logins_create_date ON public.user_logins USING brin (create_date)
-CREATE INDEX user_logins_masked_device_id ON public.user_logins USING btree (masked_device_id)
-CREATE INDEX user_logins_masked_ip ON public.user_logins USING btree (masked_ip)
-CREATE INDEX user_logins_user_id ON public.user_logins USING btree (user_id)
+CREATE INDEX user_logins_create_date_idx ON public.user_logins USING brin (create_date)
+CREATE INDEX user_logins_masked_device_id_idx ON public.user_logins USING btree (masked_device_id)
+CREATE INDEX user_logins_masked_ip_idx ON public.user_logins USING btree (masked_ip)
+CREATE INDEX user_logins_user_id_idx ON public.user_logins USING btree (user_id)
 
 -- triggers
 
@@ -352,7 +352,7 @@ begin
       );
       created := created + 1;
     end loop;
-  exception when lock_not_available then
+  exception when lock_not_available or deadlock_detected then
     created := 0;
   end;
 
@@ -368,7 +368,7 @@ begin
       dropped := dropped + 1;
     end loop;
     delete from etl.ledger_default l where l.sent_on < today - 30;
-  exception when lock_not_available then
+  exception when lock_not_available or deadlock_detected then
     dropped := 0;
   end;
   return next;
@@ -528,7 +528,7 @@ declare
   entry etl.quarantine;
 begin
   admitted := pii_vault.admit(replay.request, 'replay');
-  if not replay.message_id = any (admitted.subjects) then
+  if (replay.message_id = any (admitted.subjects)) is not true then
     raise exception using
       errcode = 'VL001', message = 'the request does not name this message';
   end if;

@@ -9,6 +9,7 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -124,27 +125,30 @@ export function copyBinaries(binaries: string, to: string): string {
 
 /** Makes the data folder, or leaves it as it is; the superuser is `postgres`. */
 export function initCluster(cluster: Cluster, superuserPassword: string): void {
-  if (existsSync(cluster.data)) {
-    const owner = statSync(cluster.data).uid;
-    const wanted = cluster.account?.uid ?? process.getuid?.() ?? owner;
-    if (owner !== wanted) {
-      throw failed(
-        `the embedded database belongs to user ${owner}, and PostgreSQL would run as user ${wanted} here`,
-        "run as the user who ran veil here first, or set DATABASE_URL",
-      );
-    }
+  if (existsSync(join(cluster.data, "PG_VERSION"))) {
+    requireOwner(cluster);
     return;
   }
-  // Made beside and renamed, so that an interrupted run leaves no half of one.
+  rmSync(cluster.data, { recursive: true, force: true }); // half of a removal
   // Where we are root, the folder around it is root's: in a folder of the server's account, a link laid
   // by that account would make us write or give away any file of the machine.
-  const fresh = `${cluster.data}.new`;
-  rmSync(fresh, { recursive: true, force: true });
-  mkdirSync(fresh, { recursive: true, mode: 0o700 });
-  // Beside it too: what a kill leaves here, the next run removes.
-  const passwordFile = `${cluster.data}.password`;
-  rmSync(passwordFile, { force: true });
+  const folder = dirname(cluster.data);
+  for (const left of readdirSync(folder)) {
+    if (!left.startsWith("new-")) continue;
+    try {
+      rmSync(join(folder, left), { recursive: true, force: true });
+    } catch {
+      // An initdb whose starter was killed is still writing there; the next first run removes it.
+    }
+  }
+  // Made beside and renamed, so that an interrupted run leaves no half of one; in a folder of its own,
+  // because the initdb of such a run may still be at work in another.
+  const workplace = mkdtempSync(join(folder, "new-"));
+  const fresh = join(workplace, "data");
+  const passwordFile = join(workplace, "password");
   try {
+    chmodSync(workplace, 0o755);
+    mkdirSync(fresh, { mode: 0o700 });
     writeFileSync(passwordFile, `${superuserPassword}\n`, { mode: 0o600, flag: "wx" });
     if (cluster.account !== null) {
       const { uid, gid } = cluster.account;
@@ -161,8 +165,18 @@ export function initCluster(cluster: Cluster, superuserPassword: string): void {
     if (made.status !== 0) throw serverFailure("initdb failed", made.stderr);
     renameSync(fresh, cluster.data);
   } finally {
-    rmSync(passwordFile, { force: true });
+    rmSync(workplace, { recursive: true, force: true });
   }
+}
+
+function requireOwner(cluster: Cluster): void {
+  const owner = statSync(cluster.data).uid;
+  const wanted = cluster.account?.uid ?? process.getuid?.() ?? owner;
+  if (owner === wanted) return;
+  throw failed(
+    `the embedded database belongs to user ${owner}, and PostgreSQL would run as user ${wanted} here`,
+    "run as the user who ran veil here first, or set DATABASE_URL",
+  );
 }
 
 /** Starts the server on a free loopback port, without Unix sockets, and answers when it is ready. */

@@ -8,6 +8,7 @@ import {
   readlinkSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -90,7 +91,11 @@ export async function removeLocalDatabase(): Promise<void> {
   const cluster = await placeCluster();
   if (runningPort(cluster) !== null) stopCluster(cluster, "immediate");
   if (isLink(link)) rmSync(dirname(readlinkSync(link)), { recursive: true, force: true });
-  rmSync(link, { recursive: true, force: true });
+  // Aside first: a removal that is interrupted must not leave half of a database in its place.
+  const aside = `${link}.removed`;
+  rmSync(aside, { recursive: true, force: true });
+  renameSync(link, aside);
+  rmSync(aside, { recursive: true, force: true });
 }
 
 type Passwords = Readonly<Record<LocalLogin, string>>;
@@ -156,8 +161,10 @@ const connect = (port: number, password: string, database: string): Database =>
 
 /** Database, schema and logins; skipped when this version has done it before. */
 async function prepare(cluster: Cluster, port: number, passwords: Passwords): Promise<void> {
-  const marker = join(dirname(cluster.data), `prepared-${SCHEMA_VERSION}`);
-  if (existsSync(marker)) return;
+  // Names the data folder that was prepared: another one in its place is not.
+  const marker = join(dirname(cluster.data), "prepared.json");
+  const prepared = JSON.stringify([SCHEMA_VERSION, statSync(cluster.data).ino]);
+  if (existsSync(marker) && readFileSync(marker, "utf8") === prepared) return;
   const server = connect(port, passwords[OWNER], "postgres");
   const [existing] = await server.query("select from pg_catalog.pg_database where datname = $1", [
     DATABASE,
@@ -176,5 +183,5 @@ async function prepare(cluster: Cluster, port: number, passwords: Passwords): Pr
     }
   }
   await database.close();
-  writeFileSync(marker, "");
+  writeFileSync(marker, prepared);
 }

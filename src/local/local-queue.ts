@@ -1,8 +1,17 @@
 // The queue of the embedded default: a server that commands share, filled with the sample messages that
 // have no row yet.
 import { spawn } from "node:child_process";
-import { existsSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { randomUUID } from "node:crypto";
+import {
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { failed } from "../failure.ts";
@@ -19,9 +28,9 @@ type QueueState = {
 
 const queueFile = join(run, "queue.json");
 
-function readQueue(): QueueState | null {
+function readQueue(file = queueFile): QueueState | null {
   try {
-    return JSON.parse(readFileSync(queueFile, "utf8")) as QueueState;
+    return JSON.parse(readFileSync(file, "utf8")) as QueueState;
   } catch {
     return null;
   }
@@ -36,7 +45,7 @@ export async function shareQueue(
   storedIds: () => Promise<ReadonlySet<string>>,
 ): Promise<QueueConfig> {
   const running = readQueue();
-  if (!alone && running !== null) return asConfig(running);
+  if (!alone && running !== null && (await answers(running.endpoint))) return asConfig(running);
   await stopQueue();
   const idsFile = join(home, "sample.json");
   const ids: Record<string, string[]> = existsSync(idsFile)
@@ -46,11 +55,14 @@ export async function shareQueue(
   const pending = sampleBodies()
     .map((_, index) => index)
     .filter((index) => !(ids[index] ?? []).some((id) => stored.has(id)));
-  const queue = await startQueue(pending);
+  // A name of its own: a server whose starter was killed may still come up, and write to its own file.
+  const own = join(run, `queue-${randomUUID()}.json`);
+  const queue = await startQueue(own, pending);
   // Before the first of them can be received.
   for (const [index, id] of queue.sent) ids[index] = [...(ids[index] ?? []), id];
   writeFileSync(`${idsFile}.new`, JSON.stringify(ids));
   renameSync(`${idsFile}.new`, idsFile);
+  renameSync(own, queueFile);
   return asConfig(queue);
 }
 
@@ -61,22 +73,26 @@ const asConfig = ({ url, endpoint }: QueueState): QueueConfig => ({
   credentials: { accessKeyId: "local", secretAccessKey: "local" },
 });
 
-async function startQueue(pending: readonly number[]): Promise<QueueState> {
+async function startQueue(file: string, pending: readonly number[]): Promise<QueueState> {
   const script = fileURLToPath(new URL("./queue-server.ts", import.meta.url));
   const log = openSync(join(run, "queue.log"), "w", 0o600);
   const deno = "deno" in process.versions ? ["run", "--allow-all"] : [];
-  const server = spawn(process.execPath, [...deno, script, run, ...pending.map(String)], {
-    cwd: checkout,
-    detached: true,
-    stdio: ["ignore", log, log],
-    env: { PATH: "/usr/bin:/bin" },
-  });
+  const server = spawn(
+    process.execPath,
+    [...deno, script, run, basename(file), ...pending.map(String)],
+    {
+      cwd: checkout,
+      detached: true,
+      stdio: ["ignore", log, log],
+      env: { PATH: "/usr/bin:/bin" },
+    },
+  );
   let ended = false;
   server.once("error", () => (ended = true));
   server.once("exit", () => (ended = true));
   server.unref();
   for (let waited = 0; waited < 30_000 && !ended; waited += 25) {
-    const queue = readQueue();
+    const queue = readQueue(file);
     if (queue !== null) return queue;
     await sleep(25);
   }
@@ -86,10 +102,18 @@ async function startQueue(pending: readonly number[]): Promise<QueueState> {
   );
 }
 
+/** Stops the server that commands share, and those whose starter was killed before they were shared. */
 export async function stopQueue(): Promise<void> {
-  const queue = readQueue();
-  rmSync(queueFile, { force: true });
-  if (queue === null || !(await answers(queue.endpoint))) return;
+  for (const name of readdirSync(run)) {
+    if (!/^queue.*\.json$/.test(name)) continue;
+    const queue = readQueue(join(run, name));
+    rmSync(join(run, name), { force: true });
+    if (queue !== null) await stopServer(queue);
+  }
+}
+
+async function stopServer(queue: QueueState): Promise<void> {
+  if (!(await answers(queue.endpoint))) return;
   try {
     process.kill(queue.pid, "SIGTERM");
     for (let waited = 0; waited < 3000; waited += 20) {

@@ -1,11 +1,11 @@
 // The queue of the embedded default, a process of its own: a real SQS protocol server (fauxqs), filled
-// with the sample messages that its caller names. Started as `queue-server.ts FOLDER INDEX…`; writes
-// where it listens and which message has which id to FOLDER/queue.json; ends on SIGTERM, or when no command
-// is there any more.
+// with the sample messages that its caller names. Started as `queue-server.ts FOLDER NAME INDEX…`; writes
+// where it listens and which message has which id to FOLDER/NAME; ends on SIGTERM, or when no command is
+// there any more.
 //
 // Its messages live in memory: with fauxqs 2.4.1's own persistence, ChangeMessageVisibility to 0 fails
 // and loses the message.
-import { renameSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { startFauxqs } from "fauxqs";
 import { watchLease } from "./lease.ts";
@@ -13,12 +13,14 @@ import { stopLocalDatabase } from "./local-database.ts";
 import { sampleBodies } from "./sample.ts";
 
 const QUEUE = "login-queue";
-const [folder = ".", ...indexes] = process.argv.slice(2);
-const file = join(folder, "queue.json");
+const [folder = ".", name = "queue.json", ...indexes] = process.argv.slice(2);
+const file = join(folder, name);
 
 // The commands are gone, killed: nobody would stop this server, nor the database.
 watchLease(folder, async () => {
-  rmSync(file, { force: true });
+  for (const left of readdirSync(folder)) {
+    if (/^queue.*\.json/.test(left)) rmSync(join(folder, left), { force: true });
+  }
   await stopLocalDatabase();
   process.exit(0);
 });

@@ -3,7 +3,7 @@
 //
 // TEST_DATABASE_URL (a superuser's) names another PostgreSQL to run on; TEST_POSTGRES=14 takes the
 // oldest supported one.
-import { afterAll, setDefaultTimeout } from "bun:test";
+import { afterAll } from "bun:test";
 import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,9 +16,6 @@ import {
   startCluster,
   stopCluster,
 } from "../../src/local/cluster.ts";
-
-// A bound for what hangs, far from what a slow machine takes: no verdict depends on speed.
-setDefaultTimeout(300_000);
 
 const PASSWORD = "test-superuser";
 const SETTINGS = {
