@@ -8,7 +8,7 @@ export type Migrated = { readonly from: number; readonly to: number; readonly ap
 
 /** Throws if a newer version has migrated this database, or the login may not. */
 export async function migrate(database: Database): Promise<Migrated> {
-  const from = await asOwner(database, currentVersion);
+  const from = await transact(database, currentVersion);
   if (from > SCHEMA_VERSION) {
     throw misuse(
       `the database is at schema version ${from}, this program at ${SCHEMA_VERSION}`,
@@ -18,10 +18,10 @@ export async function migrate(database: Database): Promise<Migrated> {
   await requireUtf8(database);
   const applied: string[] = [];
   for (const migration of migrations) {
-    if (await asOwner(database, (query) => apply(query, migration))) applied.push(migration.name);
+    if (await transact(database, (query) => apply(query, migration))) applied.push(migration.name);
   }
-  await asOwner(database, (query) => query(DATABASE_RIGHTS));
-  await asOwner(database, async (query) => {
+  await transact(database, (query) => query(DATABASE_RIGHTS));
+  await transact(database, async (query) => {
     await query("set local role veil_owner");
     await query("select from etl.housekeep()");
   });
@@ -35,7 +35,7 @@ export async function migrate(database: Database): Promise<Migrated> {
  * Roles and the database's own entry are shared catalogs: where migrations of several databases of a
  * cluster touch one row at once, all but one fail with XX000 and are run again.
  */
-async function asOwner<T>(database: Database, work: (query: Query) => Promise<T>): Promise<T> {
+async function transact<T>(database: Database, work: (query: Query) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await database.transaction(async (query) => {
@@ -54,7 +54,9 @@ async function asOwner<T>(database: Database, work: (query: Query) => Promise<T>
 
 /** Any text of a message must fit, and lengths must count characters. */
 async function requireUtf8(database: Database): Promise<void> {
-  const [row] = await database.query("select current_setting('server_encoding') as encoding");
+  const [row] = await database.query(
+    "select pg_catalog.current_setting('server_encoding') as encoding",
+  );
   if (row?.encoding === "UTF8") return;
   throw new Failure(
     1,
@@ -102,7 +104,7 @@ async function currentVersion(query: Query): Promise<number> {
 }
 
 async function explainRights(database: Database, error: Failure): Promise<Failure> {
-  const [row] = await database.query("select quote_ident(current_user) as name");
+  const [row] = await database.query("select pg_catalog.quote_ident(current_user) as name");
   return new Failure(
     1,
     `the login ${row?.name} may not migrate this database: ${error.message}`,

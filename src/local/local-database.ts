@@ -70,7 +70,7 @@ export async function storedIds(port: number, alone: boolean): Promise<Set<strin
   if (alone) {
     // What a killed command had under way either commits now or never.
     await database.query(
-      "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = 'veil'",
+      "select pg_catalog.pg_terminate_backend(pid, 5000) from pg_catalog.pg_stat_activity where application_name = 'veil'",
     );
   }
   const rows = await database.query("select message_id from etl.ledger");
