@@ -1,8 +1,19 @@
 // `veil keys generate`: four files, each for a host of its own. Secrets go to files of mode 0600, never
 // to a terminal.
-import { closeSync, existsSync, fchmodSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fchmodSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
-import { type AgeKind, generateIdentity } from "../vault/age.ts";
+import { type AgeKind, generateIdentity, identityRecipients, isIdentity } from "../vault/age.ts";
 import { deriveSubkeys, formatKey, generateTokenKey } from "../vault/keys.ts";
 import { failed } from "./failure.ts";
 
@@ -48,4 +59,27 @@ export async function writeKeyFiles(folder: string, kind: AgeKind): Promise<read
     throw failed(`cannot write to ${folder} (${code}); nothing was written`, "check path and mode");
   }
   return written;
+}
+
+/**
+ * For a folder of our own: makes the files unless they are there. An interrupted run may have left some:
+ * without a whole identity nothing was ever sealed for it, and they are made anew; with one, the recipients,
+ * which come last, are written again, and nothing is touched that something may depend on.
+ */
+export async function ensureKeyFiles(folder: string): Promise<void> {
+  const recipients = join(folder, "recipients.txt");
+  const identity = readIdentity(join(folder, "identity.txt"));
+  if (identity === null) {
+    for (const name of KEY_FILES) rmSync(join(folder, name), { force: true });
+    await writeKeyFiles(folder, "classic");
+  } else if (!existsSync(recipients) || statSync(recipients).size === 0) {
+    const [recipient] = await identityRecipients([identity]);
+    writeFileSync(recipients, `${recipient}\n`, { mode: 0o600 });
+  }
+}
+
+function readIdentity(file: string): string | null {
+  if (!existsSync(file)) return null;
+  const line = readFileSync(file, "utf8").trim().split("\n").at(-1) ?? "";
+  return isIdentity(line) ? line : null;
 }

@@ -15,7 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as config from "../src/config.ts";
 import { Failure } from "../src/failure.ts";
-import { KEY_FILES, writeKeyFiles } from "../src/key-files.ts";
+import { ensureKeyFiles, KEY_FILES, writeKeyFiles } from "../src/key-files.ts";
 import { identityRecipients, isIdentity, recipientKind } from "../vault/age.ts";
 
 const base = mkdtempSync(join(tmpdir(), "veil-keys-"));
@@ -206,3 +206,30 @@ async function asOrdinaryUser(work: () => Promise<void>): Promise<void> {
     process.seteuid?.(0);
   }
 }
+
+describe("a folder of our own", () => {
+  test("is completed after an interrupted run, and keeps what may be in use", async () => {
+    const own = mkdtempSync(join(tmpdir(), "veil-own-"));
+    const read = (name: string) => readFileSync(join(own, name), "utf8");
+    try {
+      // Interrupted before there was an identity: all anew.
+      writeFileSync(join(own, "token.key"), "1:");
+      await ensureKeyFiles(own);
+      expect(read("token.key")).toMatch(/^1:[A-Za-z0-9+/]{43}=\n$/);
+      const before = KEY_FILES.map(read);
+      await ensureKeyFiles(own);
+      expect(KEY_FILES.map(read)).toEqual(before);
+      // Interrupted at the last one: only that one is written, as it was.
+      for (const leave of [
+        () => rmSync(join(own, "recipients.txt")),
+        () => writeFileSync(join(own, "recipients.txt"), ""),
+      ]) {
+        leave();
+        await ensureKeyFiles(own);
+        expect(KEY_FILES.map(read)).toEqual(before);
+      }
+    } finally {
+      rmSync(own, { recursive: true });
+    }
+  });
+});

@@ -1,6 +1,6 @@
 // What docker-compose.yml's `setup` does before veil runs: keys, schema, a login, and the sample messages.
 // Safe to run again: what is there stays, and only an empty database gets the samples.
-import { chownSync, copyFileSync, existsSync, statSync } from "node:fs";
+import { chownSync, copyFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { SendMessageBatchCommand, SQSClient } from "@aws-sdk/client-sqs";
 import {
@@ -11,9 +11,10 @@ import {
 } from "../../src/config.ts";
 import { openDatabase } from "../../src/database.ts";
 import { Failure } from "../../src/failure.ts";
-import { KEY_FILES, writeKeyFiles } from "../../src/key-files.ts";
+import { ensureKeyFiles, KEY_FILES } from "../../src/key-files.ts";
 import { sampleBodies } from "../../src/local/sample.ts";
 import { migrate } from "../../src/migrate.ts";
+import { openQueue } from "../../src/queue.ts";
 import { reaching } from "../../src/schema.ts";
 
 /** The user of the image that veil runs in. */
@@ -22,7 +23,7 @@ const CONTAINER_USER = 65532;
 /** For the host, whoever owns the folder; for veil's container only what an ETL host needs. */
 async function makeKeys(env: Environment): Promise<void> {
   const keys = env.KEYS ?? "deploy/compose/keys";
-  if (!existsSync(join(keys, "recipients.txt"))) await writeKeyFiles(keys, "classic");
+  await ensureKeyFiles(keys);
   const { uid, gid } = statSync(keys);
   if (process.getuid?.() === 0) for (const name of KEY_FILES) chownSync(join(keys, name), uid, gid);
   const container = env.CONTAINER_KEYS;
@@ -54,7 +55,12 @@ async function prepareDatabase(env: Environment): Promise<boolean> {
 }
 
 async function sendSamples(env: Environment): Promise<number> {
-  const { queue, endpoint } = queueConfig(env);
+  const config = queueConfig(env);
+  const opened = await openQueue(config);
+  const { waiting, inFlight } = await opened.depth();
+  opened.close();
+  if (waiting + inFlight > 0) return 0; // sent before, and not drained yet
+  const { queue, endpoint } = config;
   const client = new SQSClient({ ...(endpoint === null ? {} : { endpoint }) });
   const bodies = sampleBodies();
   for (let i = 0; i < bodies.length; i += 10) {
@@ -71,7 +77,7 @@ try {
   const env = environment();
   await makeKeys(env);
   if (await prepareDatabase(env)) {
-    process.stdout.write(`${await sendSamples(env)} sample messages are in the queue\n`);
+    process.stdout.write(`${await sendSamples(env)} sample messages sent\n`);
   }
 } catch (error) {
   const known = error instanceof Failure;

@@ -8,7 +8,7 @@ import { accessSync, chmodSync, constants, existsSync, mkdirSync, rmSync, statSy
 import { join } from "node:path";
 import type { Environment } from "../config.ts";
 import { failed, misuse } from "../failure.ts";
-import { writeKeyFiles } from "../key-files.ts";
+import { ensureKeyFiles } from "../key-files.ts";
 import type { QueueConfig } from "../queue.ts";
 import { openLease } from "./lease.ts";
 import {
@@ -75,7 +75,8 @@ export async function openLocal(
         if (!needs.queue)
           tell("the database is empty: `npx bun run etl` fills it with the samples");
       }
-      await makeKeys();
+      mkdirSync(keys, { recursive: true, mode: 0o700 });
+      await ensureKeyFiles(keys);
       const { port, url } = await openLocalDatabase();
       const queue = needs.queue ? await shareQueue(alone, () => storedIds(port, alone)) : null;
       return {
@@ -112,17 +113,6 @@ function fill(env: Environment, additions: Environment): Environment {
     return !env[plain] && !env[`${plain}_FILE`];
   });
   return { ...env, ...Object.fromEntries(missing) };
-}
-
-/** Token key, verify key, identity and recipients of the local database. */
-async function makeKeys(): Promise<void> {
-  mkdirSync(keys, { recursive: true, mode: 0o700 });
-  if (existsSync(join(keys, "recipients.txt"))) return;
-  // An interrupted first run left some of the four: nothing can depend on them yet.
-  for (const name of ["token.key", "verify.key", "identity.txt"]) {
-    rmSync(join(keys, name), { force: true });
-  }
-  await writeKeyFiles(keys, "classic");
 }
 
 async function reset(alone: boolean): Promise<void> {

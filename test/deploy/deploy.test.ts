@@ -163,7 +163,8 @@ describe("the set-up of docker-compose.yml, run against real servers", () => {
       expect(await child.exited).toBe(0);
       return await new Response(child.stdout).text();
     };
-    expect(await setUp()).toBe("100 sample messages are in the queue\n");
+    expect(await setUp()).toBe("100 sample messages sent\n");
+    expect(await setUp()).toBe("0 sample messages sent\n");
     expect(readdirSync(env.KEYS).sort()).toEqual([
       ...["identity.txt", "recipients.txt", "token.key", "verify.key"],
     ]);
