@@ -68,9 +68,7 @@ export const terminal: Terminal = {
  * Lines end in \n or \r\n and in nothing else: U+2028, which readline takes for an end too, may stand in
  * a device id.
  */
-export async function* splitLines(
-  chunks: AsyncIterable<Uint8Array | string>,
-): AsyncGenerator<string> {
+async function* splitLines(chunks: AsyncIterable<Uint8Array | string>): AsyncGenerator<string> {
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   let rest = "";
   const decode = (chunk?: Uint8Array): string => {

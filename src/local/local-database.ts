@@ -37,7 +37,7 @@ const LOGINS = {
   local_operator: "veil_operator",
   local_auditor: "veil_auditor",
 } as const;
-export const OWNER = "postgres";
+const OWNER = "postgres";
 export const DATABASE = "veil";
 
 export type LocalLogin = keyof typeof LOGINS | typeof OWNER;
