@@ -8,6 +8,8 @@ import ledger from "./004_ledger.sql" with { type: "text" };
 import load from "./005_load.sql" with { type: "text" };
 import reveal from "./006_reveal.sql" with { type: "text" };
 import quarantine from "./007_quarantine.sql" with { type: "text" };
+import loadInOrder from "./008_load.sql" with { type: "text" };
+import check from "./009_check.sql" with { type: "text" };
 import databaseRights from "./database_rights.sql" with { type: "text" };
 
 export type Migration = { readonly version: number; readonly name: string; readonly sql: string };
@@ -21,6 +23,8 @@ export const migrations: readonly Migration[] = [
   { version: 5, name: "load", sql: load },
   { version: 6, name: "reveal", sql: reveal },
   { version: 7, name: "quarantine", sql: quarantine },
+  { version: 8, name: "load", sql: loadInOrder },
+  { version: 9, name: "check", sql: check },
 ];
 
 /** Not of a version: run after the others, every time. */

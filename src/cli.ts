@@ -8,6 +8,7 @@ import {
   InvalidArgumentError,
   Option,
 } from "@commander-js/extra-typings";
+import { runCheck } from "./commands/check.ts";
 import { runDuplicates } from "./commands/duplicates.ts";
 import { runEtl } from "./commands/etl.ts";
 import { runDiscard, runList, runReplay, runShow } from "./commands/quarantine.ts";
@@ -48,6 +49,7 @@ function buildProgram() {
         .choices(["text", "json"] as const)
         .default("text" as const),
     )
+    .option("--grace <seconds>", "how long a stop may take", wholeNumber, 25)
     .option("--reset-local", "first remove the embedded default's database, queue and keys", false)
     .addHelpText(
       "after",
@@ -61,6 +63,7 @@ function buildProgram() {
         json: options.json,
         log: options.log,
         resetLocal: options.resetLocal,
+        graceSeconds: options.grace,
       }),
     );
 
@@ -103,6 +106,13 @@ function buildProgram() {
         format: options.json ? "json" : options.csv ? "csv" : "table",
       }),
     );
+
+  program
+    .command("check")
+    .description("verify what must always hold; loads may go on meanwhile")
+    .option("--json", "print one object", false)
+    .addHelpText("after", examples("check", "check --json"))
+    .action((options) => runCheck(context, options.json));
 
   program
     .command("migrate")

@@ -1,7 +1,7 @@
 // The one door to Postgres. It hands out a narrow `Database`, and turns every error into one that is
 // safe to show: what Postgres says of a failed statement may quote the row, so only our own refusals
 // (SQLSTATE VL…) and a few that can hold nothing but names keep their words.
-import { isIP } from "node:net";
+import { isIP, Socket } from "node:net";
 import postgres from "postgres";
 import { Failure, failed } from "./failure.ts";
 import { offersTls } from "./offers-tls.ts";
@@ -13,10 +13,16 @@ export type Query = (text: string, values?: readonly Value[]) => Promise<readonl
 
 export type Database = {
   readonly host: string;
-  /** One statement, committed when it answers. */
-  readonly query: Query;
+  /** One statement, committed when it answers. `timeoutMs`: how long its answer is waited for. */
+  readonly query: (
+    text: string,
+    values?: readonly Value[],
+    timeoutMs?: number,
+  ) => Promise<readonly Row[]>;
   /** All of `work` or none of it, at READ COMMITTED whatever the server's default is. */
   readonly transaction: <T>(work: (query: Query) => Promise<T>) => Promise<T>;
+  /** Goes on with new connections: to be called where the old ones cannot be trusted any more. */
+  readonly renew: () => void;
   readonly close: () => Promise<void>;
 };
 
@@ -43,10 +49,97 @@ export type DatabaseConfig = {
 
 /** Connects at the first query, not here. */
 export function openDatabase(config: DatabaseConfig, connections = 1): Database {
+  let client = connect(config, { connections });
+  // What the driver keeps of a connection that broke (bytes it had not sent yet, for one) can spoil the
+  // next one made in its place: after an outage all of it is replaced.
+  const replace = (broken: Client) => {
+    if (client === broken) client = connect(config, { connections });
+    broken.discard();
+  };
+  return {
+    host: config.host,
+    query: async (text, values = [], timeoutMs) => {
+      const used = client;
+      try {
+        return await used.query(text, values, timeoutMs);
+      } catch (error) {
+        if (isBroken(error)) replace(used);
+        throw await withoutTls(error, config);
+      }
+    },
+    transaction: async (work) => {
+      // A connection of its own, because the driver's own transactions write their rollback to a
+      // connection that is gone, and nobody can catch what that throws (3.4.9).
+      let gone = false;
+      const own = connect(config, {
+        connections: 1,
+        onclose: () => {
+          gone = true;
+        },
+      });
+      const query: Query = async (text, values = []) => {
+        // Otherwise the driver would connect again, and run the statement outside of the transaction.
+        if (gone) throw unreachable("CONNECTION_CLOSED", config);
+        return await own.query(text, values);
+      };
+      try {
+        await query("begin isolation level read committed");
+        const result = await work(query);
+        await query("commit");
+        return result;
+      } catch (error) {
+        throw await withoutTls(error, config);
+      } finally {
+        // Also ends the transaction where it was not committed.
+        await own.close();
+      }
+    },
+    renew: () => replace(client),
+    close: () => client.close(),
+  };
+}
+
+type Client = {
+  readonly query: (
+    text: string,
+    values: readonly Value[],
+    timeoutMs?: number,
+  ) => Promise<readonly Row[]>;
+  readonly close: () => Promise<void>;
+  /** At once, whatever is under way; nothing is waited for, not even the other side. */
+  readonly discard: () => void;
+};
+
+/** Connections that the driver may open for each of its own without one answer. */
+const DIALS = 3;
+
+function connect(
+  config: DatabaseConfig,
+  { connections, onclose }: { readonly connections: number; readonly onclose?: () => void },
+): Client {
+  const sockets = new Set<Socket>();
+  let unanswered = 0;
+  let isOver = false;
+  const dial = (): Socket => {
+    const socket = new Socket();
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    if (isOver || unanswered++ >= DIALS * connections) {
+      // The driver dials once more after it was ended, too. And a server, or a balancer without one, that accepts and closes at once: the driver would dial it
+      // again for ever, as fast as it can, and never say so.
+      const refused = Object.assign(new Error(), { code: "CONNECTION_CLOSED" });
+      setImmediate(() => socket.destroy(refused));
+    } else if (config.socket === null) {
+      socket.connect(config.port, config.host);
+    } else {
+      socket.connect(config.socket);
+    }
+    // Where the driver's TLS looks for the server's name.
+    return Object.assign(socket, { host: config.host });
+  };
   const sql = postgres({
     host: config.host,
     port: config.port,
-    ...(config.socket === null ? {} : { path: config.socket }),
     database: config.database,
     username: config.user,
     ...(config.password === null ? {} : { password: config.password }),
@@ -58,31 +151,51 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
     fetch_types: false,
     connection: { application_name: config.applicationName },
     onnotice: () => {},
-  });
-  const queryWith =
-    (client: postgres.Sql | postgres.TransactionSql): Query =>
-    async (text, values = []) => {
-      try {
-        return await client.unsafe(text, [...values]);
-      } catch (error) {
-        throw await withoutTls(describe(error, config), config);
-      }
-    };
+    // Whoever has to know when the connection ends needs it to last.
+    ...(onclose === undefined ? {} : { onclose, max_lifetime: null }),
+    socket: dial,
+  } as postgres.Options<Record<string, never>>);
   return {
-    host: config.host,
-    query: queryWith(sql),
-    transaction: async (work) => {
+    query: async (text, values, timeoutMs) => {
       try {
-        const result = await sql.begin("isolation level read committed", (client) =>
-          work(queryWith(client)),
-        );
-        return result as Awaited<ReturnType<typeof work>>;
+        const running = sql.unsafe(text, [...values]);
+        const rows = await (timeoutMs === undefined
+          ? running
+          : within(running, timeoutMs, unreachable(NO_ANSWER, config)));
+        unanswered = 0;
+        return rows;
       } catch (error) {
-        throw await withoutTls(describe(error, config), config);
+        if (error instanceof postgres.PostgresError) unanswered = 0;
+        throw describe(error, config);
       }
     },
-    close: () => sql.end({ timeout: 2 }),
+    close: () => {
+      isOver = true;
+      return sql.end({ timeout: 2 });
+    },
+    discard: () => {
+      isOver = true;
+      sql
+        .end({ timeout: 0 })
+        .catch(() => {})
+        .finally(() => {
+          for (const socket of sockets) socket.destroy();
+        });
+    },
   };
+}
+
+/** The answer, or after so long the failure. The server is not told: that would need a connection, too. */
+async function within<T>(running: Promise<T>, milliseconds: number, late: Failure): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(late), milliseconds);
+  });
+  try {
+    return await Promise.race([running, timeout]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /**
@@ -138,32 +251,54 @@ const isContention = (error: unknown): boolean =>
 export const isRejection = (error: unknown): error is Failure & { readonly code: string } =>
   error instanceof Failure && error.code !== null && /^(22|23|54)...$/.test(error.code);
 
-/** The server cannot be reached, or not now: nothing is wrong with what was asked. */
-export const isOutage = (error: unknown): boolean =>
-  error instanceof Failure && error.code !== null && OUTAGES.test(error.code);
+/** The connection is of no use any more, or leads to a server that is not the right one now. */
+const isBroken = (error: unknown): boolean =>
+  error instanceof Failure && error.code !== null && BROKEN.test(error.code);
+
+/** The server cannot be reached, or not now, or has no room: nothing is wrong with what was asked. */
+export const isOutage = (error: unknown): error is Failure =>
+  error instanceof Failure &&
+  error.code !== null &&
+  (BROKEN.test(error.code) || BUSY.test(error.code) || isContention(error));
+
+/** It takes the server longer than it is allowed to: less at a time may do. */
+export const isTooLong = (error: unknown): boolean =>
+  error instanceof Failure && (error.code === "57014" || error.code === NO_ANSWER);
+
+const NO_ANSWER = "NO_ANSWER";
+/** An answer came that belongs to another question. */
+export const MIXED_ANSWERS = "MIXED_ANSWERS";
 
 // Connection failures of the driver and the platform, SQLSTATE class 08, and the states of a server
-// that is starting, stopping, full of connections, or a standby that was a primary a moment ago.
-const OUTAGES =
-  /^(CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|E(CONNREFUSED|CONNRESET|PIPE|TIMEDOUT|HOSTUNREACH|NETUNREACH|NOTFOUND|AI_AGAIN)|ENOENT|ERR_SOCKET_CLOSED|FailedToOpenSocket|ConnectionRefused|08...|57P0[1-3]|53300|25006)$/;
+// that is starting, stopping, idle for too long, or a standby that was a primary a moment ago.
+const BROKEN =
+  /^(NO_ANSWER|MIXED_ANSWERS|CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|E(CONNREFUSED|CONNRESET|CONNABORTED|PIPE|TIMEDOUT|HOSTUNREACH|NETUNREACH|HOSTDOWN|NETDOWN|MFILE|NOTFOUND|AI_AGAIN)|ENOENT|ERR_SOCKET_CLOSED|ERR_STREAM_[A-Z_]+|FailedToOpenSocket|ConnectionRefused|08...|57P0[1-35]|25P03|25006|58000)$/;
+
+// No room on disk, in memory, or for another connection; cancelled or out of time; a lock not to be had;
+// a disk that fails.
+const BUSY = /^(53...|57014|55P03|55006|58030)$/;
 
 /**
  * Runs `work` again after contention, up to nine times, with jitter. Sorted batches make contention
  * rare; overlapping ones of an older version, or an administrator's lock, can still cause it.
  */
-export async function retryContention<T>(work: () => Promise<T>): Promise<T> {
+export async function retryContention<T>(
+  work: () => Promise<T>,
+  onRetry: () => void = () => {},
+): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await work();
     } catch (error) {
       if (!isContention(error) || attempt === 10) throw error;
+      onRetry();
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 20 * attempt));
     }
   }
 }
 
 // Their messages hold names (of a role, a database, a relation, a setting), never a row's values.
-const SPEAKING = /^(VL...|28...|3D000|42501|42P01|42883|3F000|53300|57P0[1-5]|25006)$/;
+const SPEAKING = /^(VL...|28...|3D000|42501|42P01|42883|3F000|53300|57P0[1-5]|57014|55P03|25006)$/;
 
 function describe(error: unknown, config: DatabaseConfig): unknown {
   if (error instanceof Failure) return error;
@@ -181,24 +316,34 @@ function describe(error: unknown, config: DatabaseConfig): unknown {
       : `the database answered with error ${code}${place}: ${words}`;
     return new Failure(1, message, hint, code);
   }
-  if (code !== null && (OUTAGES.test(code) || isTlsError(code, error))) {
-    const server = config.socket ?? `${config.host}:${config.port}`;
-    return OUTAGES.test(code)
-      ? new Failure(
-          1,
-          `cannot reach the database at ${server} (${code})`,
-          "is it running, and do host and port of DATABASE_URL name it?",
-          code,
-        )
-      : new Failure(
-          1,
-          `the TLS certificate of the database at ${server} was refused (${code})`,
-          "give its authority as sslrootcert=FILE in DATABASE_URL; sslmode is explained in the README",
-          code,
-        );
+  if (code !== null && BROKEN.test(code)) return unreachable(code, config);
+  if (code !== null && isTlsError(code, error)) {
+    return new Failure(
+      1,
+      `the TLS certificate of the database at ${serverOf(config)} was refused (${code})`,
+      "give its authority as sslrootcert=FILE in DATABASE_URL; sslmode is explained in the README",
+      code,
+    );
   }
   return error;
 }
+
+const serverOf = ({ socket, host, port }: DatabaseConfig): string => socket ?? `${host}:${port}`;
+
+const unreachable = (code: string, config: DatabaseConfig): Failure =>
+  code === NO_ANSWER
+    ? new Failure(
+        1,
+        `the database at ${serverOf(config)} does not answer`,
+        "is it overloaded, or cut off from this host?",
+        code,
+      )
+    : new Failure(
+        1,
+        `cannot reach the database at ${serverOf(config)} (${code})`,
+        "is it running, and do host and port of DATABASE_URL name it?",
+        code,
+      );
 
 const isTlsError = (code: string, error: Error): boolean =>
   /CERT|TLS|SSL|SELF_SIGNED|ISSUER/.test(code) || /certificate/i.test(error.message);
@@ -208,5 +353,8 @@ function hintFor(code: string): string | null {
   if (code === "42501")
     return "connect as a login that was granted the role this command needs (the README lists them)";
   if (/^(42P01|42883|3F000)$/.test(code)) return "run `veil migrate` as the database's owner";
+  if (code === "25006") return "is this a standby? DATABASE_URL has to lead to the primary";
+  if (code.startsWith("53")) return "the server has no room: disk, memory, or max_connections";
+  if (code === "57014") return "a statement_timeout of this login or database is too short for it";
   return "the server's own log has the whole message";
 }

@@ -4,12 +4,15 @@
 // has answered for this very batch. Everything before that may fail or be killed at any instruction:
 // the message is still in the queue, and comes back.
 
+import { acknowledge } from "./acknowledge.ts";
+import { Availability, type Notice } from "./availability.ts";
+import { type Counts, count } from "./counts.ts";
+import { Ending } from "./ending.ts";
 import { Held } from "./held.ts";
-import type { LoadResult } from "./load.ts";
-import type { Protected } from "./protect.ts";
 import type { Queue } from "./queue.ts";
 import { receiveAll } from "./receive.ts";
 import { type Store, type Stored, storeBatch } from "./store.ts";
+import { handBack, keepHidden } from "./visibility.ts";
 
 export type Line = Store & { readonly queue: Queue };
 
@@ -18,90 +21,77 @@ export type EtlOptions = {
   readonly follow: boolean;
   /** Receive exactly so many at most; null for all. */
   readonly maxMessages: number | null;
-  /** Stops receiving; what has been received is finished. */
+  /** Stops receiving; what has been received is finished, within `graceSeconds`. */
   readonly signal: AbortSignal;
-  readonly onProgress: (counts: Counts) => void;
+  readonly graceSeconds: number;
+  readonly onProgress: () => void;
+  readonly onNotice: (notice: Notice) => void;
 };
 
-/** Deliveries whose load committed: received = loaded + duplicates + quarantined, always. */
-export type Counts = {
-  received: number;
-  loaded: number;
-  duplicates: number;
-  quarantined: number;
-  acknowledged: number;
-  newOriginals: number;
-  /** Why messages were quarantined, and how many for each reason. */
-  readonly reasons: Map<string, number>;
-  /** A token of this run, for a person to try `reveal` with. */
-  exampleToken: string | null;
-};
-
-export const newCounts = (): Counts => ({
-  received: 0,
-  loaded: 0,
-  duplicates: 0,
-  quarantined: 0,
-  acknowledged: 0,
-  newOriginals: 0,
-  reasons: new Map(),
-  exampleToken: null,
-});
-
-/** A drain gives up on a database that stays away for longer. */
+/** A drain gives up on what stays away for longer. */
 const OUTAGE_MS = 60_000;
 
 /** Runs until the queue is drained, `signal` aborts, or a failure is thrown; `counts` is kept current. */
 export async function etl(line: Line, options: EtlOptions, counts: Counts): Promise<void> {
-  const held = new Held(options.maxMessages);
-  const broken = new AbortController();
-  const stop = AbortSignal.any([options.signal, broken.signal]);
-  const acknowledging = new Set<Promise<void>>();
-  let failure: { readonly error: unknown } | null = null;
-  const fail = (error: unknown) => {
-    failure ??= { error };
-    broken.abort();
-  };
+  const { queue } = line;
+  const { follow, onNotice } = options;
+  const held = new Held(options.maxMessages, queue.visibilitySeconds);
+  const ending = new Ending(options.signal, options.graceSeconds);
+  const { stop, giveUp, leave } = ending;
 
-  const receiving = receiveAll(line.queue, held, options.follow, stop, fail).then(() => held.end());
-  const patience = {
-    milliseconds: options.follow ? Number.POSITIVE_INFINITY : OUTAGE_MS,
-    signal: stop,
-  };
-  const acknowledge = ({ messages, batch, result }: Stored) => {
+  const milliseconds = follow ? Number.POSITIVE_INFINITY : OUTAGE_MS;
+  const receiving = new Availability("the queue answers", { milliseconds, signal: stop }, onNotice);
+  // Once a stop is asked for, a database that is away is not waited for: what it has not stored by then
+  // is handed back. What it has stored should be deleted, so that is tried for as long as there is time.
+  const storing = new Availability("the database stores", { milliseconds, signal: stop }, onNotice);
+  const deleting = new Availability(
+    "the queue deletes",
+    { milliseconds, signal: giveUp },
+    onNotice,
+  );
+
+  const acknowledging = new Set<Promise<void>>();
+  const onStored = ({ messages, batch, result }: Stored) => {
     count(counts, batch, result);
-    const acknowledged = line.queue.acknowledge(messages).then((outcome) => {
+    const acknowledged = acknowledge(queue, deleting, messages, giveUp).then((outcome) => {
       held.release(messages);
       counts.acknowledged += outcome.confirmed;
-      options.onProgress(counts);
+      options.onProgress();
       if (outcome.failure !== null) {
-        fail(outcome.failure);
+        ending.fail(outcome.failure);
         held.abandon(); // what cannot be acknowledged should not be loaded either
       }
     });
     acknowledging.add(acknowledged);
     acknowledged.finally(() => acknowledging.delete(acknowledged));
   };
-  try {
-    for (let messages = await held.next(); messages !== null; messages = await held.next()) {
-      await storeBatch(line, messages, patience, acknowledge);
-    }
-  } catch (error) {
-    fail(error);
-  }
-  held.abandon();
-  await Promise.all([receiving, ...acknowledging]);
-  if (failure !== null) throw (failure as { readonly error: unknown }).error;
-}
+  const onRetry = () => {
+    counts.retries++;
+  };
 
-function count(counts: Counts, batch: Protected, result: LoadResult): void {
-  counts.received += batch.rows.length + batch.rejected.length;
-  counts.loaded += result.loaded;
-  counts.duplicates += result.duplicates;
-  counts.quarantined += result.quarantined;
-  counts.newOriginals += result.newOriginals;
-  for (const { reason } of batch.rejected) {
-    counts.reasons.set(reason, (counts.reasons.get(reason) ?? 0) + 1);
-  }
-  counts.exampleToken ??= batch.rows.find((row) => row.maskedIp !== null)?.maskedIp ?? null;
+  const needs = [storing, deleting];
+  const receivers = receiveAll({
+    ...{ queue, held, follow, available: receiving, needs, stop },
+    fail: ending.fail,
+  }).finally(() => held.end());
+  stop.addEventListener("abort", () => held.end(), { once: true });
+  const hiding = keepHidden(queue, held, onNotice, giveUp);
+
+  const work = async () => {
+    try {
+      for (let batch = await held.next(); batch !== null; batch = await held.next()) {
+        await storeBatch(line, batch, { available: storing, onStored, onRetry });
+      }
+    } catch (error) {
+      if (!(options.signal.aborted && storing.isAway)) ending.fail(error);
+    }
+    held.abandon();
+    await Promise.all([receivers, ...acknowledging]);
+  };
+  await Promise.race([work(), ending.overdue]);
+  ending.finish();
+  await hiding;
+  counts.handedBack += await handBack(queue, [...held.receipts.keys()], leave);
+  ending.close();
+  if (ending.failure !== null) throw ending.failure.error;
 }

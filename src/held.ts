@@ -1,5 +1,5 @@
-// The messages that this process holds between receiving and acknowledging them: bounded in number, and
-// handed on in batches.
+// The messages that this process holds between receiving and acknowledging them: bounded in number,
+// handed on in batches, and none forgotten until it is acknowledged or handed back.
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Message } from "./queue.ts";
 
@@ -7,37 +7,54 @@ import type { Message } from "./queue.ts";
 const BATCH_MESSAGES = 1000;
 /** Bodies have up to a megabyte: a batch of such ones has to stay one that the database takes. */
 const BATCH_CHARACTERS = 4 * 2 ** 20;
-/** Far below SQS's own bound of 120,000 in flight, and little memory. */
+/**
+ * Little memory, and far below the 120,000 messages that SQS lets be in flight: beyond those, a standard
+ * queue answers long polls with nothing, and with no error.
+ */
 const MAX_HELD = 4000;
 const MAX_HELD_CHARACTERS = 32 * 2 ** 20;
 /** How long a batch waits to become full. */
 const LINGER_MS = 100;
 
-/** State: what was received and waits to be loaded, and how much room there is for more. */
+/** Until when SQS hides a message from other consumers, by the clock of performance.now. */
+export type Receipt = {
+  readonly receivedAt: number;
+  hiddenUntil: number;
+  /** How long it was hidden for the last time. */
+  hiddenSeconds: number;
+};
+
+/** State: what was received, what of it waits to be loaded, and how much room there is for more. */
 export class Held {
+  readonly #visibilitySeconds: number;
+  readonly #receipts = new Map<Message, Receipt>();
   #waiting: Message[] = [];
-  /** Received and not yet acknowledged. */
-  #received = 0;
-  #receivedCharacters = 0;
+  #characters = 0;
   /** Room that receivers have taken and not yet filled or given back. */
   #reserved = 0;
   #budget: number;
   #ended = false;
   #changed = Promise.withResolvers<void>();
 
-  constructor(maxMessages: number | null) {
+  constructor(maxMessages: number | null, visibilitySeconds: number) {
     this.#budget = maxMessages ?? Number.POSITIVE_INFINITY;
+    this.#visibilitySeconds = visibilitySeconds;
+  }
+
+  /** Received, and neither acknowledged nor given up yet. */
+  get receipts(): ReadonlyMap<Message, Receipt> {
+    return this.#receipts;
   }
 
   /**
    * Room for up to `most` messages, once there is some. 0: this receiver is not needed any more, because
-   * those that still hold reservations can take all that may yet be received.
+   * those that still hold reservations can take all that may yet be received, or nothing is to be.
    */
-  async reserve(most: number, stop: AbortSignal): Promise<number> {
-    while (!stop.aborted && !this.#ended) {
+  async reserve(most: number): Promise<number> {
+    while (!this.#ended) {
       const free =
-        this.#receivedCharacters < MAX_HELD_CHARACTERS
-          ? MAX_HELD - this.#received - this.#reserved
+        this.#characters < MAX_HELD_CHARACTERS
+          ? MAX_HELD - this.#receipts.size - this.#reserved
           : 0;
       const room = Math.min(most, this.#budget, free);
       if (room > 0) {
@@ -46,51 +63,66 @@ export class Held {
         return room;
       }
       if (this.#budget === 0) return 0;
-      await Promise.race([this.#changed.promise, sleep(250)]);
+      await this.#changed.promise;
     }
     return 0;
   }
 
   /** Takes in what a reservation of `room` brought, and gives the rest back. */
   fill(messages: readonly Message[], room: number): void {
-    this.#waiting.push(...messages);
-    this.#received += messages.length;
-    this.#receivedCharacters += characters(messages);
+    const now = performance.now();
+    for (const message of messages) {
+      this.#receipts.set(message, {
+        receivedAt: now,
+        hiddenUntil: now + this.#visibilitySeconds * 1000,
+        hiddenSeconds: this.#visibilitySeconds,
+      });
+      this.#characters += message.body.length;
+      this.#waiting.push(message);
+    }
     this.#reserved -= room;
     this.#budget += room - messages.length;
     this.#change();
   }
 
-  /** After acknowledging: the messages are gone, or will come back. */
+  /** They are gone from the queue, or will come back. */
   release(messages: readonly Message[]): void {
-    this.#received -= messages.length;
-    this.#receivedCharacters -= characters(messages);
+    for (const message of messages) {
+      if (this.#receipts.delete(message)) this.#characters -= message.body.length;
+    }
     this.#change();
   }
 
-  /** No more will be received. */
+  /** No more will be received; what is held is still handed on. Wakes receivers that wait for room. */
   end(): void {
     this.#ended = true;
     this.#change();
   }
 
-  /** Nothing more will be loaded; wakes receivers that wait for room. */
+  /** Nothing more will be handed on, either. */
   abandon(): void {
     this.#waiting = [];
-    this.#budget = 0;
     this.end();
   }
 
   /** The next batch: full, or what there is after a short wait, or null at the end. */
   async next(): Promise<readonly Message[] | null> {
     while (this.#waiting.length === 0) {
-      if (this.#ended) return null;
+      // While a receiver has a reservation, it may still bring something.
+      if (this.#ended && this.#reserved === 0) return null;
       await this.#changed.promise;
     }
-    const deadline = Date.now() + LINGER_MS;
-    while (this.#full() === null && !this.#ended && Date.now() < deadline) {
-      await Promise.race([this.#changed.promise, sleep(deadline - Date.now())]);
+    const lingered = new AbortController();
+    let isOver = false;
+    const linger = sleep(LINGER_MS, undefined, { signal: lingered.signal })
+      .catch(() => {})
+      .then(() => {
+        isOver = true;
+      });
+    while (this.#full() === null && !this.#ended && !isOver) {
+      await Promise.race([this.#changed.promise, linger]);
     }
+    lingered.abort();
     return this.#waiting.splice(0, this.#full() ?? this.#waiting.length);
   }
 
@@ -110,6 +142,3 @@ export class Held {
     this.#changed = Promise.withResolvers<void>();
   }
 }
-
-const characters = (messages: readonly Message[]): number =>
-  messages.reduce((sum, { body }) => sum + body.length, 0);

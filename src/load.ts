@@ -1,8 +1,8 @@
 // Stores a protected batch: the one statement of the line.
 import type { Subkeys } from "../vault/keys.ts";
 import type { SealingKey } from "./data-keys.ts";
-import { array, byteaArray, type Database, retryContention, type Value } from "./database.ts";
-import { failed } from "./failure.ts";
+import { array, byteaArray, type Database, MIXED_ANSWERS, type Value } from "./database.ts";
+import { Failure, failed } from "./failure.ts";
 import type { Protected } from "./protect.ts";
 
 export type LoadResult = {
@@ -17,6 +17,12 @@ const STATEMENT = `select batch_id::text, loaded, duplicates, quarantined, new_o
     $8::text[], $9::bytea[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[],
     $15::text[], $16::text[], $17::integer[], $18::text[], $19::timestamptz[], $20::text[],
     $21::bytea[])`;
+
+/** Far longer than a load takes, and longer than it waits for a lock (20 seconds, see sql/008). */
+const LONGEST_LOAD_MS = 60_000;
+
+/** Databases whose default is another isolation level than the one that a load needs. */
+const otherIsolation = new WeakSet<Database>();
 
 /**
  * When this returns, the batch is committed. When it throws, that is unknown, and loading it again is
@@ -54,14 +60,15 @@ export async function load(
     array(rejected.map((message) => message.reason)),
     byteaArray(rejected.map((message) => message.sealed)),
   ];
-  const [answer] = await retryContention(() =>
-    database.transaction((query) => query(STATEMENT, values)),
-  );
+  const [answer] = await execute(database, values);
   // Drivers have mixed up two queries' answers: acknowledge on no other batch's word.
   if (answer?.batch_id !== id) {
-    throw failed(
+    database.renew();
+    throw new Failure(
+      1,
       "the database's answer names another batch than the one that was sent",
-      "nothing of it was acknowledged; run again, and report this with the versions in use",
+      "nothing of it was acknowledged; report this with the versions in use",
+      MIXED_ANSWERS,
     );
   }
   const result = {
@@ -74,6 +81,23 @@ export async function load(
     throw failed("the database's counts do not add up to the batch", "nothing was acknowledged");
   }
   return result;
+}
+
+/**
+ * One statement is its own transaction: no connection that dies can leave one open, with its locks. The
+ * function refuses any isolation level but READ COMMITTED; where the server's default is another, the
+ * level is set by a transaction around it.
+ */
+async function execute(database: Database, values: readonly Value[]) {
+  if (!otherIsolation.has(database)) {
+    try {
+      return await database.query(STATEMENT, values, LONGEST_LOAD_MS);
+    } catch (error) {
+      if (!(error instanceof Failure) || error.code !== "VL015") throw error;
+      otherIsolation.add(database);
+    }
+  }
+  return await database.transaction((query) => query(STATEMENT, values));
 }
 
 /** An empty load: throws if this database knows another token key, before a message is received. */

@@ -1,9 +1,11 @@
 // The one door to SQS. A message leaves it with the date on which SQS received it, and is deleted only
 // by `acknowledge`, which reports what SQS confirmed and nothing else.
 import {
+  ChangeMessageVisibilityBatchCommand,
   DeleteMessageBatchCommand,
   GetQueueAttributesCommand,
   GetQueueUrlCommand,
+  type QueueAttributeName,
   ReceiveMessageCommand,
   SQSClient,
 } from "@aws-sdk/client-sqs";
@@ -25,121 +27,196 @@ export type Message = {
   readonly receipt: string;
 };
 
-export type Acknowledged = {
-  /** How many deliveries SQS confirmed as deleted. The others come back, and change nothing. */
-  readonly confirmed: number;
+/** What became of each of the messages that a change was asked for. */
+export type Outcome = {
+  readonly done: readonly Message[];
+  /** Worth trying again: SQS said that it is at fault itself, or did not answer. */
+  readonly again: readonly Message[];
+  /** Of no use to try again: the receipt is no longer good. */
+  readonly refused: readonly Message[];
+  /** Why a call as a whole failed, or null. */
   readonly failure: unknown;
 };
 
 export type Depth = { readonly waiting: number; readonly inFlight: number };
 
 export type Queue = {
+  /** How long a received message stays hidden from other consumers. */
+  readonly visibilitySeconds: number;
   readonly receive: (
     most: number,
     waitSeconds: number,
     signal: AbortSignal,
   ) => Promise<readonly Message[]>;
-  /** Deletes, ten a call. Never throws: what some calls confirmed counts although others failed. */
-  readonly acknowledge: (messages: readonly Message[]) => Promise<Acknowledged>;
+  /** Deletes. Never throws: what some calls confirmed counts although others failed. */
+  readonly acknowledge: (messages: readonly Message[], signal: AbortSignal) => Promise<Outcome>;
+  /** Keeps messages hidden for so long from now; for 0 seconds: hands them back. Never throws. */
+  readonly hide: (
+    messages: readonly Message[],
+    seconds: number,
+    signal: AbortSignal,
+  ) => Promise<Outcome>;
   /** Approximate, as SQS says itself: for a person to read. */
-  readonly depth: () => Promise<Depth>;
+  readonly depth: (signal?: AbortSignal) => Promise<Depth>;
   readonly close: () => void;
 };
 
 /** SQS's own limit, for receiving and deleting alike. */
 export const MESSAGES_PER_CALL = 10;
-const DELETE_ATTEMPTS = 3;
 const LONGEST_POLL_SECONDS = 20;
+/** SQS's own default, for a queue that hides nothing: each message would be received on and on. */
+const DEFAULT_VISIBILITY_SECONDS = 30;
+const SHORT_CALL_MS = 10_000;
+const ATTEMPTS = 3;
+
+/** Failures of the queue that may pass by themselves: throttling, its own errors, the network, a token. */
+export const isQueueOutage = (error: unknown): error is Failure =>
+  error instanceof Failure && error.code === QUEUE_AWAY;
+
+const QUEUE_AWAY = "QUEUE_AWAY";
 
 /** Reaches the queue once, so that a wrong URL or missing rights show before anything starts. */
 export async function openQueue(config: QueueConfig): Promise<Queue> {
-  const client = new SQSClient({
-    ...(config.endpoint === null ? {} : { endpoint: config.endpoint }),
-    ...(config.region === null ? {} : { region: config.region }),
-    ...(config.credentials === null ? {} : { credentials: config.credentials }),
-    maxAttempts: 4,
-    requestHandler: {
-      connectionTimeout: 5_000,
-      requestTimeout: (LONGEST_POLL_SECONDS + 10) * 1_000,
-      throwOnRequestTimeout: true,
-    },
-  });
-  const call = async <T>(what: string, work: () => Promise<T>): Promise<T> => {
+  let client = connect(config);
+  let hasWorked = false;
+  const call = async <T>(what: string, work: (client: SQSClient) => Promise<T>): Promise<T> => {
+    const used = client;
     try {
-      return await work();
+      const answer = await work(used);
+      hasWorked = true;
+      return answer;
     } catch (error) {
-      throw describe(error, what, config);
+      // Credentials that have expired before their time: a new client asks their provider again.
+      if (isExpired(error) && client === used) {
+        client = connect(config);
+        setTimeout(() => used.destroy(), (LONGEST_POLL_SECONDS + 10) * 1000).unref();
+      }
+      throw describe(error, what, config, hasWorked);
     }
   };
   const url = /^https?:\/\//i.test(config.queue)
     ? config.queue
-    : await call("look up the queue", async () => {
-        const answer = await client.send(new GetQueueUrlCommand({ QueueName: config.queue }));
+    : await call("look up the queue", async (sqs) => {
+        const answer = await sqs.send(new GetQueueUrlCommand({ QueueName: config.queue }));
         if (!answer.QueueUrl)
           throw failed("SQS answered without the queue's URL", "give the URL as QUEUE_URL");
         return answer.QueueUrl;
       });
-
-  const depth = () =>
-    call("read the queue's attributes", async () => {
-      const { Attributes } = await client.send(
-        new GetQueueAttributesCommand({
-          QueueUrl: url,
-          AttributeNames: ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        }),
-      );
-      return {
-        waiting: Number(Attributes?.ApproximateNumberOfMessages ?? 0),
-        inFlight: Number(Attributes?.ApproximateNumberOfMessagesNotVisible ?? 0),
-      };
+  const attributes = (names: QueueAttributeName[], signal?: AbortSignal) =>
+    call("read the queue's attributes", async (sqs) => {
+      const command = new GetQueueAttributesCommand({ QueueUrl: url, AttributeNames: names });
+      const options = { requestTimeout: SHORT_CALL_MS, ...(signal && { abortSignal: signal }) };
+      return (await sqs.send(command, options)).Attributes ?? {};
     });
 
-  const deleteTen = async (messages: readonly Message[]): Promise<Acknowledged> => {
-    let pending = messages;
-    for (let attempt = 1; pending.length > 0 && attempt <= DELETE_ATTEMPTS; attempt++) {
+  /** One call for each ten. */
+  const change = async (
+    messages: readonly Message[],
+    what: string,
+    send: (sqs: SQSClient, entries: Entry[]) => Promise<BatchAnswer>,
+  ): Promise<Outcome> => {
+    const outcomes: Promise<Outcome>[] = [];
+    for (let i = 0; i < messages.length; i += MESSAGES_PER_CALL) {
+      const ten = messages.slice(i, i + MESSAGES_PER_CALL);
       // The entries' ids are positions: one batch may hold two deliveries of one message.
-      const Entries = pending.map(({ receipt }, i) => ({ Id: String(i), ReceiptHandle: receipt }));
-      try {
-        const answer = await call("delete stored messages", () =>
-          client.send(new DeleteMessageBatchCommand({ QueueUrl: url, Entries })),
-        );
-        const done = new Set((answer.Successful ?? []).map((entry) => Number(entry.Id)));
-        pending = pending.filter((_, i) => !done.has(i));
-      } catch (failure) {
-        return { confirmed: messages.length - pending.length, failure };
-      }
+      const entries = ten.map(({ receipt }, n) => ({ Id: String(n), ReceiptHandle: receipt }));
+      outcomes.push(
+        call(what, (sqs) => send(sqs, entries)).then(
+          (answer) => ({ ...readOutcome(ten, answer), failure: null }),
+          (failure) => ({ done: [], again: ten, refused: [], failure }),
+        ),
+      );
     }
-    return { confirmed: messages.length - pending.length, failure: null };
+    const all = await Promise.all(outcomes);
+    return {
+      done: all.flatMap(({ done }) => done),
+      again: all.flatMap(({ again }) => again),
+      refused: all.flatMap(({ refused }) => refused),
+      // What cannot pass by itself counts before what can.
+      failure:
+        all.find(({ failure }) => failure !== null && !isQueueOutage(failure))?.failure ??
+        all.find(({ failure }) => failure !== null)?.failure ??
+        null,
+    };
   };
 
-  await depth();
+  const { VisibilityTimeout } = await attributes(["VisibilityTimeout"]);
+  const visibilitySeconds = Number(VisibilityTimeout ?? 0) || DEFAULT_VISIBILITY_SECONDS;
   return {
+    visibilitySeconds,
     receive: (most, waitSeconds, signal) =>
-      call("receive messages", async () => {
-        const answer = await client.send(
+      call("receive messages", async (sqs) => {
+        const answer = await sqs.send(
           new ReceiveMessageCommand({
             QueueUrl: url,
             MaxNumberOfMessages: Math.min(most, MESSAGES_PER_CALL),
             WaitTimeSeconds: waitSeconds,
+            // The queue's own value, said: it may be changed while this runs.
+            VisibilityTimeout: visibilitySeconds,
             MessageSystemAttributeNames: ["SentTimestamp"],
           }),
-          { abortSignal: signal },
+          { abortSignal: signal, requestTimeout: (waitSeconds + 10) * 1000 },
         );
         return (answer.Messages ?? []).map(readMessage);
       }),
-    acknowledge: async (messages) => {
-      const calls = [];
-      for (let i = 0; i < messages.length; i += MESSAGES_PER_CALL) {
-        calls.push(deleteTen(messages.slice(i, i + MESSAGES_PER_CALL)));
-      }
-      const outcomes = await Promise.all(calls);
+    acknowledge: (messages, signal) =>
+      change(messages, "delete stored messages", (sqs, Entries) =>
+        sqs.send(new DeleteMessageBatchCommand({ QueueUrl: url, Entries }), {
+          abortSignal: signal,
+          requestTimeout: SHORT_CALL_MS,
+        }),
+      ),
+    hide: (messages, seconds, signal) =>
+      change(messages, "change messages' visibility", (sqs, entries) =>
+        sqs.send(
+          new ChangeMessageVisibilityBatchCommand({
+            QueueUrl: url,
+            Entries: entries.map((entry) => ({ ...entry, VisibilityTimeout: seconds })),
+          }),
+          { abortSignal: signal, requestTimeout: SHORT_CALL_MS },
+        ),
+      ),
+    depth: async (signal) => {
+      const depth = await attributes(
+        ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        signal,
+      );
       return {
-        confirmed: outcomes.reduce((sum, outcome) => sum + outcome.confirmed, 0),
-        failure: outcomes.find((outcome) => outcome.failure !== null)?.failure ?? null,
+        waiting: Number(depth.ApproximateNumberOfMessages ?? 0),
+        inFlight: Number(depth.ApproximateNumberOfMessagesNotVisible ?? 0),
       };
     },
-    depth,
     close: () => client.destroy(),
+  };
+}
+
+const connect = (config: QueueConfig): SQSClient =>
+  new SQSClient({
+    ...(config.endpoint === null ? {} : { endpoint: config.endpoint }),
+    ...(config.region === null ? {} : { region: config.region }),
+    ...(config.credentials === null ? {} : { credentials: config.credentials }),
+    maxAttempts: ATTEMPTS,
+    requestHandler: { connectionTimeout: 5_000, throwOnRequestTimeout: true },
+  });
+
+type Entry = { readonly Id: string; readonly ReceiptHandle: string };
+
+type BatchAnswer = {
+  readonly Successful?: readonly { readonly Id?: string | undefined }[] | undefined;
+  readonly Failed?:
+    | readonly { readonly Id?: string | undefined; readonly SenderFault?: boolean | undefined }[]
+    | undefined;
+};
+
+/** What SQS does not mention was not done. */
+function readOutcome(ten: readonly Message[], { Successful, Failed }: BatchAnswer) {
+  const successful = new Set(Successful?.map(({ Id }) => Id));
+  const refused = new Set(Failed?.filter((entry) => entry.SenderFault).map(({ Id }) => Id));
+  const isIn = (ids: Set<string | undefined>) => (_: Message, n: number) => ids.has(String(n));
+  return {
+    done: ten.filter(isIn(successful)),
+    refused: ten.filter((_, n) => refused.has(String(n)) && !successful.has(String(n))),
+    again: ten.filter((_, n) => !refused.has(String(n)) && !successful.has(String(n))),
   };
 }
 
@@ -169,18 +246,27 @@ function readMessage(message: SqsMessage): Message {
   return { id: MessageId, body: Body, receipt: ReceiptHandle, sentAt: new Date(Number(sent)) };
 }
 
+const isExpired = (error: unknown): boolean =>
+  error instanceof Error && /^(ExpiredToken|ExpiredTokenException)$/.test(error.name);
+
+/** Names of SQS's and AWS's errors that pass by themselves, whatever status they come with. */
+const PASSING =
+  /^(Throttl|RequestThrottled|TooManyRequests|RequestLimitExceeded|SlowDown|RequestTimeout|RequestExpired|RequestTimeTooSkewed|ExpiredToken|OverLimit|ServiceUnavailable|KmsThrottled|PriorRequestNotComplete)/;
+
 /** What happened at the queue, with no part of a message or a credential in it. */
-function describe(error: unknown, what: string, config: QueueConfig): unknown {
+function describe(error: unknown, what: string, config: QueueConfig, hasWorked: boolean): unknown {
   if (error instanceof Failure || !(error instanceof Error)) return error;
   if (error.name === "AbortError") return error;
   const host = hostOf(config);
   const code = "code" in error && typeof error.code === "string" ? error.code : error.name;
+  const away = (message: string, hint: string) => new Failure(1, message, hint, QUEUE_AWAY);
   if (/Credentials?Provider|CredentialsError|TokenProvider/.test(error.name)) {
-    return failed(
-      `no AWS credentials to ${what} (${host})`,
+    const message = `no AWS credentials to ${what} (${host})`;
+    const hint =
       "give them as every AWS SDK takes them; an emulator accepts any, " +
-        "such as AWS_ACCESS_KEY_ID=test and AWS_SECRET_ACCESS_KEY=test",
-    );
+      "such as AWS_ACCESS_KEY_ID=test and AWS_SECRET_ACCESS_KEY=test";
+    // A provider that gave some before may do so again.
+    return hasWorked ? away(message, hint) : failed(message, hint);
   }
   if (/^(QueueDoesNotExist|AWS\.SimpleQueueService\.NonExistentQueue)$/.test(error.name)) {
     return failed(
@@ -188,12 +274,21 @@ function describe(error: unknown, what: string, config: QueueConfig): unknown {
       "check QUEUE_URL (an emulator may know the queue only by the exact URL that it handed out)",
     );
   }
+  if (error.message.startsWith("Invalid MD5 checksum")) {
+    return away(
+      `cannot ${what}: what ${host} answered was damaged on its way`,
+      "it comes again; does something between here and there change bodies?",
+    );
+  }
   const status = (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
   if (status !== undefined) {
-    return failed(
-      `cannot ${what}: ${host} answered ${status} (${code})`,
-      "check the queue's policy, the credentials' rights, and the region",
-    );
+    const message = `cannot ${what}: ${host} answered ${status} (${code})`;
+    if (PASSING.test(code)) {
+      return away(message, "the queue, or whoever gives out its credentials, asks for patience");
+    }
+    return status >= 500 || status === 429 || status < 300
+      ? away(message, "that is the queue's own trouble; does it have a status page?")
+      : failed(message, "check the queue's policy, the credentials' rights, and the region");
   }
   if (/Region/.test(error.message)) {
     return failed(`cannot ${what}: no AWS region is set`, "set AWS_REGION");
@@ -204,10 +299,12 @@ function describe(error: unknown, what: string, config: QueueConfig): unknown {
       "grant --allow-env, --allow-sys=osRelease, and --allow-net for the queue and the database",
     );
   }
-  return failed(
+  const unreachable = [
     `cannot ${what}: cannot reach ${host} (${code})`,
     "is QUEUE_URL right, and AWS_ENDPOINT_URL_SQS if it is set?",
-  );
+  ] as const;
+  // The network's failures have a code, or are called a timeout; anything else would fail again.
+  return "code" in error || /Timeout/.test(code) ? away(...unreachable) : failed(...unreachable);
 }
 
 function hostOf({ endpoint, queue }: QueueConfig): string {

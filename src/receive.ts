@@ -1,6 +1,9 @@
 // Receivers: several at once, each polling for ten messages at a time, until the queue is drained or a stop.
+// They rest while nothing can be stored or deleted: a message that is received in vain loses one of the
+// deliveries after which it goes to a dead-letter queue.
+import type { Availability } from "./availability.ts";
 import type { Held } from "./held.ts";
-import { MESSAGES_PER_CALL, type Message, type Queue } from "./queue.ts";
+import { isQueueOutage, MESSAGES_PER_CALL, type Message, type Queue } from "./queue.ts";
 
 const RECEIVERS = 4;
 /** One empty answer proves nothing, SQS asks a sample of its servers: a drain wants two of each. */
@@ -8,23 +11,27 @@ const EMPTY_POLLS = 2;
 const DRAIN_POLL_SECONDS = 1;
 const FOLLOW_POLL_SECONDS = 20;
 
+export type Receiving = {
+  readonly queue: Queue;
+  readonly held: Held;
+  readonly follow: boolean;
+  /** Whether the queue can be received from. */
+  readonly available: Availability;
+  /** What has to work for receiving to be of any use. */
+  readonly needs: readonly Availability[];
+  readonly stop: AbortSignal;
+  readonly fail: (error: unknown) => void;
+};
+
 /** Ends when every receiver has, whatever happened to some: a failure is told to `fail`, not thrown. */
-export async function receiveAll(
-  queue: Queue,
-  held: Held,
-  follow: boolean,
-  stop: AbortSignal,
-  fail: (error: unknown) => void,
-): Promise<void> {
+export async function receiveAll(receiving: Receiving): Promise<void> {
+  const { queue, held, follow, available, needs, stop, fail } = receiving;
   const waitSeconds = follow ? FOLLOW_POLL_SECONDS : DRAIN_POLL_SECONDS;
   // A poll that is cut off may have taken messages with it, which would come back only when their
   // visibility ends. So a stop lets short polls finish, and cuts long ones after a moment.
   const cut = new AbortController();
-  stop.addEventListener(
-    "abort",
-    () => setTimeout(() => cut.abort(), (DRAIN_POLL_SECONDS + 0.5) * 1000).unref(),
-    { once: true },
-  );
+  const cutSoon = () => setTimeout(() => cut.abort(), (DRAIN_POLL_SECONDS + 0.5) * 1000).unref();
+  stop.addEventListener("abort", cutSoon, { once: true });
   const emptyPolls = new Array<number>(RECEIVERS).fill(0);
   const drained = () => !follow && emptyPolls.every((polls) => polls >= EMPTY_POLLS);
   let pollEnded = Promise.withResolvers<void>();
@@ -33,18 +40,34 @@ export async function receiveAll(
     pollEnded.resolve();
     pollEnded = Promise.withResolvers<void>();
   };
+  /** What a poll brought, or null if the queue is away or the poll was cut off. */
+  const poll = async (room: number): Promise<readonly Message[] | null> => {
+    let messages: readonly Message[] = [];
+    let failure: unknown = null;
+    try {
+      messages = await queue.receive(room, waitSeconds, cut.signal);
+    } catch (error) {
+      failure = error;
+    }
+    held.fill(messages, room);
+    if (failure === null) {
+      available.worked();
+      return messages;
+    }
+    if (!cut.signal.aborted) {
+      if (!isQueueOutage(failure)) throw failure;
+      await available.pause(failure);
+    }
+    return null;
+  };
   const receiver = async (index: number) => {
     while (!stop.aborted && !drained()) {
-      const room = await held.reserve(MESSAGES_PER_CALL, stop);
+      for (const need of needs) await need.untilBack(stop);
+      if (needs.some(({ isAway }) => isAway)) continue;
+      const room = await held.reserve(MESSAGES_PER_CALL);
       if (room === 0) break;
-      let messages: readonly Message[] = [];
-      try {
-        messages = await queue.receive(room, waitSeconds, cut.signal);
-      } catch (error) {
-        if (!cut.signal.aborted) throw error;
-      } finally {
-        held.fill(messages, room);
-      }
+      const messages = await poll(room);
+      if (messages === null) continue;
       endPoll(index, messages.length === 0 ? emptyPolls[index]! + 1 : 0);
       // Found it empty often enough: it polls on only if another one finds something.
       while (!follow && emptyPolls[index]! >= EMPTY_POLLS && !drained()) {
@@ -58,8 +81,11 @@ export async function receiveAll(
   await Promise.all(
     emptyPolls.map((_, index) =>
       receiver(index)
-        .catch(fail)
+        .catch((error) => {
+          if (!stop.aborted) fail(error);
+        })
         .finally(() => retire(index)),
     ),
   );
+  stop.removeEventListener("abort", cutSoon);
 }

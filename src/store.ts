@@ -1,8 +1,8 @@
 // Parse → protect → load, of one batch: until it is stored, whatever the database makes of it.
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Subkeys } from "../vault/keys.ts";
+import type { Availability } from "./availability.ts";
 import type { DataKeys } from "./data-keys.ts";
-import { type Database, isOutage, isRejection } from "./database.ts";
+import { type Database, isOutage, isRejection, isTooLong, retryContention } from "./database.ts";
 import { type LoadResult, load } from "./load.ts";
 import { parseMessage } from "./message.ts";
 import { maxSeals, type ParsedMessage, type Protected, protect } from "./protect.ts";
@@ -20,40 +20,50 @@ export type Stored = {
   readonly result: LoadResult;
 };
 
-/** How long a database that cannot be reached is waited for. */
-export type Patience = { readonly milliseconds: number; readonly signal: AbortSignal };
+/** What the line wants to know while a batch is being stored. */
+export type Storing = {
+  /** Whether the database stores anything just now; says how long it is waited for. */
+  readonly available: Availability;
+  /** Called for each part of a batch that has committed. */
+  readonly onStored: (stored: Stored) => void;
+  /** Called when a statement that did nothing, because another one was in its way, is sent again. */
+  readonly onRetry: () => void;
+};
 
+/** A load takes milliseconds: a database that needs so long is in trouble. */
+const STALLED_MS = 5_000;
+/** So often what takes too long is tried as a whole, before its halves are. */
+const TOO_LONG_ATTEMPTS = 3;
 /** A database that refuses so many rows of a batch and takes none is at fault itself, not the rows. */
 const MOST_REFUSED = 10;
 
 /**
- * Calls `onStored` for each part of the batch that has committed. Usually that is all of it; where the
- * database refuses what is in it, the batch is halved until the offender stands alone, and that one is
- * quarantined: it must not take its neighbours with it. Throws when nothing more can be stored.
+ * Usually all of the batch commits at once; where the database refuses what is in it, the batch is halved
+ * until the offender stands alone, and that one is quarantined: it must not take its neighbours with it.
+ * Throws when nothing more can be stored.
  */
 export async function storeBatch(
   store: Store,
   messages: readonly Message[],
-  patience: Patience,
-  onStored: (stored: Stored) => void,
+  storing: Storing,
 ): Promise<void> {
-  const parsed = messages.map((message) => ({ ...message, parsed: parseMessage(message.body) }));
   let rows = 0;
   let refused = 0;
+  const storeHalves = async (parts: readonly Parsed[]) => {
+    const middle = parts.length >> 1;
+    await storeParts(parts.slice(0, middle));
+    await storeParts(parts.slice(middle));
+  };
   const storeParts = async (parts: readonly Parsed[]): Promise<void> => {
     try {
-      const stored = await storePart(store, parts, patience);
+      const stored = await storePart(store, parts, storing);
+      if (stored === null) return await storeHalves(parts);
       rows += stored.batch.rows.length;
-      onStored(stored);
+      storing.onStored(stored);
     } catch (error) {
       if (!isRejection(error)) throw error;
+      if (parts.length > 1) return await storeHalves(parts);
       const [only] = parts;
-      if (parts.length > 1) {
-        const middle = parts.length >> 1;
-        await storeParts(parts.slice(0, middle));
-        await storeParts(parts.slice(middle));
-        return;
-      }
       // Not even into the quarantine, or none of them into the table.
       if (only?.parsed.kind !== "login" || (rows === 0 && refused === MOST_REFUSED)) throw error;
       refused++;
@@ -61,25 +71,40 @@ export async function storeBatch(
       await storeParts([{ ...only, parsed: { kind: "rejected", reason } }]);
     }
   };
-  await storeParts(parsed);
+  await storeParts(
+    messages.map((message) => ({ ...message, message, parsed: parseMessage(message.body) })),
+  );
 }
 
-type Parsed = Message & ParsedMessage;
+type Parsed = Message & ParsedMessage & { readonly message: Message };
 
+/** Null: the database has no time for so much at once. */
 async function storePart(
   { database, subkeys, dataKeys }: Store,
-  messages: readonly Parsed[],
-  patience: Patience,
-): Promise<Stored> {
-  const key = await dataKeys.take(maxSeals(messages.length));
-  const batch = protect(messages, subkeys, key.dataKey);
-  const giveUpAt = Date.now() + patience.milliseconds;
-  for (let attempt = 0; ; attempt++) {
+  parts: readonly Parsed[],
+  { available, onRetry }: Storing,
+): Promise<Stored | null> {
+  const key = await dataKeys.take(maxSeals(parts.length));
+  const batch = protect(parts, subkeys, key.dataKey);
+  for (let attempt = 1; ; attempt++) {
+    const startedAt = performance.now();
+    const stalled = setTimeout(() => {
+      const seconds = STALLED_MS / 1000;
+      available.failed(
+        `the database at ${database.host} has not answered for ${seconds} s`,
+        startedAt,
+      );
+    }, STALLED_MS);
     try {
-      return { messages, batch, result: await load(database, subkeys, key, batch) };
+      const result = await retryContention(() => load(database, subkeys, key, batch), onRetry);
+      available.worked();
+      return { messages: parts.map(({ message }) => message), batch, result };
     } catch (error) {
-      if (!isOutage(error) || patience.signal.aborted || Date.now() > giveUpAt) throw error;
-      await sleep(Math.min(100 * 2 ** attempt, 5000) * (0.5 + Math.random() / 2));
+      if (!isOutage(error)) throw error;
+      await available.pause(error);
+      if (isTooLong(error) && attempt >= TOO_LONG_ATTEMPTS && parts.length > 1) return null;
+    } finally {
+      clearTimeout(stalled);
     }
   }
 }

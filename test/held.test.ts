@@ -7,7 +7,6 @@ import type { Message } from "../src/queue.ts";
 const MAX_HELD = 4000;
 const BATCH = 1000;
 
-const never = new AbortController().signal;
 let ids = 0;
 const messages = (count: number): Message[] =>
   Array.from({ length: count }, () => ({
@@ -20,7 +19,7 @@ const messages = (count: number): Message[] =>
 /** Reserves room for all of them, then fills it: as receivers do, with answers of any size. */
 async function receive(held: Held, count: number): Promise<Message[]> {
   const received = messages(count);
-  expect(await held.reserve(count, never)).toBe(count);
+  expect(await held.reserve(count)).toBe(count);
   held.fill(received, count);
   return received;
 }
@@ -34,35 +33,35 @@ async function isPending(promise: Promise<unknown>): Promise<boolean> {
 
 describe("room", () => {
   test("is given as asked while there is some", async () => {
-    const held = new Held(null);
-    expect(await held.reserve(10, never)).toBe(10);
-    expect(await held.reserve(1, never)).toBe(1);
+    const held = new Held(null, 30);
+    expect(await held.reserve(10)).toBe(10);
+    expect(await held.reserve(1)).toBe(1);
   });
 
   test("ends at 4,000 messages, reserved or received", async () => {
-    const held = new Held(null);
+    const held = new Held(null, 30);
     await receive(held, 3985);
-    expect(await held.reserve(10, never)).toBe(10);
-    expect(await held.reserve(10, never)).toBe(5);
-    const waiting = held.reserve(10, never);
+    expect(await held.reserve(10)).toBe(10);
+    expect(await held.reserve(10)).toBe(5);
+    const waiting = held.reserve(10);
     expect(await isPending(waiting)).toBe(true);
     held.end();
     expect(await waiting).toBe(0);
   });
 
   test("comes back when an answer was smaller than its reservation", async () => {
-    const held = new Held(null);
-    expect(await held.reserve(MAX_HELD, never)).toBe(MAX_HELD);
-    const waiting = held.reserve(10, never);
+    const held = new Held(null, 30);
+    expect(await held.reserve(MAX_HELD)).toBe(MAX_HELD);
+    const waiting = held.reserve(10);
     expect(await isPending(waiting)).toBe(true);
     held.fill(messages(MAX_HELD - 3), MAX_HELD);
     expect(await waiting).toBe(3);
   });
 
   test("comes back when messages are released, not when they are handed on", async () => {
-    const held = new Held(null);
+    const held = new Held(null, 30);
     await receive(held, MAX_HELD);
-    const waiting = held.reserve(10, never);
+    const waiting = held.reserve(10);
     const batch = await held.next();
     expect(batch).toHaveLength(BATCH);
     expect(await isPending(waiting)).toBe(true);
@@ -71,11 +70,11 @@ describe("room", () => {
   });
 
   test("is full at 32 million characters, however few the messages are", async () => {
-    const held = new Held(null);
+    const held = new Held(null, 30);
     const large = messages(33).map((message) => ({ ...message, body: "x".repeat(2 ** 20) }));
-    expect(await held.reserve(40, never)).toBe(40);
+    expect(await held.reserve(40)).toBe(40);
     held.fill(large, 40);
-    const waiting = held.reserve(10, never);
+    const waiting = held.reserve(10);
     expect(await isPending(waiting)).toBe(true);
     // Batches are bounded alike, by four million; one message alone may be larger than that.
     expect(await held.next()).toHaveLength(4);
@@ -90,29 +89,23 @@ describe("room", () => {
     expect(sizes).toEqual([4, 4, 4, 4, 4, 4, 4, 1, 1]);
   });
 
-  test("is given to nobody after the end, an abandonment or a stop", async () => {
-    const ended = new Held(null);
+  test("is given to nobody after the end or an abandonment", async () => {
+    const ended = new Held(null, 30);
     ended.end();
-    expect(await ended.reserve(10, never)).toBe(0);
-    const abandoned = new Held(null);
+    expect(await ended.reserve(10)).toBe(0);
+    const abandoned = new Held(null, 30);
     abandoned.abandon();
-    expect(await abandoned.reserve(10, never)).toBe(0);
-    expect(await new Held(null).reserve(10, AbortSignal.abort())).toBe(0);
+    expect(await abandoned.reserve(10)).toBe(0);
   });
 
-  test("is no longer waited for after a stop, an end or an abandonment", async () => {
-    const acts = [
-      (_: Held, stop: AbortController) => stop.abort(),
-      (held: Held) => held.end(),
-      (held: Held) => held.abandon(),
-    ];
+  test("is no longer waited for after an end or an abandonment", async () => {
+    const acts = [(held: Held) => held.end(), (held: Held) => held.abandon()];
     for (const act of acts) {
-      const stop = new AbortController();
-      const held = new Held(null);
+      const held = new Held(null, 30);
       await receive(held, MAX_HELD);
-      const waiting = [1, 2, 3].map(() => held.reserve(10, stop.signal));
+      const waiting = [1, 2, 3].map(() => held.reserve(10));
       expect(await isPending(Promise.race(waiting))).toBe(true);
-      act(held, stop);
+      act(held);
       expect(await Promise.all(waiting)).toEqual([0, 0, 0]);
     }
   });
@@ -120,32 +113,32 @@ describe("room", () => {
 
 describe("a budget", () => {
   test("is given out once and exactly", async () => {
-    const held = new Held(25);
-    expect(await held.reserve(10, never)).toBe(10);
-    expect(await held.reserve(10, never)).toBe(10);
-    expect(await held.reserve(10, never)).toBe(5);
+    const held = new Held(25, 30);
+    expect(await held.reserve(10)).toBe(10);
+    expect(await held.reserve(10)).toBe(10);
+    expect(await held.reserve(10)).toBe(5);
     held.fill(messages(10), 10);
     held.fill(messages(10), 10);
     held.fill(messages(5), 5);
-    expect(await held.reserve(10, never)).toBe(0);
+    expect(await held.reserve(10)).toBe(0);
   });
 
   test("that others have reserved sends a receiver away, since they can take all that is left", async () => {
-    const held = new Held(15);
-    expect(await held.reserve(10, never)).toBe(10);
-    expect(await held.reserve(10, never)).toBe(5);
-    expect(await held.reserve(10, never)).toBe(0);
+    const held = new Held(15, 30);
+    expect(await held.reserve(10)).toBe(10);
+    expect(await held.reserve(10)).toBe(5);
+    expect(await held.reserve(10)).toBe(0);
     held.fill(messages(6), 10);
-    expect(await held.reserve(10, never)).toBe(4);
+    expect(await held.reserve(10)).toBe(4);
     held.fill(messages(4), 4);
-    expect(await held.reserve(10, never)).toBe(0);
+    expect(await held.reserve(10)).toBe(0);
   });
 
   test("is not refilled by what is released", async () => {
-    const held = new Held(5);
+    const held = new Held(5, 30);
     await receive(held, 5);
     held.release((await held.next()) ?? []);
-    expect(await held.reserve(10, never)).toBe(0);
+    expect(await held.reserve(10)).toBe(0);
   });
 
   test("is met exactly by several receivers, however much each poll brings", async () => {
@@ -157,11 +150,11 @@ describe("a budget", () => {
     });
     await fc.assert(
       fc.asyncProperty(scenario, async ({ budget, receivers, polls, delays }) => {
-        const held = new Held(budget);
+        const held = new Held(budget, 30);
         let received = 0;
         const receiver = async () => {
           for (;;) {
-            const room = await held.reserve(10, never);
+            const room = await held.reserve(10);
             if (room === 0) return;
             for (let i = delays.next().value ?? 0; i > 0; i--) await setImmediate();
             const count = Math.min(room, polls.next().value ?? 0);
@@ -180,7 +173,7 @@ describe("a budget", () => {
 
 describe("batches", () => {
   test("hold a thousand messages at most, in the order of receiving", async () => {
-    const held = new Held(null);
+    const held = new Held(null, 30);
     const received = await receive(held, 2500);
     held.end();
     expect(await held.next()).toEqual(received.slice(0, 1000));
@@ -191,7 +184,7 @@ describe("batches", () => {
   });
 
   test("that are full do not wait for more", async () => {
-    const held = new Held(null);
+    const held = new Held(null, 30);
     await receive(held, BATCH);
     const next = held.next();
     expect(await isPending(next)).toBe(false);
@@ -199,7 +192,7 @@ describe("batches", () => {
   });
 
   test("that are not full go on after a while, although nothing ends", async () => {
-    const held = new Held(null);
+    const held = new Held(null, 30);
     const received = await receive(held, 3);
     expect(await held.next()).toEqual(received);
   });
@@ -208,7 +201,7 @@ describe("batches", () => {
     // Held back for as long as the clock says that no time has passed.
     const clock = spyOn(Date, "now").mockReturnValue(0);
     try {
-      const held = new Held(null);
+      const held = new Held(null, 30);
       const next = held.next();
       const all: Message[] = [];
       for (let i = 0; i < BATCH / 10; i++) {
@@ -222,7 +215,7 @@ describe("batches", () => {
   });
 
   test("do not wait for more once receiving has ended", async () => {
-    const held = new Held(null);
+    const held = new Held(null, 30);
     const received = await receive(held, 3);
     held.end();
     const next = held.next();
@@ -232,7 +225,7 @@ describe("batches", () => {
 
   test("are none after the end: whoever waits for one is told so", async () => {
     for (const act of ["end", "abandon"] as const) {
-      const held = new Held(null);
+      const held = new Held(null, 30);
       const waiting = held.next();
       expect(await isPending(waiting)).toBe(true);
       held[act]();
@@ -241,15 +234,15 @@ describe("batches", () => {
   });
 
   test("are none after an abandonment, although messages wait", async () => {
-    const held = new Held(null);
+    const held = new Held(null, 30);
     await receive(held, 10);
     held.abandon();
     expect(await held.next()).toBeNull();
   });
 
   test("still come after the end, from an answer that was under way", async () => {
-    const held = new Held(null);
-    expect(await held.reserve(10, never)).toBe(10);
+    const held = new Held(null, 30);
+    expect(await held.reserve(10)).toBe(10);
     const late = messages(2);
     held.fill(late, 10);
     held.end();
@@ -261,11 +254,11 @@ describe("batches", () => {
     const polls = fc.array(fc.nat(10), { maxLength: 40 });
     await fc.assert(
       fc.asyncProperty(polls, polls, async (one, other) => {
-        const held = new Held(null);
+        const held = new Held(null, 30);
         const sent: Message[] = [];
         const receiver = async (counts: readonly number[]) => {
           for (const count of counts) {
-            const room = await held.reserve(10, never);
+            const room = await held.reserve(10);
             await setImmediate();
             const received = messages(count);
             sent.push(...received);

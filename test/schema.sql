@@ -7,10 +7,15 @@ schema pii_vault owner veil_owner
 
 -- columns
 
+etl.adopted.day date
+etl.adopted.messages bigint not null
+etl.adopted.plain_values bigint not null
 etl.ledger.sent_on date not null
 etl.ledger.message_id text collate C not null
 etl.ledger_default.sent_on date not null
 etl.ledger_default.message_id text collate C not null
+etl.ledger_totals.sent_on date not null
+etl.ledger_totals.messages bigint not null
 etl.migrations.version integer not null
 etl.migrations.name text not null
 etl.migrations.applied_at timestamp with time zone not null default now()
@@ -66,8 +71,10 @@ public.user_logins.create_date date
 
 -- tables
 
+table etl.adopted owner veil_owner
 table etl.ledger owner veil_owner partition by RANGE (sent_on)
 table etl.ledger_default owner veil_owner partition DEFAULT
+table etl.ledger_totals owner veil_owner
 table etl.migrations owner veil_owner
 table etl.quarantine owner veil_owner
 table pii_vault.audit owner veil_owner
@@ -81,10 +88,14 @@ view public.user_logins_shared_tokens owner veil_owner
 
 -- constraints
 
+etl.adopted adopted_day UNIQUE (day)
+etl.adopted adopted_plain_values CHECK ((plain_values >= 0))
 etl.ledger ledger_key PRIMARY KEY (sent_on, message_id)
 etl.ledger ledger_message_id CHECK (((char_length(message_id) >= 1) AND (char_length(message_id) <= 128)))
 etl.ledger_default ledger_default_pkey PRIMARY KEY (sent_on, message_id)
 etl.ledger_default ledger_message_id CHECK (((char_length(message_id) >= 1) AND (char_length(message_id) <= 128)))
+etl.ledger_totals ledger_totals_key PRIMARY KEY (sent_on)
+etl.ledger_totals ledger_totals_messages CHECK ((messages > 0))
 etl.migrations migrations_key PRIMARY KEY (version)
 etl.quarantine quarantine_key PRIMARY KEY (message_id)
 etl.quarantine quarantine_message_id CHECK (((char_length(message_id) >= 1) AND (char_length(message_id) <= 128)))
@@ -111,8 +122,10 @@ pii_vault.requests requests_purpose CHECK ((purpose = ANY (ARRAY['reveal'::text,
 
 -- indexes
 
+CREATE UNIQUE INDEX adopted_day ON etl.adopted USING btree (day)
 CREATE UNIQUE INDEX ledger_key ON ONLY etl.ledger USING btree (sent_on, message_id)
 CREATE UNIQUE INDEX ledger_default_pkey ON etl.ledger_default USING btree (sent_on, message_id)
+CREATE UNIQUE INDEX ledger_totals_key ON etl.ledger_totals USING btree (sent_on)
 CREATE UNIQUE INDEX migrations_key ON etl.migrations USING btree (version)
 CREATE UNIQUE INDEX quarantine_key ON etl.quarantine USING btree (message_id)
 CREATE INDEX quarantine_open ON etl.quarantine USING btree (sent_at) WHERE (state = 'open'::text)
@@ -185,6 +198,228 @@ CREATE OR REPLACE FUNCTION etl.app_version_text(app_version integer)
 RETURN ((((((app_version / 1000000))::text || '.'::text) || (((app_version / 1000) % 1000))::text) || '.'::text) || ((app_version % 1000))::text)
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION etl.check_invariant(invariant text)
+ RETURNS TABLE(checked bigint, offenders bigint, examples text[])
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+begin
+  -- A snapshot from before could miss both a dropped partition and its total.
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using
+      errcode = 'VL015', message = 'a check needs the isolation level read committed';
+  end if;
+
+  if invariant = 'tokens-have-originals' then
+    -- Generation 0 stands for nothing recoverable. The columns' own collation may be anything in an
+    -- adopted table.
+    return query
+      with lost as (
+        select distinct t.token
+        from (
+          select u.masked_ip collate "C" from public.user_logins u
+          where u.masked_ip is not null and not exists (
+            select from pii_vault.originals o where o.token = u.masked_ip collate "C"
+          )
+          union all
+          select u.masked_device_id collate "C" from public.user_logins u
+          where u.masked_device_id is not null and not exists (
+            select from pii_vault.originals o where o.token = u.masked_device_id collate "C"
+          )
+          -- The join first: the form of a million values costs ten times as much.
+          offset 0
+        ) t (token)
+        where t.token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'
+      )
+      select
+        (select count(u.masked_ip) + count(u.masked_device_id) from public.user_logins u),
+        (select count(*) from lost),
+        array(select l.token::text from lost l order by l.token limit 5);
+
+  elsif invariant = 'values-are-tokens' then
+    return query
+      with broken as (
+        select d.day, sum(d.plain)::bigint as plain
+        from (
+          select p.day, p.amount as plain from etl.plain_values() p
+          union all
+          select a.day, -a.plain_values from etl.adopted a where a.plain_values > 0
+        ) d
+        group by d.day
+        having sum(d.plain) > 0
+      )
+      select
+        (select count(u.masked_ip) + count(u.masked_device_id) from public.user_logins u),
+        (select coalesce(sum(b.plain), 0)::bigint from broken b),
+        array(
+          select format('%s: %s values', etl.day_text(b.day), b.plain)
+          from broken b order by b.day limit 5
+        );
+
+  elsif invariant = 'originals-have-data-keys' then
+    return query
+      with lost as (
+        select o.token from pii_vault.originals o
+        where not exists (select from pii_vault.data_keys k where k.id = o.data_key)
+      )
+      select
+        (select count(*) from pii_vault.originals),
+        (select count(*) from lost),
+        array(select l.token from lost l order by l.token limit 5);
+
+  elsif invariant = 'bodies-have-data-keys' then
+    return query
+      with lost as (
+        select q.message_id from etl.quarantine q
+        where q.sealed is not null
+          and not exists (select from pii_vault.data_keys k where k.id = q.data_key)
+      )
+      select
+        (select count(*) from etl.quarantine q where q.sealed is not null),
+        (select count(*) from lost),
+        array(select l.message_id from lost l order by l.message_id limit 5);
+
+  elsif invariant = 'data-keys-are-whole' then
+    -- The header of a binary age file ends with its MAC, after which come a nonce of 16 bytes and the
+    -- data key's 32 with their tag. Every stanza of the header is somebody who can open it.
+    return query
+      with read as (
+        select
+          k.id, k.generation, coalesce(cardinality(k.recipients), 0) as named,
+          coalesce(octet_length(k.proof), 0) as proof_bytes,
+          (
+            h.header ~ E'^age-encryption[.]org/v1\n(-> (X25519|mlkem768x25519) [A-Za-z0-9+/]+\n[A-Za-z0-9+/]+\n)+--- [A-Za-z0-9+/]+\n$'
+            and octet_length(k.wrapped) = m.mac + 48 + 64
+          ) is true as is_age_file,
+          (select count(*) from regexp_matches(h.header, E'\n-> X25519 ', 'g')) as classic,
+          (select count(*) from regexp_matches(h.header, E'\n-> mlkem768x25519 ', 'g')) as hybrid,
+          (select count(*) from unnest(k.recipients) r (name) where r.name like 'age1pq1%') as named_hybrid
+        from pii_vault.data_keys k
+        cross join lateral (
+          select position(decode('0a2d2d2d20', 'hex') in k.wrapped) as mac
+        ) m
+        cross join lateral (
+          select encode(substring(k.wrapped for m.mac + 48), 'escape') as header
+        ) h
+      ),
+      broken as (
+        select r.id, case
+          when r.named = 0 then 'no recipients'
+          when r.proof_bytes <> 32 then 'no proof'
+          when not r.is_age_file then 'not the age file of a data key'
+          when r.classic + r.hybrid <> r.named
+            then format('%s recipients named, %s in its age file', r.named, r.classic + r.hybrid)
+          when r.hybrid <> r.named_hybrid then 'recipients of another kind in its age file'
+          when not exists (
+            select from pii_vault.key_generations g where g.generation = r.generation
+          ) then format('generation %s is not registered', r.generation)
+        end as what
+        from read r
+      )
+      select
+        (select count(*) from broken),
+        (select count(b.what) from broken b),
+        array(
+          select format('%s: %s', b.id, b.what)
+          from broken b where b.what is not null order by b.id limit 5
+        );
+
+  elsif invariant = 'nonces-are-used-once' then
+    -- Under one data key, that is. The same seal twice has the same nonce twice.
+    return query
+      with seals as (
+        select o.data_key, o.sealed from pii_vault.originals o
+        union all
+        select q.data_key, q.sealed from etl.quarantine q where q.sealed is not null
+      ),
+      nonces as (
+        select s.data_key, count(*) as times from seals s
+        group by s.data_key, substring(s.sealed for 12)
+      )
+      select
+        coalesce(sum(n.times), 0)::bigint,
+        coalesce(sum(n.times) filter (where n.times > 1), 0)::bigint,
+        coalesce((array_agg(distinct n.data_key::text) filter (where n.times > 1))[1:5], '{}')
+      from nonces n;
+
+  elsif invariant = 'days-add-up' then
+    -- Before the snapshot, so that it sees either a partition or its total.
+    lock table etl.ledger in access share mode;
+    return query
+      with days as (
+        select s.day, sum(s.held)::bigint as held, sum(s.stored)::bigint as stored
+        from (
+          select u.create_date, count(*), 0 from public.user_logins u group by u.create_date
+          union all
+          select (q.sent_at at time zone 'UTC')::date, count(*), 0
+          from etl.quarantine q where q.state <> 'replayed' group by 1
+          union all
+          select l.sent_on, 0, count(*) from etl.ledger l group by l.sent_on
+          union all
+          select t.sent_on, 0, t.messages from etl.ledger_totals t
+          union all
+          select a.day, 0, a.messages from etl.adopted a
+        ) s (day, held, stored)
+        group by s.day
+      )
+      select
+        count(*),
+        count(*) filter (where d.held <> d.stored),
+        coalesce(
+          (
+            array_agg(
+              format(
+                '%s: %s rows and quarantined, %s stored messages',
+                etl.day_text(d.day), d.held, d.stored
+              )
+              order by d.day
+            ) filter (where d.held <> d.stored)
+          )[1:5],
+          '{}'
+        )
+      from days d;
+
+  elsif invariant = 'messages-are-stored-once' then
+    lock table etl.ledger in access share mode;
+    return query
+      with ids as (
+        select l.message_id, count(*) as times from etl.ledger l group by l.message_id
+      )
+      select
+        coalesce(sum(i.times), 0)::bigint,
+        count(*) filter (where i.times > 1),
+        coalesce(
+          (array_agg(i.message_id order by i.message_id) filter (where i.times > 1))[1:5], '{}'
+        )
+      from ids i;
+
+  elsif invariant = 'requests-are-on-record' then
+    return query
+      with lost as (
+        select r.id from pii_vault.requests r
+        where not exists (
+          select from pii_vault.audit a
+          where a.request = r.id and a.login = r.login and a.login_oid = r.login_oid
+            and a.tokens || a.message_ids = r.subjects
+            and a.action = case r.purpose
+              when 'reveal' then 'reveal.request' else 'quarantine.' || r.purpose
+            end
+        )
+      )
+      select
+        (select count(*) from pii_vault.requests),
+        (select count(*) from lost),
+        array(select l.id::text from lost l order by l.id limit 5);
+
+  else
+    raise exception using errcode = 'VL006', message = 'there is no such invariant';
+  end if;
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION etl.check_key(generation integer, key_check bytea, register boolean)
  RETURNS void
  LANGUAGE plpgsql
@@ -222,6 +457,20 @@ begin
       hint = 'use the token key that the other hosts use; nothing was written';
   end if;
 end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.day_text(day date)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select case
+    when day is null then 'without a date'
+    when isfinite(day) then to_char(day, 'YYYY-MM-DD')
+    else day::text
+  end
 $function$
 -- owner veil_owner
 
@@ -313,7 +562,10 @@ AS $function$
 declare
   day date;
   missing date[];
+  old text[];
   partition text;
+  near boolean;
+  made integer;
 begin
   created := 0;
   dropped := 0;
@@ -326,51 +578,84 @@ begin
     return;
   end;
 
-  -- Two blocks: where loads are busy just now, one gives up, undoes nothing of the other, and the next
-  -- call does it.
+  -- Blocks: where loads are busy just now, one gives up, undoes nothing of the others, and the next call
+  -- does it.
   begin
-    select coalesce(array_agg(today + n order by n), '{}') into missing
-    from generate_series(-14, 7) n
-    where to_regclass('etl.ledger_' || to_char(today + n, 'YYYYMMDD')) is null;
-    if cardinality(missing) > 0 then
-      -- Before looking into it: what a load has put there and not committed yet would not be seen, and
-      -- a partition beside such rows is refused.
-      lock table etl.ledger_default in access exclusive mode;
-    end if;
-    foreach day in array missing loop
-      -- Rows of that day in the default partition stay there.
-      continue when exists (select from etl.ledger_default l where l.sent_on = day);
-      partition := 'ledger_' || to_char(day, 'YYYYMMDD');
-      -- Made apart and attached, because that locks the ledger against other changes of its shape
-      -- only; "create table … partition of" would wait for every load, and make every load wait.
-      execute format(
-        'create table etl.%I (like etl.ledger including defaults including constraints)', partition
-      );
-      execute format(
-        'alter table etl.ledger attach partition etl.%I for values from (%L) to (%L)',
-        partition, day, day + 1
-      );
-      created := created + 1;
-    end loop;
+    with gone as (
+      delete from etl.ledger_default l where l.sent_on < today - 30 returning l.sent_on
+    )
+    insert into etl.ledger_totals as t (sent_on, messages)
+    select g.sent_on, count(*) from gone g group by g.sent_on
+    on conflict (sent_on) do update set messages = t.messages + excluded.messages;
   exception when lock_not_available or deadlock_detected then
-    created := 0;
+    null;
   end;
 
   begin
-    for partition in
-      select c.relname
-      from pg_inherits i join pg_class c on c.oid = i.inhrelid
-      where i.inhparent = 'etl.ledger'::regclass
-        and c.relname ~ '^ledger_[0-9]{8}$'
-        and to_date(right(c.relname, 8), 'YYYYMMDD') < today - 30
-    loop
+    select coalesce(array_agg(c.relname::text order by c.relname), '{}') into old
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'etl.ledger'::regclass
+      and c.relname ~ '^ledger_[0-9]{8}$'
+      and to_date(right(c.relname, 8), 'YYYYMMDD') < today - 30;
+    foreach partition in array old loop
+      -- Against a load that would add to it between the count and the end.
+      execute format('lock table etl.%I in share row exclusive mode', partition);
+      execute format(
+        'insert into etl.ledger_totals as t (sent_on, messages)
+         select l.sent_on, count(*) from etl.%I l group by l.sent_on
+         on conflict (sent_on) do update set messages = t.messages + excluded.messages',
+        partition
+      );
+    end loop;
+    foreach partition in array old loop
       execute format('drop table etl.%I', partition);
       dropped := dropped + 1;
     end loop;
-    delete from etl.ledger_default l where l.sent_on < today - 30;
   exception when lock_not_available or deadlock_detected then
     dropped := 0;
   end;
+
+  -- First the days ahead, then those that messages may be coming for.
+  foreach near in array array[false, true] loop
+    made := 0;
+    begin
+      -- A day that has rows in the default partition keeps them there, all of its rows: each id is known
+      -- there as well as anywhere, and they go when they are old.
+      select coalesce(array_agg(today + n order by n), '{}') into missing
+      from generate_series(-14, 7) n
+      where (n < 2) = near
+        and to_regclass('etl.ledger_' || to_char(today + n, 'YYYYMMDD')) is null
+        and not exists (select from etl.ledger_default l where l.sent_on = today + n);
+      if cardinality(missing) > 0 then
+        -- A load that has looked for its partition before this one is attached would go on to the
+        -- default partition and be refused there (23514). So no load may be under way: they wait here,
+        -- for a moment and after an idle week only. Nobody loads the days ahead.
+        if near then
+          lock table only etl.ledger in share row exclusive mode;
+        end if;
+        -- Before looking into it again: what a load has put there and not committed yet would not be
+        -- seen, and a partition beside such rows is refused.
+        lock table etl.ledger_default in access exclusive mode;
+      end if;
+      foreach day in array missing loop
+        continue when exists (select from etl.ledger_default l where l.sent_on = day);
+        partition := 'ledger_' || to_char(day, 'YYYYMMDD');
+        -- Made apart and attached, because that locks the ledger against other changes of its shape
+        -- only; "create table … partition of" would wait for every load, and make every load wait.
+        execute format(
+          'create table etl.%I (like etl.ledger including defaults including constraints)', partition
+        );
+        execute format(
+          'alter table etl.ledger attach partition etl.%I for values from (%L) to (%L)',
+          partition, day, day + 1
+        );
+        made := made + 1;
+      end loop;
+      created := created + made;
+    exception when lock_not_available or deadlock_detected then
+      null;
+    end;
+  end loop;
   return next;
 end
 $function$
@@ -387,6 +672,7 @@ declare
   rows_in integer := cardinality(message_ids);
   rejected_in integer := cardinality(rejected_ids);
   fresh text[];
+  entered text[];
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using
@@ -411,6 +697,11 @@ begin
   if current_setting('synchronous_commit') = 'off' then
     perform set_config('synchronous_commit', 'on', true);
   end if;
+  -- Its caller gives up after a minute and asks again. A load that still waited here then, for an
+  -- administrator's lock say, would be one more waiting connection with each attempt.
+  if current_setting('lock_timeout') = '0' then
+    perform set_config('lock_timeout', '20s', true);
+  end if;
 
   perform etl.check_key(load.generation, load.key_check, rows_in + rejected_in > 0);
 
@@ -418,13 +709,18 @@ begin
   -- because overlapping loads that lock in one order cannot deadlock (unsorted, 95 of 160 did).
   with stored as (
     insert into etl.ledger (sent_on, message_id)
-    select distinct (m.sent_at at time zone 'UTC')::date, m.id collate "C"
+    select m.sent_on, m.id
     from (
-      select * from unnest(message_ids, sent_ats)
-      union all
-      select * from unnest(rejected_ids, rejected_sent_ats)
-    ) as m (id, sent_at)
-    order by 1, 2
+      select distinct on (b.id collate "C")
+        (b.sent_at at time zone 'UTC')::date as sent_on, b.id collate "C" as id
+      from (
+        select * from unnest(message_ids, sent_ats)
+        union all
+        select * from unnest(rejected_ids, rejected_sent_ats)
+      ) as b (id, sent_at)
+      order by b.id collate "C", b.sent_at
+    ) m
+    order by m.sent_on, m.id
     on conflict do nothing
     returning message_id
   )
@@ -439,7 +735,8 @@ begin
     end if;
 
     if rows_in > 0 then
-      -- Only the fresh ones, each once.
+      -- Only the fresh ones, each once, in the order of the batch: a FIFO queue's messages become rows
+      -- in the order in which they were sent.
       select
         coalesce(array_agg(m.ip), '{}'), coalesce(array_agg(m.device), '{}'),
         coalesce(array_agg(m.user_id), '{}'), coalesce(array_agg(m.device_type), '{}'),
@@ -447,13 +744,17 @@ begin
         coalesce(array_agg(m.sent_at), '{}')
       into masked_ips, masked_device_ids, user_ids, device_types, locales, app_versions, sent_ats
       from (
-        select distinct on (r.id collate "C") r.*
-        from unnest(
-          message_ids, sent_ats, user_ids, device_types, masked_ips, masked_device_ids, locales,
-          app_versions
-        ) as r (id, sent_at, user_id, device_type, ip, device, locale, version)
-        where r.id in (select unnest(fresh))
-        order by r.id collate "C"
+        select * from (
+          select distinct on (r.id collate "C") r.*
+          from unnest(
+            message_ids, sent_ats, user_ids, device_types, masked_ips, masked_device_ids, locales,
+            app_versions
+          ) with ordinality
+            as r (id, sent_at, user_id, device_type, ip, device, locale, version, position)
+          where r.id in (select unnest(fresh))
+          order by r.id collate "C", r.sent_at, r.position
+        ) distinct_rows
+        order by position
       ) m;
       new_originals := etl.store_originals(
         tokens, sealed, load.data_key, masked_ips, masked_device_ids
@@ -466,21 +767,36 @@ begin
         (r.sent_at at time zone 'UTC')::date
       from unnest(
         sent_ats, user_ids, device_types, masked_ips, masked_device_ids, locales, app_versions
-      ) as r (sent_at, user_id, device_type, ip, device, locale, version);
+      ) with ordinality
+        as r (sent_at, user_id, device_type, ip, device, locale, version, position)
+      order by r.position;
       get diagnostics loaded = row_count;
     end if;
 
     if rejected_in > 0 then
-      insert into etl.quarantine (message_id, sent_at, reason, data_key, sealed)
-      select distinct on (r.id collate "C") r.id, r.sent_at, r.reason, load.data_key, r.body
-      from unnest(rejected_ids, rejected_sent_ats, rejected_reasons, rejected_bodies)
-        as r (id, sent_at, reason, body)
-      where r.id in (select unnest(fresh)) and r.id not in (select unnest(message_ids))
-      order by r.id collate "C"
+      with stored as (
+        insert into etl.quarantine (message_id, sent_at, reason, data_key, sealed)
+        select distinct on (r.id collate "C") r.id, r.sent_at, r.reason, load.data_key, r.body
+        from unnest(rejected_ids, rejected_sent_ats, rejected_reasons, rejected_bodies)
+          as r (id, sent_at, reason, body)
+        where r.id in (select unnest(fresh)) and r.id not in (select unnest(message_ids))
+        order by r.id collate "C", r.sent_at
+        on conflict do nothing
+        returning message_id
+      )
+      select coalesce(array_agg(message_id), '{}') into entered from stored;
+      quarantined := cardinality(entered);
       -- Known to the quarantine and not to the ledger: sent on another day than it was at first, or back
-      -- after the ledger has forgotten it. A duplicate, then.
-      on conflict do nothing;
-      get diagnostics quarantined = row_count;
+      -- after the ledger has forgotten it. A duplicate, then, and no stored message of this day.
+      if loaded + quarantined < cardinality(fresh) then
+        delete from etl.ledger l
+        using unnest(rejected_ids, rejected_sent_ats) as r (id, sent_at)
+        where l.sent_on = (r.sent_at at time zone 'UTC')::date
+          and l.message_id = r.id
+          and r.id in (select unnest(fresh))
+          and r.id not in (select unnest(entered))
+          and r.id not in (select unnest(message_ids));
+      end if;
     end if;
   end if;
 
@@ -488,6 +804,41 @@ begin
   duplicates := rows_in + rejected_in - loaded - quarantined;
   return next;
 end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.plain_values()
+ RETURNS TABLE(day date, amount bigint)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select p.day, count(*)
+  from (
+    select
+      u.create_date,
+      starts_with(u.masked_ip collate "C", 'ip')
+        and u.masked_ip collate "C" ~ '^ip(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
+    from public.user_logins u
+    where u.masked_ip is not null and not exists (
+      select from pii_vault.originals o
+      where o.token = u.masked_ip collate "C" and starts_with(o.token, 'ip')
+    )
+    union all
+    select
+      u.create_date,
+      starts_with(u.masked_device_id collate "C", 'dev')
+        and u.masked_device_id collate "C" ~ '^dev(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
+    from public.user_logins u
+    where u.masked_device_id is not null and not exists (
+      select from pii_vault.originals o
+      where o.token = u.masked_device_id collate "C" and starts_with(o.token, 'dev')
+    )
+    -- Otherwise the planner looks at the form first.
+    offset 0
+  ) p (day, is_token)
+  where not p.is_token
+  group by p.day
 $function$
 -- owner veil_owner
 
@@ -860,6 +1211,8 @@ $function$
 
 -- comments
 
+etl.adopted: rows that no ledger entry stands for and values that are no tokens, as they were found at first
+etl.ledger_totals: how many messages of each day were stored, of days whose part of the ledger is gone
 pii_vault.audit: who asked for which originals, when and why; written before the answer exists, never changed
 pii_vault.data_keys: data keys, each an age file to the recipients; proof shows that a holder of the token key made it
 pii_vault.key_generations: which token key belongs to which generation: eight derived bytes of it, no secret
@@ -884,6 +1237,8 @@ etl.quarantine (reason): select to veil_operator
 etl.quarantine (sent_at): select to veil_operator
 etl.quarantine (state): select to veil_operator
 function etl.app_version_text: execute to veil_analyst
+function etl.check_invariant: execute to veil_auditor
+function etl.check_invariant: execute to veil_operator
 function etl.discard: execute to veil_operator
 function etl.fetch_bodies: execute to veil_operator
 function etl.housekeep: execute to veil_etl

@@ -1,15 +1,18 @@
 // `veil etl`: opens queue, database and keys, runs the line, and says what was done.
+import { Availability, type Notice } from "../availability.ts";
 import * as config from "../config.ts";
+import { type Counts, newCounts } from "../counts.ts";
 import { DataKeys } from "../data-keys.ts";
-import { openDatabase } from "../database.ts";
-import { type Counts, etl, newCounts } from "../etl.ts";
+import { type Database, isOutage, openDatabase } from "../database.ts";
+import { etl } from "../etl.ts";
 import { Failure, misuse } from "../failure.ts";
 import { Interrupted } from "../interrupted.ts";
 import { requireTokenKey } from "../load.ts";
-import { openQueue, type QueueConfig } from "../queue.ts";
+import { isQueueOutage, openQueue, type Queue } from "../queue.ts";
 import { reaching, requireSchema } from "../schema.ts";
 import { type Context, type Session, withSession } from "../session.ts";
-import { Progress, type Terminal } from "../terminal.ts";
+import { formatNotice, formatReport, jsonSummary, type Ran, textSummary } from "../summary.ts";
+import { Progress } from "../terminal.ts";
 
 export type EtlCommand = {
   readonly follow: boolean;
@@ -17,10 +20,13 @@ export type EtlCommand = {
   readonly json: boolean;
   readonly log: "text" | "json";
   readonly resetLocal: boolean;
+  /** How long a stop may take. */
+  readonly graceSeconds: number;
 };
 
 const REPORT_MS = 60_000;
 const HOUSEKEEPING_MS = 60 * 60_000;
+const LAST_LOOK_MS = 2_000;
 
 export async function runEtl(context: Context, command: EtlCommand): Promise<void> {
   const startedAt = performance.now();
@@ -49,13 +55,17 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
     // Stopped before anything was received: done, like every stop.
     if (!(error instanceof Interrupted)) failure = error;
   }
-  const seconds = Math.round((performance.now() - startedAt) / 10) / 100;
-  if (command.json) context.terminal.out(`${jsonSummary(counts, inFlight, seconds)}\n`);
-  else if (failure === null || counts.received > 0) {
-    context.terminal.out(
-      textSummary(counts, inFlight, seconds, session, context.interrupt.aborted),
-    );
-  }
+  const ran: Ran = {
+    counts,
+    inFlight,
+    seconds: Math.round((performance.now() - startedAt) / 10) / 100,
+    isStopped: context.interrupt.aborted,
+    isFailed: failure !== null,
+    session,
+  };
+  if (command.json) context.terminal.out(jsonSummary(ran));
+  else if (failure === null || counts.received + counts.handedBack > 0)
+    context.terminal.out(textSummary(ran));
   if (failure !== null) throw failure;
 }
 
@@ -71,132 +81,120 @@ async function run(
   const subkeys = config.tokenKey(env);
   const recipients = config.recipients(env);
   const queueConfig = session.local?.queue ?? config.queue(env);
+  const dataKeys = new DataKeys(subkeys, recipients);
+  await dataKeys.take(0).catch(() => {
+    throw misuse(
+      "nothing can be sealed for VEIL_RECIPIENTS: one of them is no point of its curve",
+      "take the recipients from recipients.txt as `veil keys generate` wrote it",
+    );
+  });
+  let progress: Progress | null = null;
+  const notify = (notice: Notice) => {
+    progress?.clear();
+    terminal.err(formatNotice(notice, command.log));
+  };
+  const starting = <T>(work: () => Promise<T>) =>
+    command.follow ? patiently(work, notify, interrupt) : work();
+
   const database = openDatabase(config.database(env), 2);
+  let queue: Queue | null = null;
+  let endHousekeeping = () => {};
+  const timers: ReturnType<typeof setInterval>[] = [];
   try {
-    const dataKeys = new DataKeys(subkeys, recipients);
-    await dataKeys.take(0).catch(() => {
-      throw misuse(
-        "nothing can be sealed for VEIL_RECIPIENTS: one of them is no point of its curve",
-        "take the recipients from recipients.txt as `veil keys generate` wrote it",
-      );
+    await starting(async () => {
+      await requireSchema(database, interrupt);
+      await reaching(() => requireTokenKey(database, subkeys), interrupt);
+      await database.query("select from etl.housekeep()");
     });
-    await requireSchema(database, interrupt);
-    await reaching(() => requireTokenKey(database, subkeys), interrupt);
-    const queue = await openQueue(queueConfig);
-    const timers: ReturnType<typeof setInterval>[] = [];
-    try {
-      const housekeep = () => database.query("select from etl.housekeep()");
-      await housekeep();
-      const { waiting, inFlight } = await queue.depth();
-      const total = Math.min(waiting + inFlight, command.maxMessages ?? Number.POSITIVE_INFINITY);
-      const progress = new Progress(terminal, total);
-      if (command.follow) {
-        timers.push(setInterval(() => housekeep().catch(() => {}), HOUSEKEEPING_MS));
-        if (!terminal.isStderrTerminal) {
-          timers.push(setInterval(() => report(terminal, command.log, counts), REPORT_MS));
-        }
-        if (session.local !== null) tellAddresses(terminal, queueConfig, session.local.analystUrl);
+    await warnIfVolatile(database, notify);
+    queue = await starting(() => reaching(() => openQueue(queueConfig), interrupt));
+    const { waiting, inFlight } = await queue.depth();
+    const total = Math.min(waiting + inFlight, command.maxMessages ?? Number.POSITIVE_INFINITY);
+    const bar = new Progress(terminal, total);
+    progress = bar;
+    if (command.follow) {
+      endHousekeeping = housekeepHourly(database, notify);
+      if (!terminal.isStderrTerminal) {
+        const report = () => terminal.err(formatReport(counts, command.log));
+        timers.push(setInterval(report, REPORT_MS));
       }
-      try {
-        await etl(
-          { queue, database, subkeys, dataKeys },
-          {
-            follow: command.follow,
-            maxMessages: command.maxMessages,
-            signal: interrupt,
-            onProgress: (now) => progress.show(now.acknowledged, `${now.quarantined} quarantined`),
-          },
-          counts,
+      if (session.local !== null) {
+        terminal.err(
+          `following; Ctrl-C stops. Send logins to ${queueConfig.queue}\n` +
+            `(endpoint ${queueConfig.endpoint}, any credentials); analysts connect to ` +
+            `${session.local.analystUrl}\n(the password is in .veil/keys/passwords.json)\n`,
         );
-      } finally {
-        progress.clear();
       }
-      return (await queue.depth().catch(() => ({ inFlight: 0 }))).inFlight;
-    } finally {
-      for (const timer of timers) clearInterval(timer);
-      queue.close();
     }
+    await etl(
+      { queue, database, subkeys, dataKeys },
+      {
+        follow: command.follow,
+        maxMessages: command.maxMessages,
+        signal: interrupt,
+        graceSeconds: command.graceSeconds,
+        onProgress: () => bar.show(counts.acknowledged, `${counts.quarantined} quarantined`),
+        onNotice: notify,
+      },
+      counts,
+    );
+    progress.clear();
+    const last = await queue.depth(AbortSignal.timeout(LAST_LOOK_MS)).catch(() => null);
+    return last?.inFlight ?? 0;
   } finally {
+    progress?.clear();
+    endHousekeeping();
+    for (const timer of timers) clearInterval(timer);
+    queue?.close();
     await database.close();
   }
 }
 
-function tellAddresses(terminal: Terminal, queue: QueueConfig, analystUrl: string): void {
-  terminal.err(
-    `following; Ctrl-C stops. Send logins to ${queue.queue}\n` +
-      `(endpoint ${queue.endpoint}, any credentials); analysts connect to ${analystUrl}\n` +
-      "(the password is in .veil/keys/passwords.json)\n",
-  );
-}
-
-const totals = (counts: Counts) => ({
-  received: counts.received,
-  loaded: counts.loaded,
-  duplicates: counts.duplicates,
-  quarantined: counts.quarantined,
-  acknowledged: counts.acknowledged,
-  newOriginals: counts.newOriginals,
-});
-
-function report(terminal: Terminal, format: "text" | "json", counts: Counts): void {
-  const time = new Date().toISOString();
-  const values = totals(counts);
-  terminal.err(
-    format === "json"
-      ? `${JSON.stringify({ time, level: "info", event: "counts", ...values })}\n`
-      : `${time} ${Object.entries(values)
-          .map(([name, value]) => `${name}=${value}`)
-          .join(" ")}\n`,
-  );
-}
-
-const jsonSummary = (counts: Counts, inFlight: number, seconds: number): string =>
-  JSON.stringify({ ...totals(counts), inFlight, seconds });
-
-function textSummary(
-  counts: Counts,
-  inFlight: number,
-  seconds: number,
-  session: Session | null,
-  stopped: boolean,
-): string {
-  const elsewhere =
-    inFlight > 0
-      ? `${inFlight} messages are in flight elsewhere (another consumer, or one that ended a moment ago)\n`
-      : "";
-  const program = session?.program ?? "veil";
-  if (counts.received === 0) {
-    const hint =
-      session?.local && inFlight === 0
-        ? `the samples are in the database already: try ${program} quarantine list, or start over with ${program} etl --reset-local\n`
-        : "";
-    return stopped
-      ? `stopped after ${seconds} s; no message came\n${elsewhere}`
-      : `the queue is empty: nothing to do (${seconds} s)\n${elsewhere}${hint}`;
+/** A process that is to run for ever waits for its servers from the start. */
+async function patiently<T>(
+  work: () => Promise<T>,
+  notify: (notice: Notice) => void,
+  signal: AbortSignal,
+): Promise<T> {
+  const patience = { milliseconds: Number.POSITIVE_INFINITY, signal };
+  const available = new Availability("it can be reached", patience, notify);
+  for (;;) {
+    try {
+      const done = await work();
+      available.worked();
+      return done;
+    } catch (error) {
+      if (!isOutage(error) && !isQueueOutage(error)) throw error;
+      await available.pause(error).catch(() => {
+        throw new Interrupted();
+      });
+    }
   }
-  const line = (name: string, value: number, note = "") =>
-    `${`  ${name.padEnd(14)}${String(value).padStart(9)}  ${note}`.trimEnd()}\n`;
-  const reasons = (counts.quarantined === 0 ? [] : [...counts.reasons])
-    .sort(([, a], [, b]) => b - a)
-    .map(([reason, times]) => `${" ".repeat(27)}${times} × ${reason}\n`);
-  const unconfirmed = counts.received - counts.acknowledged;
-  const hints = [
-    ...(counts.exampleToken === null ? [] : [`${program} reveal ${counts.exampleToken}`]),
-    ...(counts.quarantined === 0 ? [] : [`${program} quarantine list`]),
-  ];
-  return [
-    `${stopped ? "stopped" : "done"} in ${seconds} s\n`,
-    line("received", counts.received, "messages whose load committed"),
-    line("became rows", counts.loaded, "in user_logins"),
-    line("duplicates", counts.duplicates, "delivered before, changed nothing"),
-    line("quarantined", counts.quarantined, counts.quarantined > 0 ? "because" : ""),
-    ...reasons,
-    line("acknowledged", counts.acknowledged, "deleted from the queue"),
-    unconfirmed > 0
-      ? `${" ".repeat(27)}SQS did not confirm ${unconfirmed}: they come again, and change nothing\n`
-      : "",
-    line("new originals", counts.newOriginals, "distinct tokens that the vault did not know"),
-    elsewhere,
-    ...(hints.length === 0 ? [] : [`next: ${hints.join("\n      ")}\n`]),
-  ].join("");
+}
+
+/** Nothing that is asked for here can keep the promise on a server that forgets what it has committed. */
+async function warnIfVolatile(database: Database, notify: (notice: Notice) => void) {
+  const [row] = await database.query("select current_setting('fsync') as fsync");
+  if (row?.fsync !== "off") return;
+  notify({
+    event: "warning",
+    message:
+      "the database runs with fsync=off: if its host fails, rows can be lost " +
+      "whose messages are deleted already; set fsync=on",
+  });
+}
+
+function housekeepHourly(database: Database, notify: (notice: Notice) => void): () => void {
+  const housekeep = async () => {
+    try {
+      await database.query("select from etl.housekeep()");
+    } catch (error) {
+      // An outage is the line's to tell of, and the next hour is soon enough: partitions are a week ahead.
+      if (isOutage(error)) return;
+      const why = error instanceof Failure ? error.message : "for an unknown reason";
+      notify({ event: "warning", message: `housekeeping failed: ${why}` });
+    }
+  };
+  const timer = setInterval(housekeep, HOUSEKEEPING_MS);
+  return () => clearInterval(timer);
 }

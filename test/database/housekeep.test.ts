@@ -36,16 +36,29 @@ async function partitions(): Promise<string[]> {
   return rows.map((row) => String(row.name));
 }
 
-async function store(sql: postgres.Sql, id: string, day: string): Promise<void> {
-  const sentAt = new Date(`${day}T12:00:00Z`);
+/** How many rows the message became: 0 for one that is stored already. */
+async function store(
+  sql: postgres.Sql,
+  id: string,
+  day: string,
+  time = "12:00:00",
+): Promise<number> {
+  const sentAt = new Date(`${day}T${time}Z`);
   const batch = await host.protect([{ id, sentAt, body: { user_id: "u" } }]);
-  await callLoad(sql, loadArguments(host, batch));
+  return Number((await callLoad(sql, loadArguments(host, batch)))?.loaded);
 }
 
 const placeOf = async (id: string): Promise<string | undefined> => {
   const [row] = await owner`
     select tableoid::regclass::text as name from etl.ledger where message_id = ${id}`;
   return row?.name;
+};
+
+/** What is written down of days that the ledger has forgotten. */
+const totals = async (): Promise<Record<string, number>> => {
+  const rows = await owner`
+    select sent_on::text as day, messages::int from etl.ledger_totals order by sent_on`;
+  return Object.fromEntries(rows.map((row) => [row.day, row.messages]));
 };
 
 test("partitions are made from fourteen days back to seven ahead, and again changes nothing", async () => {
@@ -160,6 +173,174 @@ test("of two at once the second has nothing to do and does not wait", async () =
   await owner.unsafe("commit");
   expect(await housekeep(second, "2030-01-05")).toEqual({ created: 0, dropped: 0 });
   expect(await partitions()).toContain("ledger_20300112");
+});
+
+test("on both sides of midnight a message stands under its own day, and is known there", async () => {
+  const etl = database.sql(database.url("etl"));
+  for (const today of ["2030-01-01", "2030-01-02"]) {
+    await housekeep(owner, today);
+    const fresh = today === "2030-01-01" ? 1 : 0;
+    expect(await store(etl, "before", "2030-01-01", "23:59:59.999")).toBe(fresh);
+    expect(await store(etl, "after", "2030-01-02", "00:00:00.000")).toBe(fresh);
+  }
+  expect(await placeOf("before")).toBe("etl.ledger_20300101");
+  expect(await placeOf("after")).toBe("etl.ledger_20300102");
+});
+
+test("a message as old as the queue keeps one has a partition, and is known until after it is gone", async () => {
+  const etl = database.sql(database.url("etl"));
+  expect(await store(etl, "old", "2029-12-18", "00:00:00")).toBe(1);
+  expect(await placeOf("old")).toBe("etl.ledger_20291218");
+  // Just before midnight, just after it, and until the day is more than 30 days ago.
+  for (const today of ["2030-01-01", "2030-01-02", "2030-01-16", "2030-01-17"]) {
+    await housekeep(owner, today);
+    expect([today, await store(etl, "old", "2029-12-18", "00:00:00")]).toEqual([today, 0]);
+  }
+});
+
+test("a message of the far future is stored, known again, and in nobody's way", async () => {
+  const etl = database.sql(database.url("etl"));
+  expect(await store(etl, "future", "9999-12-31", "23:59:59.999")).toBe(1);
+  for (const today of ["2030-01-01", "2030-01-02", "2032-01-01"]) {
+    await housekeep(owner, today);
+    expect(await store(etl, "future", "9999-12-31", "23:59:59.999")).toBe(0);
+  }
+  expect(await placeOf("future")).toBe("etl.ledger_default");
+  expect(await partitions()).toContain("ledger_20320108");
+  expect(await totals()).toEqual({});
+});
+
+test("a day whose first rows came before its partition stays whole in the default one", async () => {
+  const etl = database.sql(database.url("etl"));
+  // The queue was idle for longer than partitions are ahead, and a load comes before the housekeeping.
+  expect(await store(etl, "first", "2030-01-20")).toBe(1);
+  expect(await placeOf("first")).toBe("etl.ledger_default");
+  expect((await housekeep(owner, "2030-01-20")).created).toBe(18);
+  expect(await partitions()).not.toContain("ledger_20300120");
+  expect(await store(etl, "first", "2030-01-20")).toBe(0);
+  expect(await store(etl, "second", "2030-01-20")).toBe(1);
+  expect(await placeOf("second")).toBe("etl.ledger_default");
+  expect(await store(etl, "next", "2030-01-21")).toBe(1);
+  expect(await placeOf("next")).toBe("etl.ledger_20300121");
+  // And it takes no lock on the default partition again because of that day.
+  await etl.unsafe("begin");
+  await store(etl, "third", "2030-01-20");
+  await owner.unsafe("begin");
+  expect(await housekeep(owner, "2030-01-20")).toEqual({ created: 0, dropped: 0 });
+  const [row] = await owner`
+    select count(*)::int as locks from pg_catalog.pg_locks
+    where relation = 'etl.ledger_default'::regclass and pid = pg_backend_pid()
+      and mode = 'AccessExclusiveLock'`;
+  expect(row?.locks).toBe(0);
+  await owner.unsafe("commit");
+  await etl.unsafe("commit");
+  await housekeep(owner, "2030-02-20");
+  expect((await totals())["2030-01-20"]).toBe(3);
+});
+
+// Otherwise the load, which has looked for its partition already, is refused by the default one (23514).
+test("a load that comes while its day's partition is being made waits for it and lands there", async () => {
+  const etl = database.sql(database.url("etl"));
+  for (const [today, day] of [
+    ["2030-02-01", "2030-02-01"],
+    ["2030-03-01", "2030-02-15"],
+    ["2030-04-01", "2030-04-02"],
+  ] as const) {
+    await owner.unsafe("begin");
+    expect((await housekeep(owner, today)).created).toBeGreaterThan(20);
+    const storing = store(etl, `m${day}`, day);
+    await waitingForLock();
+    await owner.unsafe("commit");
+    expect(await storing).toBe(1);
+    expect(await placeOf(`m${day}`)).toBe(`etl.ledger_${day.replaceAll("-", "")}`);
+  }
+});
+
+/** Until somebody waits for a lock in this database. */
+async function waitingForLock(): Promise<void> {
+  const admin = asOwner();
+  for (;;) {
+    const [row] = await admin`
+      select count(*)::int as waiting from pg_catalog.pg_locks l
+      join pg_catalog.pg_stat_activity a using (pid)
+      where not l.granted and a.datname = current_database()`;
+    if (row?.waiting > 0) break;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  await admin.end();
+}
+
+test("no load waits while the partitions of days ahead are made", async () => {
+  const etl = database.sql(database.url("etl"));
+  await owner.unsafe("begin");
+  expect(await housekeep(owner, "2030-01-02")).toEqual({ created: 1, dropped: 0 });
+  expect(await store(etl, "m1", "2030-01-02")).toBe(1);
+  await owner.unsafe("commit");
+});
+
+test("beside an open load, of today's partitions none is made, and of the days ahead all are", async () => {
+  const etl = database.sql(database.url("etl"));
+  await etl.unsafe("begin");
+  await store(etl, "m1", "2030-01-01");
+  // Days to come from the 13th on; those up to then need a moment without loads.
+  expect((await housekeep(owner, "2030-01-11")).created).toBe(6);
+  expect(await partitions()).toContain("ledger_20300118");
+  expect(await partitions()).not.toContain("ledger_20300112");
+  await etl.unsafe("commit");
+  expect((await housekeep(owner, "2030-01-11")).created).toBe(4);
+  expect(await partitions()).toContain("ledger_20300112");
+});
+
+test("what a day's ledger held is written down when its partition is dropped, and added up", async () => {
+  const etl = database.sql(database.url("etl"));
+  for (const id of ["a", "b", "c"]) await store(etl, id, "2030-01-01");
+  await store(etl, "d", "2030-01-03");
+  await store(etl, "past", "1999-12-31");
+  await store(etl, "future", "2099-12-31");
+  await housekeep(owner, "2030-01-02");
+  expect(await totals()).toEqual({ "1999-12-31": 1 });
+  await housekeep(owner, "2030-01-31");
+  expect(await totals()).toEqual({ "1999-12-31": 1 });
+  await housekeep(owner, "2030-02-01");
+  expect(await totals()).toEqual({ "1999-12-31": 1, "2030-01-01": 3 });
+  // Days long gone, once more: into the default partition, and on top when that lets them go.
+  await store(etl, "e", "2030-01-01");
+  await store(etl, "f", "2030-01-02");
+  await store(etl, "past", "1999-12-31");
+  await housekeep(owner, "2030-03-01");
+  const expected = { "1999-12-31": 2, "2030-01-01": 4, "2030-01-02": 1, "2030-01-03": 1 };
+  expect(await totals()).toEqual(expected);
+  await housekeep(owner, "2030-03-01");
+  expect(await totals()).toEqual(expected);
+  expect(await placeOf("future")).toBe("etl.ledger_default");
+});
+
+test("beside a load into an old partition it gives up, and counts what that load stored next time", async () => {
+  const etl = database.sql(database.url("etl"));
+  await store(etl, "a", "2029-12-20");
+  await etl.unsafe("begin");
+  await store(etl, "b", "2029-12-20");
+  const { dropped } = await housekeep(owner, "2030-01-21");
+  expect({ dropped, totals: await totals() }).toEqual({ dropped: 0, totals: {} });
+  await etl.unsafe("commit");
+  expect(await store(etl, "b", "2029-12-20")).toBe(0);
+  expect((await housekeep(owner, "2030-01-21")).dropped).toBe(4);
+  expect(await totals()).toEqual({ "2029-12-20": 2 });
+});
+
+test("beside a reader of the ledger it gives up, stops no load, and catches up later", async () => {
+  const etl = database.sql(database.url("etl"));
+  await store(etl, "a", "2029-12-20");
+  const reader = asOwner();
+  await reader.unsafe("begin");
+  await reader`select count(*) from etl.ledger`;
+  expect(await housekeep(owner, "2030-01-21")).toEqual({ created: 0, dropped: 0 });
+  expect(await store(etl, "b", "2030-01-21")).toBe(1);
+  await reader.unsafe("commit");
+  const { created, dropped } = await housekeep(owner, "2030-01-21");
+  // The day of the load that came meanwhile stays in the default partition.
+  expect({ created, dropped }).toEqual({ created: 19, dropped: 4 });
+  expect(await totals()).toEqual({ "2029-12-20": 1 });
 });
 
 test("the etl's login keeps house by the real day, and cannot choose one", async () => {

@@ -429,28 +429,50 @@ test("an answer names the batch that it stored, and another one's answer is not 
   const values = loadArguments(host, await host.protect([login(1)]));
   const answer = await callLoadOnce(values);
   expect(answer?.batch_id).toBe(values.batch);
-  const mixed: Database = {
+  const changed = (change: Readonly<Record<string, unknown>>): Database => ({
     ...etl,
-    transaction: (work) =>
-      etl.transaction((query) =>
-        work(async (text, given) => {
-          const rows = await query(text, given);
-          return rows.map((row) => ({ ...row, batch_id: crypto.randomUUID() }));
-        }),
-      ),
-  };
+    query: async (text, given) =>
+      (await etl.query(text, given)).map((row) => ({ ...row, ...change })),
+  });
+  const mixed = changed({ batch_id: crypto.randomUUID() });
   await expect(host.load(mixed, [login(2)])).rejects.toThrow("names another batch");
-  const miscounted: Database = {
-    ...etl,
-    transaction: (work) =>
-      etl.transaction((query) =>
-        work(async (text, given) => {
-          const rows = await query(text, given);
-          return rows.map((row) => ({ ...row, loaded: 7 }));
-        }),
-      ),
-  };
+  const miscounted = changed({ loaded: 7 });
   await expect(host.load(miscounted, [login(3)])).rejects.toThrow("do not add up");
+});
+
+test("where the default isolation level is another, a load still runs at read committed", async () => {
+  await owner.unsafe(
+    `alter database ${database.name} set default_transaction_isolation = 'serializable'`,
+  );
+  const strict = database.open(database.url("etl"));
+  expect(await host.load(strict, [login(1)])).toMatchObject({ loaded: 1 });
+  expect(await host.load(strict, [login(1)])).toMatchObject({ loaded: 0, duplicates: 1 });
+  await owner.unsafe(`alter database ${database.name} reset default_transaction_isolation`);
+});
+
+test("rows stand in the table in the order of their batch", async () => {
+  const users = ["m", "b", "z", "a", "y", "c"];
+  const batch = users.map((user, i) => ({ id: `${9 - i}`, body: { user_id: `order-${user}` } }));
+  await host.load(etl, [batch[2]!]);
+  await host.load(etl, batch);
+  const rows = await owner`
+    select user_id from public.user_logins where user_id like 'order-%' order by ctid`;
+  expect(rows.map((row) => row.user_id)).toEqual(
+    ["z", "m", "b", "a", "y", "c"].map((user) => `order-${user}`),
+  );
+});
+
+test("what the quarantine knows already leaves no second id in the ledger", async () => {
+  const broken = (day: string) => ({ id: "broken-twice", sentAt: new Date(day), body: "broken" });
+  expect(await host.load(etl, [broken("2026-11-01")])).toMatchObject({ quarantined: 1 });
+  expect(await host.load(etl, [login(1), broken("2026-11-02")])).toMatchObject({
+    loaded: 1,
+    quarantined: 0,
+    duplicates: 1,
+  });
+  const days = await owner`
+    select sent_on::text as day from etl.ledger where message_id = 'broken-twice'`;
+  expect(days.map(({ day }) => day)).toEqual(["2026-11-01"]);
 });
 
 test("a load that fails in its last step has written nothing", async () => {

@@ -463,7 +463,7 @@ describe("an original", () => {
     const later = host.token("ip", "203.0.113.21");
     let id = "";
     await etl.transaction(async (query) => {
-      await load({ ...etl, transaction: (work) => work(query) }, host.subkeys, key, batch);
+      await load({ ...etl, query }, host.subkeys, key, batch);
       id = await request(reader, later);
     });
     expect(await fetch(reader, id)).toBe("0 seals");

@@ -49,6 +49,7 @@ const ALLOWED: Record<Role, Allowed> = {
       "SELECT etl.quarantine.state",
     ],
     functions: [
+      "etl.check_invariant",
       "etl.discard",
       "etl.fetch_bodies",
       "etl.replay",
@@ -60,7 +61,7 @@ const ALLOWED: Record<Role, Allowed> = {
   auditor: {
     relations: ["SELECT pii_vault.audit"],
     columns: [],
-    functions: ["etl.schema_version"],
+    functions: ["etl.check_invariant", "etl.schema_version"],
     schemas: ["etl", "pii_vault"],
   },
 };

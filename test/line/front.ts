@@ -18,7 +18,7 @@ type Rewritten = { readonly sentAt: number | null; readonly body: string };
 
 /**
  * `pass` deletes; `fail` answers with an error; `lose` confirms and deletes nothing, as SQS may;
- * `partly` deletes every other entry and lists the rest as failed.
+ * `partly` deletes every other entry and lists the rest as refused for good.
  */
 type Verdict = "pass" | "fail" | "lose" | "partly";
 
@@ -104,8 +104,8 @@ export async function startFront(options: FrontOptions = {}): Promise<Front> {
       Successful: taken.map(({ Id }) => ({ Id })),
       Failed: asks.Entries.filter((entry) => !taken.includes(entry)).map(({ Id }) => ({
         Id,
-        Code: "InternalError",
-        SenderFault: false,
+        Code: "ReceiptHandleIsInvalid",
+        SenderFault: true,
       })),
     };
     if (verdict === "lose") return Response.json(confirmed);

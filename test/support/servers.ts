@@ -19,7 +19,6 @@ import {
 
 const PASSWORD = "test-superuser";
 const SETTINGS = {
-  fsync: "off",
   full_page_writes: "off",
   max_connections: "200",
   max_prepared_transactions: "10",

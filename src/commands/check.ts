@@ -1,0 +1,83 @@
+// `veil check`: what must always hold, a line each; exit code 1 and the first offenders if it does not.
+import { checkInvariant, type Finding, INVARIANTS } from "../check.ts";
+import * as config from "../config.ts";
+import { openDatabase } from "../database.ts";
+import { failed } from "../failure.ts";
+import { requireSchema } from "../schema.ts";
+import { type Context, withSession } from "../session.ts";
+import { printable, type Terminal } from "../terminal.ts";
+
+export async function runCheck(context: Context, json: boolean): Promise<void> {
+  const { terminal } = context;
+  const findings: Finding[] = [];
+  await withSession(context, { login: "local_operator", variables: [] }, async ({ env }) => {
+    const database = openDatabase(config.database(env));
+    try {
+      await requireSchema(database);
+      const started = performance.now();
+      try {
+        for (const [i, invariant] of INVARIANTS.entries()) {
+          const of = `${i + 1} of ${INVARIANTS.length}`;
+          const finding = await saying(terminal, `${of}: ${invariant.description}`, () =>
+            checkInvariant(database, invariant),
+          );
+          findings.push(finding);
+          if (!json) terminal.out(line(finding));
+        }
+      } finally {
+        // What was found out is said, also where something failed half-way.
+        if (json)
+          terminal.out(`${JSON.stringify(summary(findings, performance.now() - started))}\n`);
+      }
+    } finally {
+      await database.close();
+    }
+  });
+  const broken = findings.filter(({ offenders }) => offenders > 0);
+  for (const [i, finding] of broken.entries()) {
+    const { message, hint } = explain(finding);
+    if (i === broken.length - 1) throw failed(message, hint);
+    terminal.err(`error: ${printable(message)}\nhint: ${hint}\n`);
+  }
+}
+
+/** On stderr while `work` is under way, where that is a terminal. */
+async function saying<T>(terminal: Terminal, text: string, work: () => Promise<T>): Promise<T> {
+  const say = (line: string) => {
+    if (terminal.isStderrTerminal) terminal.err(`\r${line}\u001b[K`);
+  };
+  say(text);
+  try {
+    return await work();
+  } finally {
+    say("");
+  }
+}
+
+const WIDTH = Math.max(...INVARIANTS.map(({ description }) => description.length));
+
+const line = ({ invariant, checked, offenders }: Finding): string =>
+  `${offenders === 0 ? "ok    " : "BROKEN"}  ${invariant.description.padEnd(WIDTH)}  ` +
+  `${offenders === 0 ? "" : `${offenders} of `}${checked}\n`;
+
+function summary(findings: readonly Finding[], milliseconds: number) {
+  return {
+    ok: findings.length === INVARIANTS.length && findings.every(({ offenders }) => offenders === 0),
+    invariants: findings.map(({ invariant, checked, offenders, examples }) => ({
+      name: invariant.name,
+      description: invariant.description,
+      ok: offenders === 0,
+      checked,
+      offenders,
+      examples,
+    })),
+    seconds: Math.round(milliseconds / 10) / 100,
+  };
+}
+
+function explain({ invariant, checked, offenders, examples }: Finding) {
+  const { name, hint } = invariant;
+  const more = offenders > examples.length && examples.length > 0 ? ", …" : "";
+  const named = examples.length > 0 ? `: ${examples.join(", ")}${more}` : "";
+  return { message: `${name} is broken, ${offenders} of ${checked}${named}`, hint };
+}
