@@ -140,7 +140,10 @@ function readPersonal(fields: Map<FieldName, unknown>, name: FieldName): string 
 function readVersion(fields: Map<FieldName, unknown>): number | null {
   const number = fields.get("app_version");
   if (typeof number === "number") {
-    if (!Number.isInteger(number)) throw new Rejected("app_version is not a whole number");
+    // The double nearest to what was written, as RFC 8259 expects of readers: infinite beyond 1e308, and
+    // out of range there like every number as large.
+    const isFraction = Number.isFinite(number) && !Number.isInteger(number);
+    if (isFraction) throw new Rejected("app_version is not a whole number");
     return packVersion([number, 0, 0]);
   }
   const value = readString(fields, "app_version");

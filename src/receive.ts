@@ -68,7 +68,9 @@ export async function receiveAll(receiving: Receiving): Promise<void> {
       if (room === 0) break;
       const messages = await poll(room);
       if (messages === null) continue;
-      endPoll(index, messages.length === 0 ? emptyPolls[index]! + 1 : 0);
+      // While something is held, more may stand behind it: a FIFO queue keeps back the rest of a group.
+      const isEmpty = messages.length === 0 && held.receipts.size === 0;
+      endPoll(index, isEmpty ? emptyPolls[index]! + 1 : 0);
       // Found it empty often enough: it polls on only if another one finds something.
       while (!follow && emptyPolls[index]! >= EMPTY_POLLS && !drained()) {
         if (stop.aborted || emptyPolls.includes(0)) break;

@@ -249,9 +249,25 @@ describe("app_version", () => {
     expect(parsed.kind === "login" && Object.is(parsed.login.appVersion, version)).toBe(true);
   });
 
-  test("a number beyond every integer is refused", () => {
-    expect(rejectedText('{"user_id":"u","app_version":1e999}')).toContain("app_version");
-    expect(rejectedText('{"user_id":"u","app_version":-1e999}')).toContain("app_version");
+  test.each([
+    ["1e309", "1e309"],
+    ["-1e309", "-1e309"],
+    ["1e999999", "1e999999"],
+    ["of 5,001 digits", `1${"0".repeat(5000)}`],
+    ["of 5,000 digits below zero", `-${"9".repeat(5000)}.5`],
+  ])("the number %s is beyond every double, and out of range", (_, text) => {
+    expect(rejectedText(`{"user_id":"u","app_version":${text}}`)).toContain(
+      "app_version is out of range",
+    );
+  });
+
+  test.each([
+    ["2146.0000000000000000000001", 2_146_000_000],
+    ["0.99999999999999999999", 1_000_000],
+    ["-1e-400", 0],
+  ])("the number %s is the double nearest to it", (text, version) => {
+    const parsed = parseMessage(`{"user_id":"u","app_version":${text}}`);
+    expect(parsed).toEqual(login({ appVersion: version }));
   });
 
   test("of another type is a wrong type", () => {
