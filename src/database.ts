@@ -298,7 +298,7 @@ export async function retryContention<T>(
 }
 
 // Their messages hold names (of a role, a database, a relation, a setting), never a row's values.
-const SPEAKING = /^(VL...|28...|3D000|42501|42P01|42883|3F000|53300|57P0[1-5]|57014|55P03|25006)$/;
+const SPEAKING = /^(VL...|28...|3D000|42501|42P01|42883|3F000|53...|57P0[1-5]|57014|55P03|25006)$/;
 
 function describe(error: unknown, config: DatabaseConfig): unknown {
   if (error instanceof Failure) return error;

@@ -40,7 +40,7 @@ describe("docker-compose.yml", () => {
     expect(Object.keys(compose.services).sort()).toEqual(["postgres", "queue", "setup", "veil"]);
     const known = [
       ...["image", "build", "command", "user", "environment", "ports", "volumes", "depends_on"],
-      ...["healthcheck", "read_only", "cap_drop", "security_opt"],
+      ...["healthcheck", "read_only", "cap_drop", "security_opt", "stop_grace_period"],
     ];
     for (const service of Object.values(compose.services)) {
       expect(Object.keys(service).filter((key) => !known.includes(key))).toEqual([]);
