@@ -2,7 +2,8 @@
 // it never confirms comes back, and changes nothing.
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Availability } from "./availability.ts";
-import { isQueueOutage, type Message, type Queue } from "./queue.ts";
+import type { Message, Queue } from "./queue.ts";
+import { isQueueOutage } from "./queue-errors.ts";
 
 /** How often an entry is asked for that SQS fails on while it does the others. */
 const ATTEMPTS = 6;

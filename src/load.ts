@@ -1,7 +1,8 @@
 // Stores a protected batch: the one statement of the line.
 import type { Subkeys } from "../vault/keys.ts";
 import type { SealingKey } from "./data-keys.ts";
-import { array, byteaArray, type Database, MIXED_ANSWERS, type Value } from "./database.ts";
+import { array, byteaArray, type Database, type Value } from "./database.ts";
+import { MIXED_ANSWERS } from "./database-errors.ts";
 import { Failure, failed } from "./failure.ts";
 import type { Protected } from "./protect.ts";
 

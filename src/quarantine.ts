@@ -1,7 +1,8 @@
 // The messages that could not become rows: listed, looked at, replayed after a fix, or given up.
 import type { Subkeys } from "../vault/keys.ts";
 import type { DataKeys } from "./data-keys.ts";
-import { array, byteaArray, type Database, retryContention } from "./database.ts";
+import { array, byteaArray, type Database } from "./database.ts";
+import { retryContention } from "./database-errors.ts";
 import { parseMessage } from "./message.ts";
 import type { Opener } from "./opener.ts";
 import { maxSeals, protectLogin } from "./protect.ts";

@@ -9,7 +9,8 @@ import {
   ReceiveMessageCommand,
   SQSClient,
 } from "@aws-sdk/client-sqs";
-import { Failure, failed } from "./failure.ts";
+import { failed } from "./failure.ts";
+import { describe, isExpired, isQueueOutage } from "./queue-errors.ts";
 
 export type QueueConfig = {
   /** A full URL, or a name to look up. */
@@ -69,14 +70,9 @@ const DEFAULT_VISIBILITY_SECONDS = 30;
 const SHORT_CALL_MS = 10_000;
 const ATTEMPTS = 3;
 
-/** Failures of the queue that may pass by themselves: throttling, its own errors, the network, a token. */
-export const isQueueOutage = (error: unknown): error is Failure =>
-  error instanceof Failure && error.code === QUEUE_AWAY;
-
-const QUEUE_AWAY = "QUEUE_AWAY";
-
 /** Reaches the queue once, so that a wrong URL or missing rights show before anything starts. */
 export async function openQueue(config: QueueConfig): Promise<Queue> {
+  const host = hostOf(config);
   let client = connect(config);
   let hasWorked = false;
   const call = async <T>(what: string, work: (client: SQSClient) => Promise<T>): Promise<T> => {
@@ -91,7 +87,7 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
         client = connect(config);
         setTimeout(() => used.destroy(), (LONGEST_POLL_SECONDS + 10) * 1000).unref();
       }
-      throw describe(error, what, config, hasWorked);
+      throw describe(error, { what, host, hasWorked });
     }
   };
   const url = /^https?:\/\//i.test(config.queue)
@@ -244,67 +240,6 @@ function readMessage(message: SqsMessage): Message {
     );
   }
   return { id: MessageId, body: Body, receipt: ReceiptHandle, sentAt: new Date(Number(sent)) };
-}
-
-const isExpired = (error: unknown): boolean =>
-  error instanceof Error && /^(ExpiredToken|ExpiredTokenException)$/.test(error.name);
-
-/** Names of SQS's and AWS's errors that pass by themselves, whatever status they come with. */
-const PASSING =
-  /^(Throttl|RequestThrottled|TooManyRequests|RequestLimitExceeded|SlowDown|RequestTimeout|RequestExpired|RequestTimeTooSkewed|ExpiredToken|OverLimit|ServiceUnavailable|KmsThrottled|PriorRequestNotComplete)/;
-
-/** What happened at the queue, with no part of a message or a credential in it. */
-function describe(error: unknown, what: string, config: QueueConfig, hasWorked: boolean): unknown {
-  if (error instanceof Failure || !(error instanceof Error)) return error;
-  if (error.name === "AbortError") return error;
-  const host = hostOf(config);
-  const code = "code" in error && typeof error.code === "string" ? error.code : error.name;
-  const away = (message: string, hint: string) => new Failure(1, message, hint, QUEUE_AWAY);
-  if (/Credentials?Provider|CredentialsError|TokenProvider/.test(error.name)) {
-    const message = `no AWS credentials to ${what} (${host})`;
-    const hint =
-      "give them as every AWS SDK takes them; an emulator accepts any, " +
-      "such as AWS_ACCESS_KEY_ID=test and AWS_SECRET_ACCESS_KEY=test";
-    // A provider that gave some before may do so again.
-    return hasWorked ? away(message, hint) : failed(message, hint);
-  }
-  if (/^(QueueDoesNotExist|AWS\.SimpleQueueService\.NonExistentQueue)$/.test(error.name)) {
-    return failed(
-      `cannot ${what}: the queue does not exist at ${host}`,
-      "check QUEUE_URL (an emulator may know the queue only by the exact URL that it handed out)",
-    );
-  }
-  if (error.message.startsWith("Invalid MD5 checksum")) {
-    return away(
-      `cannot ${what}: what ${host} answered was damaged on its way`,
-      "it comes again; does something between here and there change bodies?",
-    );
-  }
-  const status = (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
-  if (status !== undefined) {
-    const message = `cannot ${what}: ${host} answered ${status} (${code})`;
-    if (PASSING.test(code)) {
-      return away(message, "the queue, or whoever gives out its credentials, asks for patience");
-    }
-    return status >= 500 || status === 429 || status < 300
-      ? away(message, "that is the queue's own trouble; does it have a status page?")
-      : failed(message, "check the queue's policy, the credentials' rights, and the region");
-  }
-  if (/Region/.test(error.message)) {
-    return failed(`cannot ${what}: no AWS region is set`, "set AWS_REGION");
-  }
-  if (code === "NotCapable") {
-    return failed(
-      `cannot ${what}: Deno does not permit it`,
-      "grant --allow-env, --allow-sys=osRelease, and --allow-net for the queue and the database",
-    );
-  }
-  const unreachable = [
-    `cannot ${what}: cannot reach ${host} (${code})`,
-    "is QUEUE_URL right, and AWS_ENDPOINT_URL_SQS if it is set?",
-  ] as const;
-  // The network's failures have a code, or are called a timeout; anything else would fail again.
-  return "code" in error || /Timeout/.test(code) ? away(...unreachable) : failed(...unreachable);
 }
 
 function hostOf({ endpoint, queue }: QueueConfig): string {

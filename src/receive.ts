@@ -3,7 +3,8 @@
 // deliveries after which it goes to a dead-letter queue.
 import type { Availability } from "./availability.ts";
 import type { Held } from "./held.ts";
-import { isQueueOutage, MESSAGES_PER_CALL, type Message, type Queue } from "./queue.ts";
+import { MESSAGES_PER_CALL, type Message, type Queue } from "./queue.ts";
+import { isQueueOutage } from "./queue-errors.ts";
 
 const RECEIVERS = 4;
 /** One empty answer proves nothing, SQS asks a sample of its servers: a drain wants two of each. */

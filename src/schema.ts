@@ -1,6 +1,7 @@
 // Whether this database is at this program's schema, asked before anything else is.
 import { SCHEMA_VERSION } from "../sql/migrations.ts";
-import { type Database, isOutage } from "./database.ts";
+import type { Database } from "./database.ts";
+import { isOutage } from "./database-errors.ts";
 import { Failure, misuse } from "./failure.ts";
 import { Interrupted } from "./interrupted.ts";
 

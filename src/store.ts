@@ -2,7 +2,8 @@
 import type { Subkeys } from "../vault/keys.ts";
 import type { Availability } from "./availability.ts";
 import type { DataKeys } from "./data-keys.ts";
-import { type Database, isOutage, isRejection, isTooLong, retryContention } from "./database.ts";
+import type { Database } from "./database.ts";
+import { isOutage, isRejection, isTooLong, retryContention } from "./database-errors.ts";
 import { type LoadResult, load } from "./load.ts";
 import { parseMessage } from "./message.ts";
 import { maxSeals, type ParsedMessage, type Protected, protect } from "./protect.ts";
