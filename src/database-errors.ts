@@ -36,9 +36,11 @@ export const MIXED_ANSWERS = "MIXED_ANSWERS";
 const BROKEN =
   /^(NO_ANSWER|MIXED_ANSWERS|CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|E(CONNREFUSED|CONNRESET|CONNABORTED|PIPE|TIMEDOUT|HOSTUNREACH|NETUNREACH|HOSTDOWN|NETDOWN|MFILE|NOTFOUND|AI_AGAIN)|ENOENT|ERR_SOCKET_CLOSED|ERR_STREAM_[A-Z_]+|FailedToOpenSocket|ConnectionRefused|08...|57P0[1-35]|25P03|25006|58000)$/;
 
+const NEW_PARTITION = "NEW_PARTITION";
+
 // No room on disk, in memory, or for another connection; cancelled or out of time; a lock not to be had;
 // a disk that fails.
-const BUSY = /^(53...|57014|55P03|55006|58030)$/;
+const BUSY = /^(NEW_PARTITION|53...|57014|55P03|55006|58030)$/;
 
 /**
  * Runs `work` again after contention, up to nine times, with jitter. Sorted batches make contention
@@ -77,7 +79,9 @@ export function describe(error: unknown, server: string): unknown {
     const message = code.startsWith("VL")
       ? words
       : `the database answered with error ${code}${place}: ${words}`;
-    return new Failure(1, message, hint, code);
+    // A partition of the ledger was made while this load put a message of that day elsewhere.
+    const isMoved = code === "23514" && !error.constraint_name;
+    return new Failure(1, message, hint, isMoved ? NEW_PARTITION : code);
   }
   if (code !== null && BROKEN.test(code)) return unreachable(code, server);
   if (code !== null && isTlsError(code, error)) {
