@@ -19,7 +19,7 @@ export type Database = {
     timeoutMs?: number,
   ) => Promise<readonly Row[]>;
   /** All of `work` or none of it, at READ COMMITTED whatever the server's default is. */
-  readonly transaction: <T>(work: (query: Query) => Promise<T>) => Promise<T>;
+  readonly transaction: <T>(work: (query: Query) => Promise<T>, timeoutMs?: number) => Promise<T>;
   /** Goes on with new connections: to be called where the old ones cannot be trusted any more. */
   readonly renew: () => void;
   readonly close: () => Promise<void>;
@@ -66,7 +66,7 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
         throw await withoutTls(error, config);
       }
     },
-    transaction: async (work) => {
+    transaction: async (work, timeoutMs) => {
       // A connection of its own, because the driver's own transactions write their rollback to a
       // connection that is gone, and nobody can catch what that throws (3.4.9).
       let gone = false;
@@ -79,18 +79,17 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
       const query: Query = async (text, values = []) => {
         // Otherwise the driver would connect again, and run the statement outside of the transaction.
         if (gone) throw unreachable("CONNECTION_CLOSED", serverOf(config));
-        return await own.query(text, values);
+        return await own.query(text, values, timeoutMs);
       };
       try {
         await query("begin isolation level read committed");
         const result = await work(query);
         await query("commit");
+        await own.close();
         return result;
       } catch (error) {
+        own.discard(); // and with it what was not committed
         throw await withoutTls(error, config);
-      } finally {
-        // Also ends the transaction where it was not committed.
-        await own.close();
       }
     },
     renew: () => replace(client),

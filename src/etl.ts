@@ -53,14 +53,13 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
   const acknowledging = new Set<Promise<void>>();
   const onStored = ({ messages, batch, result }: Stored) => {
     count(counts, batch, result);
+    held.markStored(messages);
     const acknowledged = acknowledge(queue, deleting, messages, giveUp).then((outcome) => {
       held.release(messages);
       counts.acknowledged += outcome.confirmed;
       options.onProgress();
-      if (outcome.failure !== null) {
-        ending.fail(outcome.failure);
-        held.abandon(); // what cannot be acknowledged should not be loaded either
-      }
+      // What is held is stored all the same: a queue that was deleted does not deliver it again.
+      if (outcome.failure !== null) ending.fail(outcome.failure);
     });
     acknowledging.add(acknowledged);
     acknowledged.finally(() => acknowledging.delete(acknowledged));
@@ -91,7 +90,7 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
   await Promise.race([work(), ending.overdue]);
   ending.finish();
   await hiding;
-  counts.handedBack += await handBack(queue, [...held.receipts.keys()], leave);
+  counts.handedBack += await handBack(queue, held.unstored(), leave);
   ending.close();
   if (ending.failure !== null) throw ending.failure.error;
 }

@@ -22,6 +22,8 @@ export type Receipt = {
   hiddenUntil: number;
   /** How long it was hidden for the last time. */
   hiddenSeconds: number;
+  /** What is stored waits to be deleted; nobody else needs to have it. */
+  isStored: boolean;
 };
 
 /** State: what was received, what of it waits to be loaded, and how much room there is for more. */
@@ -76,6 +78,7 @@ export class Held {
         receivedAt: now,
         hiddenUntil: now + this.#visibilitySeconds * 1000,
         hiddenSeconds: this.#visibilitySeconds,
+        isStored: false,
       });
       this.#characters += message.body.length;
       this.#waiting.push(message);
@@ -83,6 +86,18 @@ export class Held {
     this.#reserved -= room;
     this.#budget += room - messages.length;
     this.#change();
+  }
+
+  markStored(messages: readonly Message[]): void {
+    for (const message of messages) {
+      const receipt = this.#receipts.get(message);
+      if (receipt !== undefined) receipt.isStored = true;
+    }
+  }
+
+  /** What nobody has stored. */
+  unstored(): readonly Message[] {
+    return [...this.#receipts].filter(([, { isStored }]) => !isStored).map(([message]) => message);
   }
 
   /** They are gone from the queue, or will come back. */

@@ -98,7 +98,7 @@ async function execute(database: Database, values: readonly Value[]) {
       otherIsolation.add(database);
     }
   }
-  return await database.transaction((query) => query(STATEMENT, values));
+  return await database.transaction((query) => query(STATEMENT, values), LONGEST_LOAD_MS);
 }
 
 /** An empty load: throws if this database knows another token key, before a message is received. */

@@ -16,6 +16,7 @@ export function offersTls(host: string, port: number): Promise<boolean | null> {
     socket.once("error", () => answer(null));
     socket.once("close", () => answer(null));
     socket.once("connect", () => socket.write(SSL_REQUEST));
-    socket.once("data", (data) => answer(data[0] === 0x53)); // S, or N for no
+    // Anything but S or N: a server too busy to answer that, which says so.
+    socket.once("data", (data) => answer({ 83: true, 78: false }[data[0] ?? 0] ?? null));
   });
 }

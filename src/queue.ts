@@ -8,6 +8,7 @@ import {
   type QueueAttributeName,
   ReceiveMessageCommand,
   SQSClient,
+  type SQSClientConfig,
 } from "@aws-sdk/client-sqs";
 import { failed } from "./failure.ts";
 import { describe, isExpired, isQueueOutage } from "./queue-errors.ts";
@@ -84,7 +85,9 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
     } catch (error) {
       // Credentials that have expired before their time: a new client asks their provider again.
       if (isExpired(error) && client === used) {
-        client = connect(config);
+        // Not from what the SDK remembers of files: somebody else may have renewed them.
+        const credentials = used.config.credentialDefaultProvider({ ignoreCache: true });
+        client = connect(config, credentials);
         setTimeout(() => used.destroy(), (LONGEST_POLL_SECONDS + 10) * 1000).unref();
       }
       throw describe(error, { what, host, hasWorked });
@@ -186,14 +189,16 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
   };
 }
 
-const connect = (config: QueueConfig): SQSClient =>
-  new SQSClient({
+const connect = (config: QueueConfig, provider?: SQSClientConfig["credentials"]): SQSClient => {
+  const credentials = config.credentials ?? provider;
+  return new SQSClient({
     ...(config.endpoint === null ? {} : { endpoint: config.endpoint }),
     ...(config.region === null ? {} : { region: config.region }),
-    ...(config.credentials === null ? {} : { credentials: config.credentials }),
+    ...(credentials === undefined ? {} : { credentials }),
     maxAttempts: ATTEMPTS,
     requestHandler: { connectionTimeout: 5_000, throwOnRequestTimeout: true },
   });
+};
 
 type Entry = { readonly Id: string; readonly ReceiptHandle: string };
 

@@ -67,6 +67,11 @@ export async function receiveAll(receiving: Receiving): Promise<void> {
       if (needs.some(({ isAway }) => isAway)) continue;
       const room = await held.reserve(MESSAGES_PER_CALL);
       if (room === 0) break;
+      // Waiting for room can take long, too.
+      if (stop.aborted || needs.some(({ isAway }) => isAway)) {
+        held.fill([], room);
+        continue;
+      }
       const messages = await poll(room);
       if (messages === null) continue;
       // While something is held, more may stand behind it: a FIFO queue keeps back the rest of a group.

@@ -106,11 +106,12 @@ async function run(
     await starting(async () => {
       await requireSchema(database, interrupt);
       await reaching(() => requireTokenKey(database, subkeys), interrupt);
-      await database.query("select from etl.housekeep()");
+      await reaching(() => database.query("select from etl.housekeep()"), interrupt);
     });
     await warnIfVolatile(database, notify);
-    queue = await starting(() => reaching(() => openQueue(queueConfig), interrupt));
-    const { waiting, inFlight } = await queue.depth();
+    const opened = await starting(() => reaching(() => openQueue(queueConfig), interrupt));
+    queue = opened;
+    const { waiting, inFlight } = await starting(() => opened.depth());
     const total = Math.min(waiting + inFlight, command.maxMessages ?? Number.POSITIVE_INFINITY);
     const bar = new Progress(terminal, total);
     progress = bar;
@@ -129,7 +130,7 @@ async function run(
       }
     }
     await etl(
-      { queue, database, subkeys, dataKeys },
+      { queue: opened, database, subkeys, dataKeys },
       {
         follow: command.follow,
         maxMessages: command.maxMessages,
