@@ -135,6 +135,13 @@ begin
         as r (sent_at, user_id, device_type, ip, device, locale, version, position)
       order by r.position;
       get diagnostics loaded = row_count;
+      -- Otherwise a message would be deleted whose row is nowhere.
+      if loaded <> cardinality(user_ids) then
+        raise exception using
+          errcode = 'VL016',
+          message = format('public.user_logins took %s of %s rows', loaded, cardinality(user_ids)),
+          hint = 'a trigger or a rule on it drops rows: veil needs each of them stored';
+      end if;
     end if;
 
     if rejected_in > 0 then

@@ -73,6 +73,7 @@ export class Availability {
    * nobody waits any more.
    */
   async pause(failure: Failure): Promise<void> {
+    if (this.#patience.signal.aborted) throw failure;
     this.failed(failure.message);
     const away = performance.now() - (this.#awaySince ?? 0);
     const { milliseconds, signal } = this.#patience;
@@ -84,7 +85,6 @@ export class Availability {
         failure.code,
       );
     }
-    if (signal.aborted) throw failure;
     // As long again as it has been away for already: short troubles end soon, long ones cost little.
     const longest = Math.min(Math.max(away, SHORTEST_PAUSE_MS), LONGEST_PAUSE_MS);
     await sleep(longest * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => {

@@ -8,10 +8,10 @@ const isContention = (error: unknown): boolean =>
 
 /**
  * The server took the statement and refused something in it: a value (class 22), a constraint (23), a
- * limit (54). Some row of a batch is at fault, and the others are not.
+ * limit (54), a trigger's own objection (P0001). Some row of a batch is at fault, and the others are not.
  */
 export const isRejection = (error: unknown): error is Failure & { readonly code: string } =>
-  error instanceof Failure && error.code !== null && /^(22|23|54)...$/.test(error.code);
+  error instanceof Failure && error.code !== null && /^(22...|23...|54...|P0001)$/.test(error.code);
 
 /** The connection is of no use any more, or leads to a server that is not the right one now. */
 export const isBroken = (error: unknown): boolean =>
@@ -34,7 +34,7 @@ export const MIXED_ANSWERS = "MIXED_ANSWERS";
 // Connection failures of the driver and the platform, SQLSTATE class 08, and the states of a server
 // that is starting, stopping, idle for too long, or a standby that was a primary a moment ago.
 const BROKEN =
-  /^(NO_ANSWER|MIXED_ANSWERS|CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|E(CONNREFUSED|CONNRESET|CONNABORTED|PIPE|TIMEDOUT|HOSTUNREACH|NETUNREACH|HOSTDOWN|NETDOWN|MFILE|NOTFOUND|AI_AGAIN)|ENOENT|ERR_SOCKET_CLOSED|ERR_STREAM_[A-Z_]+|FailedToOpenSocket|ConnectionRefused|08...|57P0[1-35]|25P03|25006|58000)$/;
+  /^(NO_ANSWER|MIXED_ANSWERS|CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|E(CONNREFUSED|CONNRESET|CONNABORTED|PIPE|TIMEDOUT|HOSTUNREACH|NETUNREACH|HOSTDOWN|NETDOWN|MFILE|NOTFOUND|AI_AGAIN)|ENOENT|ERR_SOCKET_CLOSED|ERR_SSL_WRONG_VERSION_NUMBER|ERR_STREAM_[A-Z_]+|FailedToOpenSocket|ConnectionRefused|08...|57P0[1-35]|25P03|25006|58000)$/;
 
 const NEW_PARTITION = "NEW_PARTITION";
 
@@ -80,7 +80,7 @@ export function describe(error: unknown, server: string): unknown {
       ? words
       : `the database answered with error ${code}${place}: ${words}`;
     // A partition of the ledger was made while this load put a message of that day elsewhere.
-    const isMoved = code === "23514" && !error.constraint_name;
+    const isMoved = code === "23514" && error.schema_name === "etl" && isLedger(error.table_name);
     return new Failure(1, message, hint, isMoved ? NEW_PARTITION : code);
   }
   if (code !== null && BROKEN.test(code)) return unreachable(code, server);
@@ -110,11 +110,17 @@ export const unreachable = (code: string, server: string): Failure =>
         code,
       );
 
+const isLedger = (table: string | undefined): boolean => /^ledger(_|$)/.test(table ?? "");
+
 /** The driver's class for what the server said. */
 const isPostgresError = (
   error: Error,
-): error is Error & { readonly constraint_name?: string; readonly hint?: string } =>
-  error.name === "PostgresError";
+): error is Error & {
+  readonly constraint_name?: string;
+  readonly schema_name?: string;
+  readonly table_name?: string;
+  readonly hint?: string;
+} => error.name === "PostgresError";
 
 const isTlsError = (code: string, error: Error): boolean =>
   /CERT|TLS|SSL|SELF_SIGNED|ISSUER/.test(code) || /certificate/i.test(error.message);

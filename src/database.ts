@@ -22,7 +22,8 @@ export type Database = {
   readonly transaction: <T>(work: (query: Query) => Promise<T>, timeoutMs?: number) => Promise<T>;
   /** Goes on with new connections: to be called where the old ones cannot be trusted any more. */
   readonly renew: () => void;
-  readonly close: () => Promise<void>;
+  /** `seconds`: how long what is under way is waited for. */
+  readonly close: (seconds?: number) => Promise<void>;
 };
 
 export type Tls = false | "prefer" | TlsOptions;
@@ -93,7 +94,7 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
       }
     },
     renew: () => replace(client),
-    close: () => client.close(),
+    close: (seconds) => client.close(seconds),
   };
 }
 
@@ -105,7 +106,7 @@ type Client = {
     values: readonly Value[],
     timeoutMs?: number,
   ) => Promise<readonly Row[]>;
-  readonly close: () => Promise<void>;
+  readonly close: (seconds?: number) => Promise<void>;
   /** At once, whatever is under way; nothing is waited for, not even the other side. */
   readonly discard: () => void;
 };
@@ -169,9 +170,9 @@ function connect(
         throw describe(error, serverOf(config));
       }
     },
-    close: () => {
+    close: (seconds = 2) => {
       isOver = true;
-      return sql.end({ timeout: 2 });
+      return sql.end({ timeout: seconds });
     },
     discard: () => {
       isOver = true;

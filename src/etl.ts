@@ -7,6 +7,7 @@
 import { acknowledge } from "./acknowledge.ts";
 import { Availability, type Notice } from "./availability.ts";
 import { type Counts, count } from "./counts.ts";
+import { isOutage } from "./database-errors.ts";
 import { Ending } from "./ending.ts";
 import { Held } from "./held.ts";
 import type { Queue } from "./queue.ts";
@@ -82,7 +83,7 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
         await storeBatch(line, batch, { available: storing, onStored, onRetry });
       }
     } catch (error) {
-      if (!(options.signal.aborted && storing.isAway)) ending.fail(error);
+      if (!(options.signal.aborted && isOutage(error))) ending.fail(error);
     }
     held.abandon();
     await Promise.all([receivers, ...acknowledging]);

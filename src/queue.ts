@@ -86,7 +86,10 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
       // Credentials that have expired before their time: a new client asks their provider again.
       if (isExpired(error) && client === used) {
         // Not from what the SDK remembers of files: somebody else may have renewed them.
-        const credentials = used.config.credentialDefaultProvider({ ignoreCache: true });
+        const credentials = used.config.credentialDefaultProvider({
+          ...used.config,
+          ...{ parentClientConfig: used.config, ignoreCache: true },
+        });
         client = connect(config, credentials);
         setTimeout(() => used.destroy(), (LONGEST_POLL_SECONDS + 10) * 1000).unref();
       }

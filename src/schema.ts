@@ -7,6 +7,7 @@ import { Interrupted } from "./interrupted.ts";
 
 /** How long a server may take to appear when a command starts: container, and database beside it. */
 const START_DELAYS_MS = [250, 500, 1000, 2000];
+const LONGEST_ANSWER_MS = 20_000;
 
 /** Throws unless the database is reachable and at exactly this version. */
 export async function requireSchema(database: Database, signal?: AbortSignal): Promise<void> {
@@ -29,7 +30,7 @@ export async function requireSchema(database: Database, signal?: AbortSignal): P
 async function readVersion(database: Database, signal?: AbortSignal): Promise<number> {
   try {
     const [row] = await reaching(
-      () => database.query("select etl.schema_version() as version"),
+      () => database.query("select etl.schema_version() as version", [], LONGEST_ANSWER_MS),
       signal,
     );
     return Number(row?.version);
@@ -43,12 +44,15 @@ async function readVersion(database: Database, signal?: AbortSignal): Promise<nu
 /** Tries again, a few times, while the server cannot be reached. Throws at once when interrupted. */
 export async function reaching<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
   if (signal === undefined) return await repeatedly(work);
-  const interrupted = new Promise<never>((_, reject) => {
-    const stop = () => reject(new Interrupted());
-    if (signal.aborted) stop();
-    else signal.addEventListener("abort", stop, { once: true });
-  });
-  return await Promise.race([repeatedly(work), interrupted]);
+  const interrupted = Promise.withResolvers<never>();
+  const stop = () => interrupted.reject(new Interrupted());
+  if (signal.aborted) stop();
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    return await Promise.race([repeatedly(work), interrupted.promise]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
 }
 
 async function repeatedly<T>(work: () => Promise<T>): Promise<T> {

@@ -29,6 +29,9 @@ export type EtlCommand = {
 const REPORT_MS = 60_000;
 const HOUSEKEEPING_MS = 60 * 60_000;
 const LAST_LOOK_MS = 2_000;
+/** How long an answer is waited for while starting. */
+const START_MS = 20_000;
+const HOUSEKEEP = "select from etl.housekeep()";
 
 export async function runEtl(context: Context, command: EtlCommand): Promise<void> {
   const startedAt = performance.now();
@@ -106,12 +109,12 @@ async function run(
     await starting(async () => {
       await requireSchema(database, interrupt);
       await reaching(() => requireTokenKey(database, subkeys), interrupt);
-      await reaching(() => database.query("select from etl.housekeep()"), interrupt);
+      await reaching(() => database.query(HOUSEKEEP, [], START_MS), interrupt);
+      await reaching(() => warnIfVolatile(database, notify), interrupt);
     });
-    await warnIfVolatile(database, notify);
     const opened = await starting(() => reaching(() => openQueue(queueConfig), interrupt));
     queue = opened;
-    const { waiting, inFlight } = await starting(() => opened.depth());
+    const { waiting, inFlight } = await starting(() => reaching(() => opened.depth(), interrupt));
     const total = Math.min(waiting + inFlight, command.maxMessages ?? Number.POSITIVE_INFINITY);
     const bar = new Progress(terminal, total);
     progress = bar;
@@ -142,6 +145,8 @@ async function run(
       counts,
     );
     progress.clear();
+    // After a stop there may be no time left to ask.
+    if (interrupt.aborted) return 0;
     const last = await queue.depth(AbortSignal.timeout(LAST_LOOK_MS)).catch(() => null);
     return last?.inFlight ?? 0;
   } finally {
@@ -149,7 +154,7 @@ async function run(
     endHousekeeping();
     for (const timer of timers) clearInterval(timer);
     queue?.close();
-    await database.close();
+    await database.close(interrupt.aborted ? 0 : undefined);
   }
 }
 
@@ -177,7 +182,7 @@ async function patiently<T>(
 
 /** Nothing that is asked for here can keep the promise on a server that forgets what it has committed. */
 async function warnIfVolatile(database: Database, notify: (notice: Notice) => void) {
-  const [row] = await database.query("select current_setting('fsync') as fsync");
+  const [row] = await database.query("select current_setting('fsync') as fsync", [], START_MS);
   if (row?.fsync !== "off") return;
   notify({
     event: "warning",
@@ -190,7 +195,7 @@ async function warnIfVolatile(database: Database, notify: (notice: Notice) => vo
 function housekeepHourly(database: Database, notify: (notice: Notice) => void): () => void {
   const housekeep = async () => {
     try {
-      await database.query("select from etl.housekeep()");
+      await database.query(HOUSEKEEP);
     } catch (error) {
       // An outage is the line's to tell of, and the next hour is soon enough: partitions are a week ahead.
       if (isOutage(error)) return;

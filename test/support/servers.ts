@@ -4,6 +4,7 @@
 // TEST_DATABASE_URL (a superuser's) names another PostgreSQL to run on; TEST_POSTGRES=14 takes the
 // oldest supported one.
 import { afterAll } from "bun:test";
+import { randomBytes } from "node:crypto";
 import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -90,6 +91,9 @@ export function useSqs(): Promise<FauxqsServer> {
   return sqsServer;
 }
 
+// Queues of one name look alike to the emulator, whatever the URL's host; a program that a test in another
+// process left waiting for a port could otherwise find its queue again, on another server.
+const mark = randomBytes(4).toString("hex");
 let queues = 0;
 
 /** A queue of a test's own, as the variables that name it to veil. */
@@ -99,7 +103,7 @@ export async function createQueue(attributes: Record<string, string> = {}): Prom
   readonly send: (body: string) => string;
 }> {
   const server = await useSqs();
-  const name = `logins-${++queues}`;
+  const name = `logins-${mark}-${++queues}`;
   const { queueUrl } = server.createQueue(name, { attributes });
   return {
     name,

@@ -1,0 +1,179 @@
+// The benchmarks run to the end and say all that they are to say. What they say of speed is no verdict.
+import { describe, expect, test } from "bun:test";
+import { fileURLToPath } from "node:url";
+import { type LoginKind, loginBody, REPEATING_DEVICES } from "../bench/logins.ts";
+import { PROGRAMS } from "../bench/programs.ts";
+import { measure } from "../bench/run.ts";
+import { startServers } from "../bench/servers.ts";
+import { spreadOf } from "../bench/spread.ts";
+
+async function run(script: string, ...argv: string[]) {
+  const path = fileURLToPath(new URL(`../bench/${script}`, import.meta.url));
+  const child = Bun.spawn([process.execPath, "--no-env-file", path, ...argv], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const [stdout, stderr, code] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  return { stdout, stderr, code };
+}
+
+const spread = { median: expect.any(Number), min: expect.any(Number), max: expect.any(Number) };
+const rest = { requests: expect.any(Number), cpuMillis: expect.any(Number) };
+const machine = {
+  date: expect.stringMatching(/^\d{4}-\d\d-\d\d$/),
+  cpu: expect.any(String),
+  cores: expect.any(Number),
+  memoryGiB: expect.any(Number),
+  system: expect.any(String),
+};
+
+describe("bun run bench", () => {
+  test("gives every figure of every program, and nothing on stderr", async () => {
+    const { stdout, stderr, code } = await run(
+      "bench.ts",
+      ...["--messages", "30", "--rounds", "2", "--idle", "1", "--workers", "2"],
+      ...["--vault", "1000", "--latency", "--memory", "40", "--json"],
+    );
+    expect(stderr).toBe("");
+    expect(code).toBe(0);
+    expect(stdout.trimEnd().split("\n")).toHaveLength(1);
+    // Parsed twice: toMatchObject puts its matchers into what it is given.
+    expect(JSON.parse(stdout)).toMatchObject({
+      machine,
+      versions: {
+        bun: expect.any(String),
+        postgres: expect.any(String),
+        fauxqs: expect.any(String),
+        "sqs-consumer": expect.any(String),
+        pg: expect.any(String),
+      },
+      messages: 30,
+      rounds: 2,
+      idle: { seconds: 1, fromStart: rest, afterLoad: rest },
+      latency: { messages: expect.any(Number), medianMs: expect.any(Number) },
+      memory: { messages: 40, peakRssMiB: expect.any(Number), peakRssMiBAt100k: null },
+    });
+    const report = JSON.parse(stdout);
+    expect(report.latency.messages).toBeGreaterThan(0);
+    expect(report.latency.p99Ms).toBeGreaterThanOrEqual(report.latency.medianMs);
+    const names = report.programs.map(({ name }: { name: string }) => name);
+    const workers = report.skipped.length === 0 ? ["workers"] : [];
+    expect(names).toEqual(["limit", "consumer", "new", "repeating", ...workers, "vault"]);
+    for (const { name, figures, ratios, requests, rounds } of report.programs) {
+      expect(figures, name).toEqual({
+        messagesPerSecond: spread,
+        cpuMicros: spread,
+        wholeCpuMicros: spread,
+        startCpuMillis: spread,
+        peakRssMiB: spread,
+        requestsPer1000: spread,
+        queueCores: spread,
+        postgresMicros: spread,
+      });
+      expect(Object.keys(ratios), name).toEqual([...bases(name)]);
+      for (const ratio of Object.values(ratios)) {
+        expect(ratio, name).toEqual({ messagesPerSecond: spread, cpuMicros: spread });
+      }
+      expect(rounds, name).toHaveLength(2);
+      // At least one of each, of ten messages at most.
+      expect(requests.ReceiveMessage, name).toBeGreaterThanOrEqual(3);
+      expect(requests.DeleteMessageBatch, name).toBeGreaterThanOrEqual(3);
+      expect(figures.peakRssMiB.median, name).toBeGreaterThan(10);
+      expect(figures.messagesPerSecond.median, name).toBeGreaterThan(0);
+    }
+  });
+
+  test("prints a table of what was asked for", async () => {
+    const argv = ["--messages", "10", "--rounds", "1", "--only", "new,limit", "--idle", "0"];
+    const { stdout, code } = await run("bench.ts", ...argv);
+    expect(code).toBe(0);
+    expect(stdout).toContain("CPU µs/message");
+    expect(stdout).toMatch(/^limit: .+ \d/m);
+    expect(stdout).toMatch(/^veil, all originals new \/ limit +\d/m);
+    expect(stdout).not.toContain("sqs-consumer + pg  ");
+    expect(stdout).not.toContain("idle");
+  });
+
+  test.each([
+    [["--only", "fastest"]],
+    [["--messages", "0"]],
+    [["--rounds", "many"]],
+    [["--quickly"]],
+  ])("refuses %p with exit code 2", async (argv) => {
+    const { stdout, stderr, code } = await run("bench.ts", ...argv);
+    expect({ stdout, code }).toEqual({ stdout: "", code: 2 });
+    expect(stderr).toStartWith("error: ");
+  });
+
+  test("takes a program that does not load its messages for a failure, not a figure", async () => {
+    const servers = await startServers();
+    try {
+      const idler = { ...PROGRAMS.limit, command: () => [process.execPath, "-e", ""] };
+      await expect(measure(servers, idler, 10, 0)).rejects.toThrow(
+        "0 rows and 0 deletions of 1 messages",
+      );
+      const half = {
+        ...PROGRAMS.limit,
+        command: (messages: number) => PROGRAMS.limit.command(Math.ceil(messages / 2)),
+      };
+      await expect(measure(servers, half, 40, 20)).rejects.toThrow(
+        "20 rows and 20 deletions of 40 messages",
+      );
+    } finally {
+      servers.stop();
+    }
+  });
+});
+
+/** Whom a program is compared with. */
+function bases(name: string): readonly string[] {
+  if (name === "limit") return [];
+  if (name === "consumer") return ["limit"];
+  const others = ["limit", "consumer"];
+  return name === "vault" || name === "workers" ? ["new", ...others] : others;
+}
+
+test("bun run bench:vault compares the same bytes, and gives a rate for each operation", async () => {
+  const { stdout, stderr, code } = await run(
+    "vault.ts",
+    ...["--milliseconds", "1", "--rounds", "1", "--json"],
+  );
+  expect(stderr).toBe("");
+  expect(code).toBe(0);
+  const { operations, ...rest } = JSON.parse(stdout);
+  expect(rest).toMatchObject({ machine, versions: { bun: expect.any(String) }, rounds: 1 });
+  for (const name of ["token of an ip", "token of a device_id", "seal", "open", "wrap, X25519"]) {
+    expect(operations).toContainEqual({ name, veil: spread, node: spread, ratio: spread });
+  }
+});
+
+describe("the logins", () => {
+  const originals = (kind: LoginKind, count: number) => {
+    const values = { ip: new Set<string>(), device_id: new Set<string>() };
+    for (let n = 0; n < count; n++) {
+      const { ip, device_id } = JSON.parse(loginBody(kind, n));
+      values.ip.add(ip);
+      values.device_id.add(device_id);
+    }
+    return [values.ip.size, values.device_id.size];
+  };
+
+  test("that are new share no address and no device", () => {
+    expect(originals("new", 100_000)).toEqual([100_000, 100_000]);
+  });
+
+  test("that repeat are of 2,000 devices", () => {
+    expect(originals("repeating", 10_000)).toEqual([REPEATING_DEVICES, REPEATING_DEVICES]);
+    expect(originals("repeating", REPEATING_DEVICES)).toEqual([2000, 2000]);
+  });
+});
+
+test("a spread is the median between the smallest and the largest", () => {
+  expect(spreadOf([])).toBeNull();
+  expect(spreadOf([7])).toEqual({ median: 7, min: 7, max: 7 });
+  expect(spreadOf([9, 1, 10])).toEqual({ median: 9, min: 1, max: 10 });
+  expect(spreadOf([4, 1, 10, 2])).toEqual({ median: 3, min: 1, max: 10 });
+});

@@ -1,0 +1,142 @@
+// When a run ends because of its database: a drain after a minute, everything else only where waiting cannot
+// help. What was not stored is in the queue at once, and the next run stores it.
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { OUTAGES } from "./trouble-outages.ts";
+import { type Ended, eventually } from "./trouble-run.ts";
+import { LONG, type Scene, withScene } from "./trouble-scene.ts";
+import { KEPT } from "./trouble-verdict.ts";
+
+setDefaultTimeout(240_000);
+
+/** Every message is stored and deleted, or ready for another consumer; the summary says how many of each. */
+async function expectHandedBack(scene: Scene, ended: Ended): Promise<void> {
+  const { received, loaded, duplicates, quarantined, acknowledged, handedBack } = ended.summary();
+  expect(loaded + duplicates + quarantined).toBe(received);
+  expect(scene.queued()).toEqual({ ready: scene.sent.length - acknowledged, inFlight: 0 });
+  expect(await scene.stored()).toBe(received);
+  expect({ acknowledged, handedBack: handedBack > 0 }).toEqual({
+    acknowledged: received,
+    handedBack: true,
+  });
+}
+
+async function expectNextRunStoresAll(scene: Scene): Promise<void> {
+  const next = await scene.start(["etl", "--json"]).ended;
+  expect({ code: next.code, said: next.said }).toEqual({ code: 0, said: [] });
+  expect(await scene.verdict()).toEqual(KEPT);
+}
+
+for (const name of ["refuses connections", "falls silent in the middle of a load"]) {
+  const outage = OUTAGES.find((one) => one.name === name)!;
+  test.concurrent(`a drain gives up on a database that ${name} for a minute`, () =>
+    withScene(LONG, async (scene) => {
+      scene.send(1500);
+      scene.at["load-delivered"] = () => {
+        delete scene.at["load-delivered"];
+        void outage.begin(scene);
+      };
+      const { summary, code, said, ...ended } = await scene.start(["etl", "--json"]).ended;
+      expect({ code, said: said.filter((line) => !line.startsWith("hint:")) }).toEqual({
+        code: 1,
+        said: [
+          expect.stringMatching(/^warning: .+; waiting for it, nothing is lost$/),
+          expect.stringMatching(/^error: .+; gave up after [6-9][0-9] s$/),
+        ],
+      });
+      expect(summary().received).toBeGreaterThan(0);
+      await outage.end(scene);
+      await eventually("the connections are gone", () => scene.pg.connections() === 0);
+      await expectHandedBack(scene, { summary, code, said, ...ended });
+      await expectNextRunStoresAll(scene);
+    }));
+}
+
+test.concurrent("a drain gives up on a silent database also where a load is a transaction", () =>
+  withScene(LONG, async (scene) => {
+    const { sql, name } = scene.database;
+    await sql.unsafe(
+      `alter database ${name} set default_transaction_isolation = 'repeatable read'`,
+    );
+    scene.send(1500);
+    scene.at["load-delivered"] = () => void scene.pg.set({ kind: "hold" });
+    const run = scene.start(["etl", "--json"]);
+    await Promise.race([run.ended, sleep(120_000)]); // twice its patience
+    expect(run.isRunning()).toBe(false);
+    const { code, said } = await run.ended;
+    expect({ code, said: said.join("\n") }).toEqual({
+      code: 1,
+      said: expect.stringMatching(/^error: .+; gave up after [6-9][0-9] s$/m),
+    });
+    await scene.pg.set({ kind: "pass" });
+    await eventually("the connections are gone", () => scene.pg.connections() === 0);
+    delete scene.at["load-delivered"];
+    await expectNextRunStoresAll(scene);
+  }));
+
+type Refusal = {
+  readonly name: string;
+  readonly begin: (scene: Scene) => string;
+  readonly end: (scene: Scene) => string;
+  readonly says: RegExp;
+};
+
+const LOAD = "etl.load";
+const terminate = (login: string) =>
+  `select pg_terminate_backend(pid) from pg_stat_activity where usename = '${login}'`;
+
+const REFUSALS: readonly Refusal[] = [
+  {
+    name: "takes away the right to load",
+    begin: () => `revoke execute on function ${LOAD} from veil_etl`,
+    end: () => `grant execute on function ${LOAD} to veil_etl`,
+    says: /^error: .*error 42501: permission denied for function load\nhint: connect as a login/,
+  },
+  {
+    name: "has the load renamed",
+    begin: () => `alter function ${LOAD} rename to gone`,
+    end: () => "alter function etl.gone rename to load",
+    says: /^error: .*error 42883: function etl\.load\(.+\nhint: .*/,
+  },
+  {
+    name: "has another password",
+    begin: ({ database: { login } }) => `alter role ${login} password 'other'; ${terminate(login)}`,
+    end: ({ database: { login } }) => `alter role ${login} password 'test'`,
+    says: /^error: .*error 28P01: password authentication failed for user .+\nhint: check user/,
+  },
+  {
+    name: "lets the login in no more",
+    begin: ({ database: { login } }) => `alter role ${login} nologin; ${terminate(login)}`,
+    end: ({ database: { login } }) => `alter role ${login} login`,
+    says: /^error: .*error 28000: role .+ is not permitted to log in\nhint: check user/,
+  },
+  {
+    name: "has a table missing",
+    begin: () => "alter table public.user_logins rename to gone",
+    end: () => "alter table public.gone rename to user_logins",
+    says: /^error: .*error 42P01: relation "public\.user_logins" does not exist\nhint: run `veil migrate`/,
+  },
+];
+
+for (const refusal of REFUSALS) {
+  for (const how of ["--follow", "a drain"]) {
+    test.concurrent(`${how} ends with an error when a database ${refusal.name}`, () =>
+      withScene(LONG, async (scene) => {
+        scene.send(1500);
+        const first = scene.pg.pauseNext("load-delivered");
+        const run = scene.start(["etl", "--json", ...(how === "--follow" ? [how] : [])]);
+        const loading = await first;
+        await scene.database.sql.unsafe(refusal.begin(scene));
+        loading.resume();
+        const ended = await run.ended;
+        expect(ended.code).toBe(1);
+        const said = ended.said.filter((line) => !line.startsWith("warning: "));
+        expect(said.join("\n")).toMatch(refusal.says);
+        expect(said).toHaveLength(2);
+        expect(ended.summary().received).toBeGreaterThan(0);
+        await expectHandedBack(scene, ended);
+        await scene.database.sql.unsafe(refusal.end(scene));
+        await expectNextRunStoresAll(scene);
+      }));
+  }
+}

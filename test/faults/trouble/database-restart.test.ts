@@ -1,0 +1,103 @@
+// A real PostgreSQL that is restarted, runs out of disk, or forgets: each on a cluster of its own.
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { hasOwnServer } from "../../database/own-cluster.ts";
+import { type OwnCluster, startTroubleCluster } from "./trouble-cluster.ts";
+import { mountDisk } from "./trouble-disk.ts";
+import { AWAY, expectOneOutage } from "./trouble-run.ts";
+import { HELD_MS, type Scene, withScene } from "./trouble-scene.ts";
+import { KEPT } from "./trouble-verdict.ts";
+
+setDefaultTimeout(240_000);
+
+/** Made one after the other and before anything else: initdb keeps this process from answering. */
+const clusters = new Map<string, OwnCluster>();
+const disk = hasOwnServer ? mountDisk(48) : null;
+beforeAll(async () => {
+  if (!hasOwnServer) return;
+  for (const name of ["full", "follow", "drain"]) clusters.set(name, await startTroubleCluster());
+  clusters.set("forgetful", await startTroubleCluster({ fsync: "off" }));
+});
+afterAll(async () => {
+  for (const cluster of clusters.values()) await cluster.close();
+  disk?.remove();
+});
+const onCluster = (
+  name: string,
+  work: (scene: Scene, cluster: OwnCluster) => Promise<void>,
+): Promise<void> => {
+  const database = clusters.get(name)!;
+  return withScene({ database }, (scene) => work(scene, database));
+};
+
+test.concurrent.skipIf(!hasOwnServer)(
+  "a full disk is waited for, until there is room",
+  async () => {
+    if (disk === null) return; // its SQLSTATE is among the proxy's
+    await onCluster("full", async (scene) => {
+      const { sql } = scene.database;
+      await sql.unsafe(`create tablespace small location '${disk.folder}'`);
+      await sql.unsafe("alter table public.user_logins set tablespace small");
+      await sql.unsafe("alter table pii_vault.originals set tablespace small");
+      scene.send(300);
+      const run = scene.start(["etl", "--follow", "--json"]);
+      await scene.settled();
+      disk.fill();
+      scene.send(1500);
+      await run.says(AWAY);
+      await sleep(HELD_MS);
+      expect(scene.mostReceived()).toBe(1);
+      disk.free();
+      await scene.settled();
+      run.signal("SIGTERM");
+      const ended = await expectOneOutage(run);
+      expect(ended.said[0]).toContain("error 53100");
+      expect(scene.deliveredOtherThanOnce()).toBe(0);
+      expect(await scene.verdict()).toEqual(KEPT);
+    });
+  },
+);
+
+for (const [how, mode] of [
+  ["follow", "fast"],
+  ["drain", "immediate"],
+] as const) {
+  test.concurrent.skipIf(!hasOwnServer)(
+    `a ${how} outlives a server that is stopped (${mode}) and started again`,
+    () =>
+      onCluster(how, async (scene, cluster) => {
+        scene.send(600);
+        const pausing = scene.pg.pauseNext("load-forwarded");
+        const run = scene.start(["etl", "--json", ...(how === "follow" ? ["--follow"] : [])]);
+        const first = await pausing;
+        const restarted = cluster.restart(mode, HELD_MS);
+        first.resume();
+        await run.says(AWAY);
+        await restarted;
+        if (how === "follow") {
+          await scene.settled();
+          run.signal("SIGTERM");
+        }
+        const ended = await expectOneOutage(run);
+        expect(ended.summary()).toMatchObject({ received: 600, acknowledged: 600 });
+        expect(scene.deliveredOtherThanOnce()).toBe(0);
+        expect(await scene.verdict()).toEqual(KEPT);
+      }),
+  );
+}
+
+test.concurrent.skipIf(!hasOwnServer)(
+  "a server that forgets what it has committed is warned of, once",
+  () =>
+    onCluster("forgetful", async (scene) => {
+      scene.send(10);
+      const { code, said, summary } = await scene.start(["etl", "--json"]).ended;
+      expect({ code, said }).toEqual({
+        code: 0,
+        said: [
+          expect.stringMatching(/^warning: the database runs with fsync=off: .*set fsync=on$/),
+        ],
+      });
+      expect(summary()).toMatchObject({ received: 10, acknowledged: 10 });
+    }),
+);

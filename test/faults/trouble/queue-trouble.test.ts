@@ -1,0 +1,223 @@
+// A queue in trouble, for a call or for longer than its visibility time-out, in every way that SQS has: nothing
+// is lost, nothing is there twice, and what is deleted is what was stored.
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { SQS_FAULTS, type SqsFault } from "../proxies/sqs-faults.ts";
+import { withGate } from "./trouble-gate.ts";
+import { AWAY, eventually } from "./trouble-run.ts";
+import { everyKind, HELD_MS, LONG, type Scene, withScene } from "./trouble-scene.ts";
+import { KEPT } from "./trouble-verdict.ts";
+
+setDefaultTimeout(240_000);
+
+const PASSING: readonly SqsFault[] = SQS_FAULTS.filter(
+  (fault) => !["access-denied", "queue-deleted", "empty", "partial", "lose"].includes(fault),
+);
+/** Of those that differ only in their names, CI tries one. */
+const ALIKE: readonly SqsFault[] = ["request-throttled", "internal-error", "reset-after"];
+const OF_ACTION: Readonly<Record<"receive" | "delete", readonly SqsFault[]>> = {
+  receive: [...PASSING, "empty"],
+  delete: [...PASSING, "partial", "lose"],
+};
+/** Of these a consumer sees nothing, or only late. */
+const UNSEEN: readonly SqsFault[] = ["silence", "empty", "partial", "lose"];
+const DOES: Readonly<Record<string, string>> = { receive: "answers", delete: "deletes" };
+
+const back = (action: string) => new RegExp(`^the queue ${DOES[action]} again after [0-9]+ s$`);
+
+async function expectAddsUp(scene: Scene, summary: Record<string, unknown>): Promise<void> {
+  const { received, loaded, duplicates, quarantined, acknowledged } = summary as Record<
+    string,
+    number
+  >;
+  expect(loaded! + duplicates! + quarantined!).toBe(received!);
+  expect(acknowledged).toBeLessThanOrEqual(received!);
+  expect(await scene.verdict()).toEqual(KEPT);
+}
+
+for (const action of ["receive", "delete"] as const) {
+  for (const fault of OF_ACTION[action]) {
+    if (!everyKind && ALIKE.includes(fault)) continue;
+    test.concurrent(`--follow waits while each ${action} meets: ${fault}`, () =>
+      withScene({}, async (scene) => {
+        const { sqs } = scene;
+        const run = scene.start(["etl", "--follow", "--json"]);
+        scene.send(100);
+        await scene.settled();
+        sqs.failNext(fault, action, 1e9);
+        scene.send(200);
+        const isSeen = !UNSEEN.includes(fault);
+        if (isSeen) await run.says(AWAY);
+        await sleep(1000);
+        const polls = sqs.counts["receive-sent"];
+        await sleep(HELD_MS);
+        // While nothing can be deleted, nothing is received.
+        if (action === "delete" && isSeen) {
+          expect(sqs.counts["receive-sent"] - polls).toBe(0);
+          expect(scene.mostReceived()).toBeLessThan(2);
+        }
+        expect(sqs.struck.get(fault) ?? 0).toBeGreaterThan(0);
+        // It answers at once where SQS would make the caller wait.
+        if (fault !== "empty") expect(sqs.struck.get(fault)).toBeLessThan(2000);
+        sqs.disarm();
+        await scene.settled();
+        run.signal("SIGTERM");
+        const { code, said, summary } = await run.ended;
+        expect({ code, said }).toEqual({
+          code: 0,
+          said: isSeen ? [expect.stringMatching(AWAY), expect.stringMatching(back(action))] : [],
+        });
+        await expectAddsUp(scene, summary());
+        // What SQS hands out and veil never sees, or does not delete whatever it says, comes again.
+        const comesAgain = action === "receive" || fault === "partial" || fault === "lose";
+        if (!comesAgain) expect(scene.deliveredOtherThanOnce()).toBe(0);
+        if (action === "receive") expect(summary().duplicates).toBe(0);
+        if (fault === "lose") expect(summary().duplicates).toBeGreaterThan(0);
+      }));
+  }
+
+  test.concurrent(`a drain goes on after every fault of a ${action}, one after the other`, () =>
+    withScene({}, async (scene) => {
+      scene.send(600);
+      for (const fault of OF_ACTION[action]) scene.sqs.failNext(fault, action);
+      const { code, said, summary } = await scene.start(["etl", "--json"]).ended;
+      expect(code).toBe(0);
+      for (const line of said) expect(line).toMatch(new RegExp(`${AWAY.source}|again after`));
+      expect(scene.sqs.armed()).toBe(false);
+      await expectAddsUp(scene, summary());
+    }));
+}
+
+for (const [name, mode] of [
+  ["refuses connections", { kind: "refuse", how: "closed" }],
+  ["accepts connections and closes them", { kind: "refuse", how: "accepted" }],
+  ["falls silent", { kind: "hold" }],
+  ["is slow", { kind: "slow", milliseconds: 1500 }],
+] as const) {
+  test.concurrent(`--follow waits for a queue that ${name}`, () =>
+    withScene({}, async (scene) => {
+      const run = scene.start(["etl", "--follow", "--json"]);
+      scene.send(100);
+      await scene.settled();
+      const loading = scene.pg.pauseNext("load-sent");
+      scene.send(200);
+      const load = await loading; // some are held, and are to be deleted
+      await scene.sqs.set(mode);
+      if (mode.kind === "refuse") scene.sqs.dropAll();
+      load.resume();
+      await sleep(HELD_MS);
+      expect(run.isRunning()).toBe(true);
+      await scene.sqs.set({ kind: "pass" });
+      await scene.settled();
+      run.signal("SIGTERM");
+      const { code, said, summary } = await run.ended;
+      expect(code).toBe(0);
+      // Of receiving and of deleting, once each.
+      expect(said.filter((line) => AWAY.test(line)).length).toBeLessThanOrEqual(2);
+      expect(said.length).toBeLessThanOrEqual(4);
+      await expectAddsUp(scene, summary());
+    }));
+}
+
+for (const page of [
+  { status: 502, body: "<html>Bad Gateway</html>" },
+  { status: 504, body: "" },
+  { status: 429, body: "<html>slow down</html>" },
+  { status: 200, body: "<html>we will be back soon</html>" },
+]) {
+  test.concurrent(`--follow waits while a balancer answers ${page.status} in the place of the queue`, () =>
+    withScene({}, (scene) =>
+      withGate(scene.sqs.env.AWS_ENDPOINT_URL_SQS, "test", async (gate) => {
+        const calls = ["ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"];
+        const run = scene.start(["etl", "--follow", "--json"], gate.env);
+        scene.send(100);
+        await scene.settled();
+        for (const call of calls) gate.refuse(call, page);
+        scene.send(100);
+        await run.says(AWAY);
+        await sleep(HELD_MS);
+        expect(run.isRunning()).toBe(true);
+        for (const call of calls) gate.refuse(call, null);
+        await scene.settled();
+        run.signal("SIGTERM");
+        const { code, said, summary } = await run.ended;
+        expect({ code, away: said.filter((line) => AWAY.test(line)).length <= 2 }).toEqual({
+          code: 0,
+          away: true,
+        });
+        expect(said.join()).not.toContain("html");
+        await expectAddsUp(scene, summary());
+      }),
+    ));
+}
+
+test.concurrent("deletes that fail in part are asked for again, entry by entry", async () => {
+  const calls: (readonly string[])[] = [];
+  await withScene(
+    {
+      ...LONG,
+      queue: { onDelete: (messages) => void calls.push(messages.map(({ id }) => id)) },
+    },
+    async (scene) => {
+      scene.send(300);
+      const FAILING = 12;
+      scene.sqs.failNext("partial", "delete", FAILING);
+      const { code, said, summary } = await scene.start(["etl", "--json"]).ended;
+      expect({ code, said }).toEqual({ code: 0, said: [] });
+      expect(summary()).toMatchObject({ received: 300, acknowledged: 300 });
+      // The first calls, each of which did every other entry.
+      const again = calls.slice(0, FAILING).flatMap((ids) => ids.filter((_, i) => i % 2 === 1));
+      const wanted = [...scene.sent.map(({ id }) => id), ...again].sort();
+      expect(calls.flat().sort()).toEqual(wanted);
+      expect(scene.deliveredOtherThanOnce()).toBe(0);
+      expect(await scene.verdict()).toEqual(KEPT);
+    },
+  );
+});
+
+for (const hours of [1, -1]) {
+  const clock = `a queue whose clock is ${hours} h from ours`;
+  test.concurrent(`a drain empties ${clock}`, () =>
+    withScene(LONG, async (scene) => {
+      scene.sqs.pretendClock(hours * 3_600_000);
+      scene.send(200);
+      const { code, said, summary } = await scene.start(["etl", "--json"]).ended;
+      expect({ code, said }).toEqual({ code: 0, said: [] });
+      expect(scene.sqs.struck.get("clock")).toBeGreaterThan(0);
+      expect(summary()).toMatchObject({ received: 200, acknowledged: 200 });
+      expect(await scene.verdict()).toEqual(KEPT);
+    }));
+
+  test.concurrent(`--follow goes on with ${clock} from one moment to the next`, () =>
+    withScene({}, async (scene) => {
+      const run = scene.start(["etl", "--follow", "--json"]);
+      // Not quite right again, for the proxy to look at signatures at all.
+      for (const offset of [0, hours * 3_600_000, 1]) {
+        scene.sqs.pretendClock(offset);
+        scene.send(100);
+        await scene.settled();
+      }
+      run.signal("SIGTERM");
+      const { code, said, summary } = await run.ended;
+      expect({ code, said }).toEqual({ code: 0, said: [] });
+      await expectAddsUp(scene, summary());
+    }));
+}
+
+test.concurrent("messages that come back after they were deleted are duplicates", () =>
+  withScene({ ...LONG, queue: { redeliver: 0.5, redeliverWithinMs: 500 } }, async (scene) => {
+    scene.send(500);
+    const run = scene.start(["etl", "--follow", "--json"]);
+    await scene.settled();
+    scene.shared.settle();
+    scene.shared.hurry();
+    scene.send(10); // the polls return
+    await eventually("all have come back", () => scene.shared.waiting() === 0);
+    await scene.settled();
+    run.signal("SIGTERM");
+    const { code, said, summary } = await run.ended;
+    expect({ code, said }).toEqual({ code: 0, said: [] });
+    expect(summary().duplicates).toBeGreaterThan(0);
+    expect(summary().duplicates).toBe(scene.shared.redelivered());
+    await expectAddsUp(scene, summary());
+  }));

@@ -1,0 +1,171 @@
+// What each of the trouble tests has for itself: a migrated database and a queue, each behind its proxy,
+// and a list of what was sent. Whatever the test does to its servers, nobody else's are touched.
+import { setTimeout as sleep } from "node:timers/promises";
+import { comeBack } from "../../line/stored.ts";
+import { createDatabase } from "../../support/database.ts";
+import { makeKeys, type TestKeys } from "../../support/keys.ts";
+import { createQueue, useSqs } from "../../support/servers.ts";
+import type { PgPoint } from "../proxies/pg-control.ts";
+import { type PgProxy, startPgProxy } from "../proxies/pg-proxy.ts";
+import { type SqsPoint, type SqsProxy, startSqsProxy } from "../proxies/sqs-proxy.ts";
+import { type SharedOptions, type SharedQueue, shareQueue } from "../proxies/sqs-shared.ts";
+import type { TroubleDatabase } from "./trouble-cluster.ts";
+import { eventually, type Running, startRun } from "./trouble-run.ts";
+import { judge, type SentMessage, type Verdict } from "./trouble-verdict.ts";
+
+/** Wide enough for a busy machine to extend a receipt in time. */
+export const VISIBILITY_SECONDS = 8;
+/** Longer than messages stay hidden by themselves. */
+export const HELD_MS = 10_000;
+
+/** Much longer than a test takes: what can be received before has been handed back. */
+export const LONG = { visibilitySeconds: 600 };
+
+/** Whether every combination is run, or one of each kind, as in CI. */
+export const everyKind = process.env.TEST_FAULTS === "all";
+
+export type SceneOptions = {
+  readonly visibilitySeconds?: number;
+  readonly queue?: Partial<SharedOptions>;
+  /** In place of a database on the tests' common server. */
+  readonly database?: TroubleDatabase;
+};
+
+export type Scene = {
+  readonly database: TroubleDatabase;
+  readonly queueName: string;
+  readonly keys: TestKeys;
+  readonly env: Readonly<Record<string, string>>;
+  readonly pg: PgProxy;
+  readonly sqs: SqsProxy;
+  readonly shared: SharedQueue;
+  /** Called when the proxies pass a point. */
+  readonly at: Partial<Record<PgPoint | SqsPoint, () => void>>;
+  /** One in fifty is broken. */
+  readonly send: (count: number) => void;
+  readonly sent: readonly SentMessage[];
+  readonly start: (args: readonly string[], env?: Readonly<Record<string, string>>) => Running;
+  /** Waits until all that was sent is stored and deleted. */
+  readonly settled: () => Promise<void>;
+  readonly stored: () => Promise<number>;
+  /** What a worker held that is gone is in the queue again, as if its time were over. */
+  readonly comeBack: () => Promise<void>;
+  readonly queued: () => { readonly ready: number; readonly inFlight: number };
+  /** Of the messages in the queue, how often the one that was received most often was. */
+  readonly mostReceived: () => number;
+  readonly verdict: () => Promise<Verdict>;
+  /** How many messages were delivered more than once, or never. */
+  readonly deliveredOtherThanOnce: () => number;
+};
+
+/** An hour that is no edge of anything; the same for all messages of a run. */
+const SENT_AT = Math.floor(Date.now() / 86_400_000) * 86_400_000 - 12 * 3_600_000;
+
+/** Runs a test on servers of its own, and puts away all that it started, also after a failure. */
+export async function withScene(
+  options: SceneOptions,
+  work: (scene: Scene) => Promise<void>,
+): Promise<void> {
+  const undo: (() => unknown)[] = [];
+  try {
+    await work(await stage(options, undo));
+  } finally {
+    for (const step of undo.reverse()) await step();
+  }
+}
+
+async function stage(options: SceneOptions, undo: (() => unknown)[]): Promise<Scene> {
+  const { visibilitySeconds = VISIBILITY_SECONDS } = options;
+  const database = options.database ?? (await onCommonServer(undo));
+  const [queue, keys, server] = await Promise.all([
+    createQueue({ VisibilityTimeout: String(visibilitySeconds) }),
+    makeKeys(),
+    useSqs(),
+  ]);
+  const address = queue.env.AWS_ENDPOINT_URL_SQS ?? "";
+  const shared = shareQueue({ address, sentAt: () => SENT_AT, ...options.queue });
+  const at: Scene["at"] = {};
+  const onPoint = (point: PgPoint | SqsPoint) => at[point]?.();
+  const sqs = await startSqsProxy(shared, { onPoint });
+  const pg = await startPgProxy({ port: Number(new URL(database.etlUrl).port), onPoint });
+  undo.push(() => Promise.all([sqs.stop(), pg.stop()]));
+
+  const env = {
+    ...queue.env,
+    ...sqs.env,
+    ...{ VEIL_TOKEN_KEY: keys.VEIL_TOKEN_KEY, VEIL_RECIPIENTS: keys.VEIL_RECIPIENTS },
+    DATABASE_URL: pg.url(database.etlUrl),
+  };
+  const sent: SentMessage[] = [];
+  const send = (count: number) => {
+    for (let i = 0; i < count; i++) {
+      const n = sent.length;
+      const login = {
+        user_id: `u${n}`,
+        app_version: `2.3.${n % 1000}`,
+        device_type: n % 2 === 0 ? "ios" : null,
+        ip: `198.51.100.${n % 200}`,
+        locale: "de",
+        device_id: `device-${n}`,
+      };
+      const broken = n % 50 === 49;
+      const body = JSON.stringify(broken ? { ...login, locale: 5 } : login);
+      sent.push({ id: queue.send(body), body, login: broken ? null : login });
+    }
+  };
+  const inspect = () => {
+    const found = server.inspectQueue(queue.name);
+    if (found === undefined) throw new Error(`there is no queue ${queue.name}`);
+    return found.messages;
+  };
+  const stored = async () => {
+    const [row] = await database.sql`select count(*)::integer as count from etl.ledger`;
+    return Number(row?.count);
+  };
+  return {
+    ...{ database, queueName: queue.name, keys, env, pg, sqs, shared, at },
+    ...{ send, sent, stored },
+    start: (args, extra = {}) => {
+      const run = startRun(args, { ...env, ...extra });
+      undo.push(async () => {
+        if (run.isRunning()) run.signal("SIGKILL");
+        await run.ended;
+      });
+      return run;
+    },
+    settled: async () => {
+      await eventually("all is stored", async () => (await stored()) === sent.length);
+      await eventually("all is deleted", () => {
+        const { ready, delayed, inflight } = inspect();
+        return ready.length + delayed.length + inflight.length === 0;
+      });
+    },
+    comeBack: () =>
+      eventually("what was held is back", async () => {
+        await sqs.idle(); // the calls that it had open, polls above all
+        await comeBack(queue.name).catch(() => {}); // one of those may have deleted it
+        await sleep(100);
+        return inspect().inflight.length === 0;
+      }),
+    queued: () => ({ ready: inspect().ready.length, inFlight: inspect().inflight.length }),
+    mostReceived: () => {
+      const { ready, inflight } = inspect();
+      const messages = [...ready, ...inflight.map(({ message }) => message)];
+      return Math.max(0, ...messages.map((one) => one.approximateReceiveCount));
+    },
+    verdict: () => judge(database.sql, sent, SENT_AT, keys),
+    deliveredOtherThanOnce: () => sent.filter(({ id }) => shared.deliveries.get(id) !== 1).length,
+  };
+}
+
+async function onCommonServer(undo: (() => unknown)[]): Promise<TroubleDatabase> {
+  const database = await createDatabase();
+  undo.push(() => database.drop());
+  return {
+    name: database.name,
+    sql: database.sql(database.ownerUrl, { max: 2 }),
+    login: database.login("etl"),
+    etlUrl: database.url("etl"),
+    another: () => database.sql(database.ownerUrl),
+  };
+}
