@@ -7,7 +7,7 @@ import { Interrupted } from "./interrupted.ts";
 
 /** How long a server may take to appear when a command starts: container, and database beside it. */
 const START_DELAYS_MS = [250, 500, 1000, 2000];
-const LONGEST_ANSWER_MS = 20_000;
+const LONGEST_ANSWER_MS = 12_000;
 
 /** Throws unless the database is reachable and at exactly this version. */
 export async function requireSchema(database: Database, signal?: AbortSignal): Promise<void> {

@@ -30,7 +30,7 @@ const REPORT_MS = 60_000;
 const HOUSEKEEPING_MS = 60 * 60_000;
 const LAST_LOOK_MS = 2_000;
 /** How long an answer is waited for while starting. */
-const START_MS = 20_000;
+const START_MS = 12_000;
 const HOUSEKEEP = "select from etl.housekeep()";
 
 export async function runEtl(context: Context, command: EtlCommand): Promise<void> {

@@ -14,7 +14,15 @@ const PASSING: readonly SqsFault[] = SQS_FAULTS.filter(
   (fault) => !["access-denied", "queue-deleted", "empty", "partial", "lose"].includes(fault),
 );
 /** Of those that differ only in their names, CI tries one. */
-const ALIKE: readonly SqsFault[] = ["request-throttled", "internal-error", "reset-after"];
+const ALIKE: readonly SqsFault[] = [
+  ...([
+    "request-throttled",
+    "internal-error",
+    "reset-after",
+    "reset-half",
+    "expired-token",
+  ] as const),
+];
 const OF_ACTION: Readonly<Record<"receive" | "delete", readonly SqsFault[]>> = {
   receive: [...PASSING, "empty"],
   delete: [...PASSING, "partial", "lose"],

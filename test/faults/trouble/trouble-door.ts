@@ -24,7 +24,8 @@ export async function startDoor(port: number): Promise<Door> {
     client.on("error", () => {});
     if (!isOpen) {
       turnedAway++;
-      client.destroy();
+      // Read, and closed in good order: a driver cannot tell that from a server's own end.
+      client.once("data", () => client.end());
       return;
     }
     const server = connect(port, "127.0.0.1");
