@@ -7,11 +7,13 @@ import {
   GetQueueUrlCommand,
   type QueueAttributeName,
   ReceiveMessageCommand,
+  type ReceiveMessageCommandInput,
   SQSClient,
   type SQSClientConfig,
 } from "@aws-sdk/client-sqs";
 import { failed } from "./failure.ts";
 import { describe, isExpired, isQueueOutage } from "./queue-errors.ts";
+import { openWire } from "./queue-wire.ts";
 
 export type QueueConfig = {
   /** A full URL, or a name to look up. */
@@ -75,6 +77,7 @@ const ATTEMPTS = 3;
 export async function openQueue(config: QueueConfig): Promise<Queue> {
   const host = hostOf(config);
   let client = connect(config);
+  let wire = openWire(client);
   let hasWorked = false;
   const call = async <T>(what: string, work: (client: SQSClient) => Promise<T>): Promise<T> => {
     const used = client;
@@ -85,12 +88,17 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
     } catch (error) {
       // Credentials that have expired before their time: a new client asks their provider again.
       if (isExpired(error) && client === used) {
+<<<<<<< HEAD
         // Not from what the SDK remembers of files: somebody else may have renewed them.
         const credentials = used.config.credentialDefaultProvider({
           ...used.config,
           ...{ parentClientConfig: used.config, ignoreCache: true },
         });
         client = connect(config, credentials);
+=======
+        client = connect(config);
+        wire = openWire(client);
+>>>>>>> 7f04976 (queue: the happy path of the hot calls goes by fetch, signed by the client's own signer)
         setTimeout(() => used.destroy(), (LONGEST_POLL_SECONDS + 10) * 1000).unref();
       }
       throw describe(error, { what, host, hasWorked });
@@ -107,8 +115,8 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
   const attributes = (names: QueueAttributeName[], signal?: AbortSignal) =>
     call("read the queue's attributes", async (sqs) => {
       const command = new GetQueueAttributesCommand({ QueueUrl: url, AttributeNames: names });
-      const options = { requestTimeout: SHORT_CALL_MS, ...(signal && { abortSignal: signal }) };
-      return (await sqs.send(command, options)).Attributes ?? {};
+      const limits = { requestTimeout: SHORT_CALL_MS, ...(signal && { abortSignal: signal }) };
+      return (await sqs.send(command, limits)).Attributes ?? {};
     });
 
   /** One call for each ten. */
@@ -148,26 +156,28 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
     visibilitySeconds,
     receive: (most, waitSeconds, signal) =>
       call("receive messages", async (sqs) => {
-        const answer = await sqs.send(
-          new ReceiveMessageCommand({
-            QueueUrl: url,
-            MaxNumberOfMessages: Math.min(most, MESSAGES_PER_CALL),
-            WaitTimeSeconds: waitSeconds,
-            // The queue's own value, said: it may be changed while this runs.
-            VisibilityTimeout: visibilitySeconds,
-            MessageSystemAttributeNames: ["SentTimestamp"],
-          }),
-          { abortSignal: signal, requestTimeout: (waitSeconds + 10) * 1000 },
-        );
-        return (answer.Messages ?? []).map(readMessage);
+        const input: ReceiveMessageCommandInput = {
+          QueueUrl: url,
+          MaxNumberOfMessages: Math.min(most, MESSAGES_PER_CALL),
+          WaitTimeSeconds: waitSeconds,
+          // The queue's own value, said: it may be changed while this runs.
+          VisibilityTimeout: visibilitySeconds,
+          MessageSystemAttributeNames: ["SentTimestamp"],
+        };
+        const timeoutMs = (waitSeconds + 10) * 1000;
+        const answer =
+          (await wire("ReceiveMessage", input, { signal, timeoutMs })) ??
+          (await sqs.send(new ReceiveMessageCommand(input), options(signal, timeoutMs)));
+        return ((answer as ReceiveAnswer).Messages ?? []).map(readMessage);
       }),
     acknowledge: (messages, signal) =>
-      change(messages, "delete stored messages", (sqs, Entries) =>
-        sqs.send(new DeleteMessageBatchCommand({ QueueUrl: url, Entries }), {
-          abortSignal: signal,
-          requestTimeout: SHORT_CALL_MS,
-        }),
-      ),
+      change(messages, "delete stored messages", async (sqs, Entries) => {
+        const input = { QueueUrl: url, Entries };
+        const answer =
+          (await wire("DeleteMessageBatch", input, { signal, timeoutMs: SHORT_CALL_MS })) ??
+          (await sqs.send(new DeleteMessageBatchCommand(input), options(signal)));
+        return answer as BatchAnswer;
+      }),
     hide: (messages, seconds, signal) =>
       change(messages, "change messages' visibility", (sqs, entries) =>
         sqs.send(
@@ -175,7 +185,7 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
             QueueUrl: url,
             Entries: entries.map((entry) => ({ ...entry, VisibilityTimeout: seconds })),
           }),
-          { abortSignal: signal, requestTimeout: SHORT_CALL_MS },
+          options(signal),
         ),
       ),
     depth: async (signal) => {
@@ -192,9 +202,19 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
   };
 }
 
+<<<<<<< HEAD
 const connect = (config: QueueConfig, provider?: SQSClientConfig["credentials"]): SQSClient => {
   const credentials = config.credentials ?? provider;
   return new SQSClient({
+=======
+const options = (abortSignal: AbortSignal, requestTimeout = SHORT_CALL_MS) => ({
+  abortSignal,
+  requestTimeout,
+});
+
+const connect = (config: QueueConfig): SQSClient =>
+  new SQSClient({
+>>>>>>> 7f04976 (queue: the happy path of the hot calls goes by fetch, signed by the client's own signer)
     ...(config.endpoint === null ? {} : { endpoint: config.endpoint }),
     ...(config.region === null ? {} : { region: config.region }),
     ...(credentials === undefined ? {} : { credentials }),
@@ -223,6 +243,8 @@ function readOutcome(ten: readonly Message[], { Successful, Failed }: BatchAnswe
     again: ten.filter((_, n) => !refused.has(String(n)) && !successful.has(String(n))),
   };
 }
+
+type ReceiveAnswer = { readonly Messages?: readonly SqsMessage[] | undefined };
 
 type SqsMessage = {
   readonly MessageId?: string | undefined;
