@@ -43,4 +43,9 @@ export class DataKeys {
     this.#seals += seals;
     return this.#current;
   }
+
+  /** Of what was taken last, so much was not needed. */
+  giveBack(seals: number): void {
+    this.#seals -= seals;
+  }
 }

@@ -23,6 +23,10 @@ export const isOutage = (error: unknown): error is Failure =>
   error.code !== null &&
   (BROKEN.test(error.code) || BUSY.test(error.code) || isContention(error));
 
+/** A load would leave a token without its original: it was not sent, and the vault does not have it. */
+export const isLackingOriginals = (error: unknown): boolean =>
+  error instanceof Failure && error.code === "VL013";
+
 /** It takes the server longer than it is allowed to: less at a time may do. */
 export const isTooLong = (error: unknown): boolean =>
   error instanceof Failure && (error.code === "57014" || error.code === NO_ANSWER);

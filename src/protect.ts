@@ -3,7 +3,7 @@
 import type { Field } from "../vault/canonical.ts";
 import type { DataKey } from "../vault/data-key.ts";
 import type { Subkeys } from "../vault/keys.ts";
-import { seal } from "../vault/seal.ts";
+import { sealAll } from "../vault/seal.ts";
 import { makeToken } from "../vault/token.ts";
 import type { Login, Parsed } from "./message.ts";
 
@@ -48,48 +48,68 @@ export type Protected = {
 /** How many values `protect` may have to seal for so many messages. */
 export const maxSeals = (messages: number): number => messages * PERSONAL.length;
 
-export function protect(
+/**
+ * `isKnown` tells tokens whose originals the vault has already: those are not sealed again, and not among
+ * `originals`.
+ */
+export async function protect(
   messages: readonly ParsedMessage[],
   subkeys: Subkeys,
   dataKey: DataKey,
-): Protected {
+  isKnown: (token: string) => boolean = () => false,
+): Promise<Protected> {
   const rows: LoginRow[] = [];
-  const originals = new Map<string, Uint8Array>();
-  const rejected: RejectedMessage[] = [];
-  for (const { id, body, sentAt, parsed } of messages) {
+  const originals = new Map<string, string>();
+  const broken: ParsedMessage[] = [];
+  for (const message of messages) {
+    const { id, sentAt, parsed } = message;
     if (parsed.kind === "login") {
-      rows.push({
-        messageId: id,
-        sentAt,
-        ...protectLogin(parsed.login, subkeys, dataKey, originals),
+      const row = tokenizeLogin(parsed.login, subkeys, (token, original) => {
+        if (!originals.has(token) && !isKnown(token)) originals.set(token, original);
       });
+      rows.push({ messageId: id, sentAt, ...row });
     } else {
-      const sealed = seal(
-        dataKey.bytes,
-        { kind: "quarantine", messageId: id },
-        // A broken body may hold what UTF-8 cannot: kept as U+FFFD, rather than not kept.
-        body.toWellFormed(),
-      );
-      rejected.push({ messageId: id, sentAt, reason: parsed.reason, sealed });
+      broken.push(message);
     }
   }
-  return { rows, originals, rejected };
+  const tokens = [...originals.keys()];
+  const seals = await sealAll(dataKey.bytes, [
+    ...[...originals].map(
+      ([token, text]) => ({ place: { kind: "original", token }, text }) as const,
+    ),
+    ...broken.map(
+      ({ id, body }) =>
+        ({
+          place: { kind: "quarantine", messageId: id },
+          // A broken body may hold what UTF-8 cannot: kept as U+FFFD, rather than not kept.
+          text: body.toWellFormed(),
+        }) as const,
+    ),
+  ]);
+  return {
+    rows,
+    originals: new Map(tokens.map((token, i) => [token, seals[i]!])),
+    rejected: broken.map(({ id, sentAt, parsed }, i) => ({
+      messageId: id,
+      sentAt,
+      reason: parsed.kind === "rejected" ? parsed.reason : "",
+      sealed: seals[tokens.length + i]!,
+    })),
+  };
 }
 
-export function protectLogin(
+/** A login's row, its personal values told to `onOriginal` each with its token. */
+function tokenizeLogin(
   login: Login,
   subkeys: Subkeys,
-  dataKey: DataKey,
-  originals: Map<string, Uint8Array>,
+  onOriginal: (token: string, original: string) => void,
 ): Omit<LoginRow, "messageId" | "sentAt"> {
   const tokens: Record<string, string | null> = {};
   for (const { field, key, column } of PERSONAL) {
     const original = login[key];
     const token = original === null ? null : makeToken(subkeys, field, original);
     tokens[column] = token;
-    if (original !== null && token !== null && !originals.has(token)) {
-      originals.set(token, seal(dataKey.bytes, { kind: "original", token }, original));
-    }
+    if (original !== null && token !== null) onOriginal(token, original);
   }
   return {
     ...(tokens as TokenColumns),

@@ -5,7 +5,7 @@ import { array, byteaArray, type Database } from "./database.ts";
 import { retryContention } from "./database-errors.ts";
 import { parseMessage } from "./message.ts";
 import type { Opener } from "./opener.ts";
-import { maxSeals, protectLogin } from "./protect.ts";
+import { maxSeals, protect } from "./protect.ts";
 import { fetchFlushed, readSealed, SEALED_COLUMNS, utc } from "./reveal.ts";
 
 export type Entry = {
@@ -131,8 +131,10 @@ async function replayEntry(
   const parsed = parseMessage(entry.body);
   if (parsed.kind === "rejected") return { outcome: "still broken", reason: parsed.reason };
   const key = await dataKeys.take(maxSeals(1));
-  const originals = new Map<string, Uint8Array>();
-  const row = protectLogin(parsed.login, subkeys, key.dataKey, originals);
+  // Its own id and date are the entry's: the database puts them in.
+  const message = { id: entry.messageId, sentAt: new Date(0), body: entry.body, parsed };
+  const { rows, originals } = await protect([message], subkeys, key.dataKey);
+  const row = rows[0]!;
   const wrapped = originals.size > 0 ? key.wrapped : null;
   const values = [
     ...[request, entry.messageId, subkeys.generation, subkeys.check],

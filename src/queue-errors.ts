@@ -75,3 +75,9 @@ export function describe(error: unknown, { what, host, hasWorked }: Attempt): un
   // The network's failures have a code, or are called a timeout; anything else would fail again.
   return "code" in error || /Timeout/.test(code) ? away(...unreachable) : failed(...unreachable);
 }
+
+/** How messages name the queue's server. */
+export function hostOf(queue: string, endpoint: string | null): string {
+  const url = endpoint ?? (/^https?:/i.test(queue) ? queue : null);
+  return url === null ? "SQS" : new URL(url).host;
+}

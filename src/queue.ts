@@ -12,7 +12,7 @@ import {
   type SQSClientConfig,
 } from "@aws-sdk/client-sqs";
 import { failed } from "./failure.ts";
-import { describe, isExpired, isQueueOutage } from "./queue-errors.ts";
+import { describe, hostOf, isExpired, isQueueOutage } from "./queue-errors.ts";
 import { openWire } from "./queue-wire.ts";
 
 export type QueueConfig = {
@@ -75,7 +75,7 @@ const ATTEMPTS = 3;
 
 /** Reaches the queue once, so that a wrong URL or missing rights show before anything starts. */
 export async function openQueue(config: QueueConfig): Promise<Queue> {
-  const host = hostOf(config);
+  const host = hostOf(config.queue, config.endpoint);
   let client = connect(config);
   let wire = openWire(client);
   let hasWorked = false;
@@ -88,17 +88,13 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
     } catch (error) {
       // Credentials that have expired before their time: a new client asks their provider again.
       if (isExpired(error) && client === used) {
-<<<<<<< HEAD
         // Not from what the SDK remembers of files: somebody else may have renewed them.
         const credentials = used.config.credentialDefaultProvider({
           ...used.config,
           ...{ parentClientConfig: used.config, ignoreCache: true },
         });
         client = connect(config, credentials);
-=======
-        client = connect(config);
         wire = openWire(client);
->>>>>>> 7f04976 (queue: the happy path of the hot calls goes by fetch, signed by the client's own signer)
         setTimeout(() => used.destroy(), (LONGEST_POLL_SECONDS + 10) * 1000).unref();
       }
       throw describe(error, { what, host, hasWorked });
@@ -202,19 +198,14 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
   };
 }
 
-<<<<<<< HEAD
-const connect = (config: QueueConfig, provider?: SQSClientConfig["credentials"]): SQSClient => {
-  const credentials = config.credentials ?? provider;
-  return new SQSClient({
-=======
 const options = (abortSignal: AbortSignal, requestTimeout = SHORT_CALL_MS) => ({
   abortSignal,
   requestTimeout,
 });
 
-const connect = (config: QueueConfig): SQSClient =>
-  new SQSClient({
->>>>>>> 7f04976 (queue: the happy path of the hot calls goes by fetch, signed by the client's own signer)
+const connect = (config: QueueConfig, provider?: SQSClientConfig["credentials"]): SQSClient => {
+  const credentials = config.credentials ?? provider;
+  return new SQSClient({
     ...(config.endpoint === null ? {} : { endpoint: config.endpoint }),
     ...(config.region === null ? {} : { region: config.region }),
     ...(credentials === undefined ? {} : { credentials }),
@@ -270,9 +261,4 @@ function readMessage(message: SqsMessage): Message {
     );
   }
   return { id: MessageId, body: Body, receipt: ReceiptHandle, sentAt: new Date(Number(sent)) };
-}
-
-function hostOf({ endpoint, queue }: QueueConfig): string {
-  const url = endpoint ?? (/^https?:/i.test(queue) ? queue : null);
-  return url === null ? "SQS" : new URL(url).host;
 }

@@ -3,7 +3,14 @@ import type { Subkeys } from "../vault/keys.ts";
 import type { Availability } from "./availability.ts";
 import type { DataKeys } from "./data-keys.ts";
 import type { Database } from "./database.ts";
-import { isOutage, isRejection, isTooLong, retryContention } from "./database-errors.ts";
+import {
+  isLackingOriginals,
+  isOutage,
+  isRejection,
+  isTooLong,
+  retryContention,
+} from "./database-errors.ts";
+import type { KnownOriginals } from "./known.ts";
 import { type LoadResult, load } from "./load.ts";
 import { parseMessage } from "./message.ts";
 import { maxSeals, type ParsedMessage, type Protected, protect } from "./protect.ts";
@@ -13,6 +20,7 @@ export type Store = {
   readonly database: Database;
   readonly subkeys: Subkeys;
   readonly dataKeys: DataKeys;
+  readonly known: KnownOriginals;
 };
 
 export type Stored = {
@@ -81,26 +89,31 @@ type Parsed = Message & ParsedMessage & { readonly message: Message };
 
 /** Null: the database has no time for so much at once. */
 async function storePart(
-  { database, subkeys, dataKeys }: Store,
+  store: Store,
   parts: readonly Parsed[],
-  { available, onRetry }: Storing,
+  storing: Storing,
 ): Promise<Stored | null> {
-  const key = await dataKeys.take(maxSeals(parts.length));
-  const batch = protect(parts, subkeys, key.dataKey);
+  const { database, subkeys, known } = store;
+  const { available, onRetry } = storing;
+  let sealed = await sealPart(store, parts);
   for (let attempt = 1; ; attempt++) {
+    const { key, batch } = sealed;
     const startedAt = performance.now();
     const stalled = setTimeout(() => {
-      const seconds = STALLED_MS / 1000;
-      available.failed(
-        `the database at ${database.host} has not answered for ${seconds} s`,
-        startedAt,
-      );
+      const message = `the database at ${database.host} has not answered for ${STALLED_MS / 1000} s`;
+      available.failed(message, startedAt);
     }, STALLED_MS);
     try {
       const result = await retryContention(() => load(database, subkeys, key, batch), onRetry);
       available.worked();
+      known.addAll(batch.originals.keys());
       return { messages: parts.map(({ message }) => message), batch, result };
     } catch (error) {
+      if (isLackingOriginals(error) && sealed.isPartial) {
+        known.clear();
+        sealed = await sealPart(store, parts);
+        continue;
+      }
       if (!isOutage(error)) throw error;
       await available.pause(error);
       if (isTooLong(error) && attempt >= TOO_LONG_ATTEMPTS && parts.length > 1) return null;
@@ -108,4 +121,18 @@ async function storePart(
       clearTimeout(stalled);
     }
   }
+}
+
+async function sealPart({ subkeys, dataKeys, known }: Store, parts: readonly Parsed[]) {
+  const most = maxSeals(parts.length);
+  const key = await dataKeys.take(most);
+  let isPartial = false;
+  const batch = await protect(parts, subkeys, key.dataKey, (token) => {
+    const isKnown = known.has(token);
+    isPartial ||= isKnown;
+    return isKnown;
+  });
+  const seals = batch.originals.size + batch.rejected.length;
+  dataKeys.giveBack(most - seals);
+  return { batch, key: seals > 0 ? key : null, isPartial };
 }

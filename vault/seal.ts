@@ -35,6 +35,39 @@ export function seal(
   return concatBytes(nonce, sealed);
 }
 
+/** One text and where it is kept. */
+export type Sealable = { readonly place: Place; readonly text: string };
+
+/**
+ * The same for many texts, by the platform's own AES, which runs beside this thread: a fifth of the time
+ * (bench/README.md). Throws before any is sealed if one of them cannot be.
+ */
+export async function sealAll(
+  dataKey: Uint8Array,
+  sealables: readonly Sealable[],
+): Promise<Uint8Array[]> {
+  expectLength("a data key", dataKey, KEY_BYTES);
+  const inputs = sealables.map(({ place, text }) => ({
+    // Copies, because the platform wants bytes that no other thread shares.
+    additionalData: Uint8Array.from(additionalData(place)),
+    padded: Uint8Array.from(pad(encodeUtf8(text))),
+  }));
+  const key = await crypto.subtle.importKey("raw", Uint8Array.from(dataKey), "AES-GCM", false, [
+    "encrypt",
+  ]);
+  return await Promise.all(
+    inputs.map(async ({ additionalData, padded }) => {
+      const iv = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
+      const algorithm = { name: "AES-GCM", iv, additionalData };
+      const encrypted = await crypto.subtle.encrypt(algorithm, key, padded);
+      const sealed = new Uint8Array(NONCE_BYTES + encrypted.byteLength);
+      sealed.set(iv);
+      sealed.set(new Uint8Array(encrypted), NONCE_BYTES);
+      return sealed;
+    }),
+  );
+}
+
 /**
  * The text that was sealed for this place, or null. One null for every cause (another key, another
  * place, an altered byte, a wrong length, bad padding): whoever feeds us seals learns nothing from

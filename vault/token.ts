@@ -21,9 +21,21 @@ export type TokenParts = { readonly field: Field; readonly generation: number };
  */
 export function makeToken(subkeys: Subkeys, field: Field, value: string): string {
   const subkey = field === "ip" ? subkeys.ip : subkeys.deviceId;
-  const mac = hmac(sha256, subkey, canonicalBytes(field, value));
+  const mac = keyed(subkey).clone().update(canonicalBytes(field, value)).digest();
   return `${PREFIX[field]}${subkeys.generation}_${base32(mac.subarray(0, TOKEN_BYTES))}`;
 }
+
+/** HMAC under a subkey, its two key blocks hashed already: half of the work for a short value. */
+function keyed(subkey: Uint8Array) {
+  let state = states.get(subkey);
+  if (state === undefined) {
+    state = hmac.create(sha256, subkey);
+    states.set(subkey, state);
+  }
+  return state;
+}
+
+const states = new WeakMap<Uint8Array, ReturnType<typeof hmac.create>>();
 
 /** The field and generation that a token names, or null if this is not how a token is written. */
 export function parseToken(text: string): TokenParts | null {

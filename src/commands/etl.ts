@@ -8,6 +8,7 @@ import { isOutage } from "../database-errors.ts";
 import { etl } from "../etl.ts";
 import { Failure, misuse } from "../failure.ts";
 import { Interrupted } from "../interrupted.ts";
+import { KnownOriginals } from "../known.ts";
 import { requireTokenKey } from "../load.ts";
 import { openQueue, type Queue } from "../queue.ts";
 import { isQueueOutage } from "../queue-errors.ts";
@@ -133,7 +134,7 @@ async function run(
       }
     }
     await etl(
-      { queue: opened, database, subkeys, dataKeys },
+      { queue: opened, database, subkeys, dataKeys, known: new KnownOriginals() },
       {
         follow: command.follow,
         maxMessages: command.maxMessages,
