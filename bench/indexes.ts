@@ -80,7 +80,7 @@ try {
       });
       return { id: `m-${n}`, body, sentAt: new Date(), parsed: parseMessage(body) };
     });
-    return { key, batch: await protect(messages, subkeys, key.dataKey) };
+    return { key, batch: protect(messages, subkeys, key.dataKey) };
   };
   const rates = new Map<string, number[]>();
   const notes = new Map<string, string>();

@@ -17,25 +17,36 @@ type Profile = {
       readonly url: string;
       readonly lineNumber: number;
     };
+    readonly children?: readonly number[];
   }[];
   readonly samples: readonly number[];
   readonly timeDeltas: readonly number[];
 };
 
-/** Milliseconds by function, those of its callees not included. */
-function selfTimes({ nodes, samples, timeDeltas }: Profile): Map<string, number> {
-  const names = new Map(
-    nodes.map(({ id, callFrame: { functionName, url, lineNumber } }) => [
-      id,
-      `${functionName || "(anonymous)"} ${url.replace(/^.*\/(?=[^/]+\/[^/]+$)/, "")}${lineNumber > 0 ? `:${lineNumber + 1}` : ""}`,
-    ]),
-  );
-  const times = new Map<string, number>();
-  for (const [i, sample] of samples.entries()) {
-    const name = names.get(sample)!;
-    times.set(name, (times.get(name) ?? 0) + timeDeltas[i]! / 1000);
+/** Milliseconds by function: its own, and with what it calls. */
+function timesOf({ nodes, samples, timeDeltas }: Profile) {
+  const nameOf = new Map<number, string>();
+  const parentOf = new Map<number, number>();
+  for (const { id, callFrame, children = [] } of nodes) {
+    const { functionName, url, lineNumber } = callFrame;
+    const place = url.replace(/^.*\/(?=[^/]+\/[^/]+$)/, "");
+    nameOf.set(id, `${functionName || "(anonymous)"} ${place}${place ? `:${lineNumber + 1}` : ""}`);
+    for (const child of children) parentOf.set(child, id);
   }
-  return times;
+  const own = new Map<string, number>();
+  const all = new Map<string, number>();
+  const add = (times: Map<string, number>, name: string, time: number) =>
+    times.set(name, (times.get(name) ?? 0) + time);
+  for (const [i, sample] of samples.entries()) {
+    const time = timeDeltas[i]! / 1000;
+    add(own, nameOf.get(sample)!, time);
+    const names = new Set<string>();
+    for (let id: number | undefined = sample; id !== undefined; id = parentOf.get(id)) {
+      names.add(nameOf.get(id)!);
+    }
+    for (const name of names) add(all, name, time);
+  }
+  return { own, all };
 }
 
 const kind = process.argv[2] === "repeating" ? "repeating" : "new";
@@ -60,17 +71,24 @@ try {
     .filter((name) => name.endsWith(".cpuprofile"))
     .map((name) => JSON.parse(readFileSync(join(folder, name), "utf8")) as Profile)
     .sort((a, b) => b.samples.length - a.samples.length);
-  const times = selfTimes(profiles[0]!);
-  const total = [...times.values()].reduce((sum, time) => sum + time, 0);
+  const { own, all } = timesOf(profiles[0]!);
+  const total = [...own.values()].reduce((sum, time) => sum + time, 0);
+  const list = (title: string, times: Map<string, number>) => {
+    process.stdout.write(`${title}\n`);
+    for (const [name, time] of [...times].sort((a, b) => b[1] - a[1]).slice(0, MOST)) {
+      const micros = ((time * 1000) / messages).toFixed(2).padStart(7);
+      const part = ((time / total) * 100).toFixed(1).padStart(5);
+      process.stdout.write(`${micros}  ${part} %  ${name}\n`);
+    }
+  };
   process.stdout.write(
-    `${program.title}, ${messages} messages, profiled: ${Math.round(figures.messagesPerSecond)} messages/s, ` +
+    `${program.title}, ${messages} messages, profiled: ` +
+      `${Math.round(figures.messagesPerSecond)} messages/s, ` +
       `${figures.cpuMicros.toFixed(1)} µs of CPU each, ${Math.round(figures.peakRssMiB)} MiB\n` +
-      `of ${Math.round(total)} ms sampled on the thread that runs JavaScript, µs a message, by function:\n`,
+      `sampled on the thread that runs JavaScript: ${Math.round(total)} ms; below, µs a message\n`,
   );
-  for (const [name, time] of [...times].sort((a, b) => b[1] - a[1]).slice(0, MOST)) {
-    const micros = ((time * 1000) / messages).toFixed(2).padStart(7);
-    process.stdout.write(`${micros}  ${((time / total) * 100).toFixed(1).padStart(5)} %  ${name}\n`);
-  }
+  list("in the function itself:", own);
+  list("in it and what it calls:", all);
 } finally {
   servers.stop();
   rmSync(folder, { recursive: true, force: true });

@@ -2,36 +2,54 @@
 // not a truth (a row can be erased, a database restored), and allowed to be wrong: the load refuses a batch
 // that leaves a token without its original, and that batch is sent again in full.
 
-/** A token takes about a hundred bytes here. */
-const MOST = 50_000;
+/** Two tokens in each, of each 64 bits: a megabyte, which stays in the processor's cache. */
+const GROUPS = 2 ** 16;
+/** Of the characters of a token, so many from the end on are the HMAC's, five bits in each. */
+const RANDOM_CHARACTERS = 26;
 
-/** State: two sets, so that forgetting the older half costs nothing. */
+/**
+ * State: a table of fixed size, of numbers. In sets of strings, looking tokens up and forgetting old ones
+ * took more time than sealing, once they were many.
+ */
 export class KnownOriginals {
-  #newer = new Set<string>();
-  #older = new Set<string>();
+  /** By group: the high and low half of the one used last, then of the other. 0, 0: none. */
+  readonly #table = new Uint32Array(GROUPS * 4);
 
   has(token: string): boolean {
-    if (this.#newer.has(token)) return true;
-    if (!this.#older.has(token)) return false;
-    this.#add(token); // in use: kept for longer
+    const at = groupOf(token);
+    const high = bitsOf(token, 6);
+    const low = bitsOf(token, 0);
+    if (this.#table[at] === high && this.#table[at + 1] === low) return true;
+    if (this.#table[at + 2] !== high || this.#table[at + 3] !== low) return false;
+    this.#put(at, high, low); // in use: the other one goes first
     return true;
   }
 
-  /** Only what has committed. */
+  /** Only what has committed, and was not known. */
   addAll(tokens: Iterable<string>): void {
-    for (const token of tokens) this.#add(token);
+    for (const token of tokens) this.#put(groupOf(token), bitsOf(token, 6), bitsOf(token, 0));
   }
 
   clear(): void {
-    this.#newer.clear();
-    this.#older.clear();
+    this.#table.fill(0);
   }
 
-  #add(token: string): void {
-    if (this.#newer.size >= MOST) {
-      this.#older = this.#newer;
-      this.#newer = new Set();
-    }
-    this.#newer.add(token);
+  #put(at: number, high: number, low: number): void {
+    const table = this.#table;
+    table[at + 2] = table[at]!;
+    table[at + 3] = table[at + 1]!;
+    table[at] = high;
+    table[at + 1] = low;
   }
+}
+
+/** Tokens are spread evenly: they are random to whoever does not have the key. */
+const groupOf = (token: string): number => (bitsOf(token, 12) % GROUPS) * 4;
+
+/** 31 bits that are never 0, from six of a token's characters. */
+function bitsOf(token: string, from: number): number {
+  const start = token.length - RANDOM_CHARACTERS + from;
+  let bits = 1;
+  for (let i = 0; i < 6; i++) bits = (bits << 5) | (token.charCodeAt(start + i) & 31);
+  return bits;
 }

@@ -3,7 +3,7 @@
 import type { Field } from "../vault/canonical.ts";
 import type { DataKey } from "../vault/data-key.ts";
 import type { Subkeys } from "../vault/keys.ts";
-import { sealAll } from "../vault/seal.ts";
+import { type Encrypt, type Place, seal } from "../vault/seal.ts";
 import { makeToken } from "../vault/token.ts";
 import type { Login, Parsed } from "./message.ts";
 
@@ -48,54 +48,38 @@ export type Protected = {
 /** How many values `protect` may have to seal for so many messages. */
 export const maxSeals = (messages: number): number => messages * PERSONAL.length;
 
-/**
- * `isKnown` tells tokens whose originals the vault has already: those are not sealed again, and not among
- * `originals`.
- */
-export async function protect(
+export type Protecting = {
+  /** Tells tokens whose originals the vault has already: those are not sealed again. */
+  readonly isKnown?: (token: string) => boolean;
+  /** The platform's AES, where there is one. */
+  readonly encrypt?: Encrypt;
+};
+
+export function protect(
   messages: readonly ParsedMessage[],
   subkeys: Subkeys,
   dataKey: DataKey,
-  isKnown: (token: string) => boolean = () => false,
-): Promise<Protected> {
+  { isKnown = () => false, encrypt }: Protecting = {},
+): Protected {
   const rows: LoginRow[] = [];
-  const originals = new Map<string, string>();
-  const broken: ParsedMessage[] = [];
-  for (const message of messages) {
-    const { id, sentAt, parsed } = message;
+  const originals = new Map<string, Uint8Array>();
+  const rejected: RejectedMessage[] = [];
+  const sealAt = (place: Place, text: string) =>
+    seal(dataKey.bytes, place, text, undefined, encrypt);
+  const keep = (token: string, original: string) => {
+    if (originals.has(token) || isKnown(token)) return;
+    originals.set(token, sealAt({ kind: "original", token }, original));
+  };
+  for (const { id, body, sentAt, parsed } of messages) {
     if (parsed.kind === "login") {
-      const row = tokenizeLogin(parsed.login, subkeys, (token, original) => {
-        if (!originals.has(token) && !isKnown(token)) originals.set(token, original);
-      });
-      rows.push({ messageId: id, sentAt, ...row });
+      rows.push({ messageId: id, sentAt, ...tokenizeLogin(parsed.login, subkeys, keep) });
     } else {
-      broken.push(message);
+      // A broken body may hold what UTF-8 cannot: kept as U+FFFD, rather than not kept.
+      const sealed = sealAt({ kind: "quarantine", messageId: id }, body.toWellFormed());
+      rejected.push({ messageId: id, sentAt, reason: parsed.reason, sealed });
     }
   }
-  const tokens = [...originals.keys()];
-  const seals = await sealAll(dataKey.bytes, [
-    ...[...originals].map(
-      ([token, text]) => ({ place: { kind: "original", token }, text }) as const,
-    ),
-    ...broken.map(
-      ({ id, body }) =>
-        ({
-          place: { kind: "quarantine", messageId: id },
-          // A broken body may hold what UTF-8 cannot: kept as U+FFFD, rather than not kept.
-          text: body.toWellFormed(),
-        }) as const,
-    ),
-  ]);
-  return {
-    rows,
-    originals: new Map(tokens.map((token, i) => [token, seals[i]!])),
-    rejected: broken.map(({ id, sentAt, parsed }, i) => ({
-      messageId: id,
-      sentAt,
-      reason: parsed.kind === "rejected" ? parsed.reason : "",
-      sealed: seals[tokens.length + i]!,
-    })),
-  };
+  return { rows, originals, rejected };
 }
 
 /** A login's row, its personal values told to `onOriginal` each with its token. */

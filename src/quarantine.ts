@@ -133,7 +133,7 @@ async function replayEntry(
   const key = await dataKeys.take(maxSeals(1));
   // Its own id and date are the entry's: the database puts them in.
   const message = { id: entry.messageId, sentAt: new Date(0), body: entry.body, parsed };
-  const { rows, originals } = await protect([message], subkeys, key.dataKey);
+  const { rows, originals } = protect([message], subkeys, key.dataKey);
   const row = rows[0]!;
   const wrapped = originals.size > 0 ? key.wrapped : null;
   const values = [

@@ -1,5 +1,6 @@
 // Parse → protect → load, of one batch: until it is stored, whatever the database makes of it.
 import type { Subkeys } from "../vault/keys.ts";
+import { encryptNatively } from "./aes.ts";
 import type { Availability } from "./availability.ts";
 import type { DataKeys } from "./data-keys.ts";
 import type { Database } from "./database.ts";
@@ -127,11 +128,12 @@ async function sealPart({ subkeys, dataKeys, known }: Store, parts: readonly Par
   const most = maxSeals(parts.length);
   const key = await dataKeys.take(most);
   let isPartial = false;
-  const batch = await protect(parts, subkeys, key.dataKey, (token) => {
-    const isKnown = known.has(token);
-    isPartial ||= isKnown;
-    return isKnown;
-  });
+  const isKnown = (token: string) => {
+    const is = known.has(token);
+    isPartial ||= is;
+    return is;
+  };
+  const batch = protect(parts, subkeys, key.dataKey, { isKnown, encrypt: encryptNatively });
   const seals = batch.originals.size + batch.rejected.length;
   dataKeys.giveBack(most - seals);
   return { batch, key: seals > 0 ? key : null, isPartial };

@@ -1,12 +1,12 @@
 // The few byte conversions that the formats need, on Web-standard APIs only.
-import { concatBytes, hexToBytes } from "@noble/hashes/utils.js";
+import { hexToBytes } from "@noble/hashes/utils.js";
 
 const encoder = new TextEncoder();
 const strictDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Label ‖ 00 ‖ text: 00 cannot stand in a label, so no two pairs give the same bytes. */
 export function labelled(label: string, text: string): Uint8Array {
-  return concatBytes(encoder.encode(label), new Uint8Array(1), encodeUtf8(text));
+  return encodeUtf8(`${label}\0${text}`);
 }
 
 /**

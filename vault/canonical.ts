@@ -1,7 +1,6 @@
 // One value, one byte string: what is tokenized is never the text itself but these canonical bytes,
 // so that every spelling of one address gives one token. The leading tag byte keeps the kinds apart:
 // no text can be mistaken for an address.
-import { concatBytes } from "@noble/hashes/utils.js";
 import { encodeUtf8 } from "./bytes.ts";
 
 /** The personal fields that veil knows how to tokenize. */
@@ -24,23 +23,39 @@ function canonicalIp(text: string): Uint8Array {
   return isMapped(v6) ? tagged(TAG_IPV4, v6.subarray(12)) : tagged(TAG_IPV6, v6);
 }
 
-const tagged = (tag: number, bytes: Uint8Array): Uint8Array =>
-  concatBytes(Uint8Array.of(tag), bytes);
+function tagged(tag: number, bytes: Uint8Array): Uint8Array {
+  const all = new Uint8Array(1 + bytes.length);
+  all[0] = tag;
+  all.set(bytes, 1);
+  return all;
+}
 
 /**
  * Four decimal parts without leading zeros. `010.1.1.1` is 8.1.1.1 to some programs and 10.1.1.1 to
  * others: reading it as either would join two people, so it stays text.
  */
 function parseIpv4(text: string): Uint8Array | null {
-  const parts = text.split(".");
-  if (parts.length !== 4) return null;
+  if (text.length > 15) return null;
   const bytes = new Uint8Array(4);
-  for (const [i, part] of parts.entries()) {
-    if (!/^(?:0|[1-9][0-9]{0,2})$/.test(part) || Number(part) > 255) return null;
-    bytes[i] = Number(part);
+  let parts = 0;
+  let part = -1; // nothing of it read yet
+  for (let i = 0; i <= text.length; i++) {
+    const code = i === text.length ? DOT : text.charCodeAt(i);
+    if (code === DOT) {
+      if (part < 0 || parts === 4) return null;
+      bytes[parts++] = part;
+      part = -1;
+    } else {
+      if (code < ZERO || code > ZERO + 9 || part === 0) return null;
+      part = Math.max(part, 0) * 10 + code - ZERO;
+      if (part > 255) return null;
+    }
   }
-  return bytes;
+  return parts === 4 ? bytes : null;
 }
+
+const DOT = 0x2e;
+const ZERO = 0x30;
 
 /** RFC 4291 section 2.2: full, `::`-compressed, and with a dotted IPv4 tail. No zone, no brackets. */
 function parseIpv6(text: string): Uint8Array | null {

@@ -5,7 +5,7 @@
 // chance that two of them meet is below 2^-57. The exception is a machine cloned while it runs: both
 // copies draw the same nonces under the same key (SECURITY.md).
 import { gcm } from "@noble/ciphers/aes.js";
-import { concatBytes, randomBytes } from "@noble/hashes/utils.js";
+import { randomBytes } from "@noble/hashes/utils.js";
 import { decodeUtf8, encodeUtf8, labelled } from "./bytes.ts";
 
 const KEY_BYTES = 32;
@@ -21,51 +21,36 @@ export type Place =
   | { readonly kind: "original"; readonly token: string }
   | { readonly kind: "quarantine"; readonly messageId: string };
 
+/**
+ * AES-256-GCM: ciphertext ‖ tag. JavaScript's own is the default; a program may give its platform's, which
+ * takes a tenth of the time (src/aes.ts).
+ */
+export type Encrypt = (
+  key: Uint8Array,
+  nonce: Uint8Array,
+  additionalData: Uint8Array,
+  plaintext: Uint8Array,
+) => Uint8Array;
+
+const encryptInJavaScript: Encrypt = (key, nonce, additionalData, plaintext) =>
+  gcm(key, nonce, additionalData).encrypt(plaintext);
+
 /** Throws for a text with a lone surrogate, and for a nonce or key of a wrong length. */
 export function seal(
   dataKey: Uint8Array,
   place: Place,
   text: string,
   nonce: Uint8Array = randomBytes(NONCE_BYTES),
+  encrypt: Encrypt = encryptInJavaScript,
 ): Uint8Array {
   // GCM itself would take shorter keys and other nonces: weaker, or never to be opened again.
   expectLength("a data key", dataKey, KEY_BYTES);
   expectLength("a nonce", nonce, NONCE_BYTES);
-  const sealed = gcm(dataKey, nonce, additionalData(place)).encrypt(pad(encodeUtf8(text)));
-  return concatBytes(nonce, sealed);
-}
-
-/** One text and where it is kept. */
-export type Sealable = { readonly place: Place; readonly text: string };
-
-/**
- * The same for many texts, by the platform's own AES, which runs beside this thread: a fifth of the time
- * (bench/README.md). Throws before any is sealed if one of them cannot be.
- */
-export async function sealAll(
-  dataKey: Uint8Array,
-  sealables: readonly Sealable[],
-): Promise<Uint8Array[]> {
-  expectLength("a data key", dataKey, KEY_BYTES);
-  const inputs = sealables.map(({ place, text }) => ({
-    // Copies, because the platform wants bytes that no other thread shares.
-    additionalData: Uint8Array.from(additionalData(place)),
-    padded: Uint8Array.from(pad(encodeUtf8(text))),
-  }));
-  const key = await crypto.subtle.importKey("raw", Uint8Array.from(dataKey), "AES-GCM", false, [
-    "encrypt",
-  ]);
-  return await Promise.all(
-    inputs.map(async ({ additionalData, padded }) => {
-      const iv = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
-      const algorithm = { name: "AES-GCM", iv, additionalData };
-      const encrypted = await crypto.subtle.encrypt(algorithm, key, padded);
-      const sealed = new Uint8Array(NONCE_BYTES + encrypted.byteLength);
-      sealed.set(iv);
-      sealed.set(new Uint8Array(encrypted), NONCE_BYTES);
-      return sealed;
-    }),
-  );
+  const encrypted = encrypt(dataKey, nonce, additionalData(place), pad(encodeUtf8(text)));
+  const sealed = new Uint8Array(NONCE_BYTES + encrypted.length);
+  sealed.set(nonce);
+  sealed.set(encrypted, NONCE_BYTES);
+  return sealed;
 }
 
 /**

@@ -5,7 +5,7 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import { canonicalBytes, type Field } from "./canonical.ts";
 import type { Subkeys } from "./keys.ts";
 
-const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
+const BASE32 = new TextEncoder().encode("abcdefghijklmnopqrstuvwxyz234567");
 // 128 bits: two of 10^12 originals share a token with a chance of 10^-15. The 26th character carries
 // the last three bits, so only eight letters can stand there.
 const TOKEN_BYTES = 16;
@@ -21,12 +21,13 @@ export type TokenParts = { readonly field: Field; readonly generation: number };
  */
 export function makeToken(subkeys: Subkeys, field: Field, value: string): string {
   const subkey = field === "ip" ? subkeys.ip : subkeys.deviceId;
-  const mac = keyed(subkey).clone().update(canonicalBytes(field, value)).digest();
+  const state = keyed(subkey)._cloneInto(scratch);
+  state.update(canonicalBytes(field, value)).digestInto(mac); // and is wiped by that
   return `${PREFIX[field]}${subkeys.generation}_${base32(mac.subarray(0, TOKEN_BYTES))}`;
 }
 
 /** HMAC under a subkey, its two key blocks hashed already: half of the work for a short value. */
-function keyed(subkey: Uint8Array) {
+function keyed(subkey: Uint8Array): Hmac {
   let state = states.get(subkey);
   if (state === undefined) {
     state = hmac.create(sha256, subkey);
@@ -35,7 +36,11 @@ function keyed(subkey: Uint8Array) {
   return state;
 }
 
-const states = new WeakMap<Uint8Array, ReturnType<typeof hmac.create>>();
+type Hmac = ReturnType<typeof hmac.create>;
+const states = new WeakMap<Uint8Array, Hmac>();
+/** Used again and again, because making them costs more than hashing. */
+const scratch = hmac.create(sha256, new Uint8Array(0)) as Hmac;
+const mac = new Uint8Array(32);
 
 /** The field and generation that a token names, or null if this is not how a token is written. */
 export function parseToken(text: string): TokenParts | null {
@@ -46,7 +51,8 @@ export function parseToken(text: string): TokenParts | null {
 
 /** RFC 4648 section 6, lower case, without padding. */
 function base32(bytes: Uint8Array): string {
-  let text = "";
+  const letters = new Uint8Array(Math.ceil((bytes.length * 8) / 5));
+  let length = 0;
   let bits = 0;
   let held = 0;
   for (const byte of bytes) {
@@ -54,9 +60,12 @@ function base32(bytes: Uint8Array): string {
     bits += 8;
     while (bits >= 5) {
       bits -= 5;
-      text += BASE32[(held >> bits) & 31];
+      letters[length++] = BASE32[(held >> bits) & 31]!;
     }
     held &= (1 << bits) - 1;
   }
-  return bits > 0 ? text + BASE32[(held << (5 - bits)) & 31] : text;
+  if (bits > 0) letters[length] = BASE32[(held << (5 - bits)) & 31]!;
+  return decoder.decode(letters);
 }
+
+const decoder = new TextDecoder();

@@ -47,7 +47,7 @@ async function loadFor(
   const body = JSON.stringify({ user_id: kind, device_id: `${kind} ${recipients}` });
   const id = `${kind}-${recipients}`;
   const message = { id, body, sentAt: noon("2030-03-02"), parsed: parseMessage(body) };
-  await load(etl, host.subkeys, key, await protect([message], host.subkeys, key.dataKey));
+  await load(etl, host.subkeys, key, protect([message], host.subkeys, key.dataKey));
 }
 
 export const PUBLISHED = `create table public.user_logins (user_id varchar(128),

@@ -38,7 +38,7 @@ export async function makeHost(given?: TestKeys): Promise<Host> {
       return { id, body: text, sentAt: sentAt ?? new Date(), parsed: parseMessage(text) };
     });
     const key = await dataKeys.take(maxSeals(messages.length));
-    return { key, ...(await protect(parsed, subkeys, key.dataKey)) };
+    return { key, ...protect(parsed, subkeys, key.dataKey) };
   };
   return {
     keys,

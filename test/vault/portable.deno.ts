@@ -82,7 +82,7 @@ const dataKey = vault.generateDataKey(1);
 const { identity, recipient } = await vault.generateIdentity("classic");
 const wrapped = await vault.wrapDataKey(dataKey, [recipient], subkeys.verify);
 const bodies = ['{"user_id":"u1","ip":"203.0.113.7","device":{"id":"d1"}}', "not JSON"];
-const batch = await protect(
+const batch = protect(
   bodies.map((body, i) => ({
     id: `m${i}`,
     sentAt: new Date(0),
