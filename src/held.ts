@@ -31,6 +31,7 @@ export class Held {
   readonly #visibilitySeconds: number;
   readonly #receipts = new Map<Message, Receipt>();
   #waiting: Message[] = [];
+  #waitingCharacters = 0;
   #characters = 0;
   /** Room that receivers have taken and not yet filled or given back. */
   #reserved = 0;
@@ -81,6 +82,7 @@ export class Held {
         isStored: false,
       });
       this.#characters += message.body.length;
+      this.#waitingCharacters += message.body.length;
       this.#waiting.push(message);
     }
     this.#reserved -= room;
@@ -117,6 +119,7 @@ export class Held {
   /** Nothing more will be handed on, either. */
   abandon(): void {
     this.#waiting = [];
+    this.#waitingCharacters = 0;
     this.end();
   }
 
@@ -134,22 +137,29 @@ export class Held {
       .then(() => {
         isOver = true;
       });
-    while (this.#full() === null && !this.#ended && !isOver) {
+    while (!this.#isFull() && !this.#ended && !isOver) {
       await Promise.race([this.#changed.promise, linger]);
     }
     lingered.abort();
-    return this.#waiting.splice(0, this.#full() ?? this.#waiting.length);
+    return this.#take();
   }
 
-  /** How many messages make a full batch, or null when there are not that many yet. */
-  #full(): number | null {
-    let size = 0;
-    for (const [i, { body }] of this.#waiting.entries()) {
-      size += body.length;
-      if (size > BATCH_CHARACTERS) return Math.max(i, 1);
-      if (i + 1 === BATCH_MESSAGES) return BATCH_MESSAGES;
+  #isFull(): boolean {
+    return this.#waiting.length >= BATCH_MESSAGES || this.#waitingCharacters > BATCH_CHARACTERS;
+  }
+
+  /** As many as make one batch, at most. */
+  #take(): readonly Message[] {
+    let characters = 0;
+    let count = 0;
+    for (const { body } of this.#waiting) {
+      if (count === BATCH_MESSAGES) break;
+      if (count > 0 && characters + body.length > BATCH_CHARACTERS) break;
+      characters += body.length;
+      count++;
     }
-    return null;
+    this.#waitingCharacters -= characters;
+    return this.#waiting.splice(0, count);
   }
 
   #change(): void {
