@@ -7,10 +7,7 @@ const GROUPS = 2 ** 16;
 /** Of the characters of a token, so many from the end on are the HMAC's, five bits in each. */
 const RANDOM_CHARACTERS = 26;
 
-/**
- * State: a table of fixed size, of numbers. In sets of strings, looking tokens up and forgetting old ones
- * took more time than sealing, once they were many.
- */
+/** State: a table of fixed size, of numbers: nothing that grows, or that the garbage collector looks at. */
 export class KnownOriginals {
   /** By group: the high and low half of the one used last, then of the other. 0, 0: none. */
   readonly #table = new Uint32Array(GROUPS * 4);

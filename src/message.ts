@@ -62,35 +62,45 @@ const isObject = (value: unknown): value is JsonObject =>
 const own = (object: JsonObject, key: string): unknown =>
   Object.hasOwn(object, key) ? object[key] : undefined;
 
+type Fields = { [name in FieldName]?: unknown };
+
+/** Beginnings of the paths that nested objects may lead to a field by: `user_`, `device_`, `app_`. */
+const PREFIXES: readonly string[] = FIELDS.flatMap((name) =>
+  Array.from(name.matchAll(/_/g), ({ index }) => name.slice(0, index + 1)),
+);
+
+const isField = (path: string): path is FieldName => FIELDS.some((name) => name === path);
+
 /**
  * The values of our fields, nested objects flattened with `_`. Only paths that can still become a field
  * are followed, so that neither the depth nor the size of the rest costs anything.
  */
-function flatten(object: JsonObject): Map<FieldName, unknown> {
-  const found = new Map<FieldName, unknown>();
+function flatten(object: JsonObject): Fields {
+  const found: Fields = {};
+  let isEmpty = true;
   const visit = (node: JsonObject, prefix: string) => {
     for (const key of Object.keys(node)) {
-      const path = prefix + key;
+      const path = prefix === "" ? key : prefix + key;
       const value = node[key];
-      const field = FIELDS.find((name) => name === path);
-      if (field !== undefined) {
-        if (found.has(field)) {
-          throw new Rejected(`${field} is ambiguous: two paths of the message lead to it`);
+      if (isField(path)) {
+        if (Object.hasOwn(found, path)) {
+          throw new Rejected(`${path} is ambiguous: two paths of the message lead to it`);
         }
-        found.set(field, value);
-      } else if (isObject(value) && FIELDS.some((name) => name.startsWith(`${path}_`))) {
+        found[path] = value;
+        isEmpty = false;
+      } else if (isObject(value) && PREFIXES.includes(`${path}_`)) {
         visit(value, `${path}_`);
       }
     }
   };
   visit(object, "");
-  if (found.size === 0) {
+  if (isEmpty) {
     throw new Rejected("this is another type of message: it has none of a login's fields");
   }
   return found;
 }
 
-function readLogin(fields: Map<FieldName, unknown>): Login {
+function readLogin(fields: Fields): Login {
   const userId = readText(fields, "user_id", 128);
   if (userId === null) throw new Rejected("user_id is missing");
   if (userId === "") throw new Rejected("user_id is empty");
@@ -104,8 +114,8 @@ function readLogin(fields: Map<FieldName, unknown>): Login {
   };
 }
 
-function readString(fields: Map<FieldName, unknown>, name: FieldName): string | null {
-  const value = fields.get(name);
+function readString(fields: Fields, name: FieldName): string | null {
+  const value = fields[name];
   if (value === undefined || value === null) return null;
   if (typeof value !== "string") {
     throw new Rejected(`${name} is ${typeName(value)}, expected a string`);
@@ -115,7 +125,7 @@ function readString(fields: Map<FieldName, unknown>, name: FieldName): string | 
   return value;
 }
 
-function readText(fields: Map<FieldName, unknown>, name: FieldName, max: number): string | null {
+function readText(fields: Fields, name: FieldName, max: number): string | null {
   const value = readString(fields, name);
   // A string's length counts UTF-16 units, a varchar's code points.
   if (value !== null && value.length > max && [...value].length > max) {
@@ -124,10 +134,11 @@ function readText(fields: Map<FieldName, unknown>, name: FieldName, max: number)
   return value;
 }
 
-function readPersonal(fields: Map<FieldName, unknown>, name: FieldName): string | null {
+function readPersonal(fields: Fields, name: FieldName): string | null {
   const value = readString(fields, name);
   if (value === null || value === "") return null;
-  if (new TextEncoder().encode(value).length > MAX_PERSONAL_BYTES) {
+  const mayBeLong = value.length * 3 > MAX_PERSONAL_BYTES;
+  if (mayBeLong && new TextEncoder().encode(value).length > MAX_PERSONAL_BYTES) {
     throw new Rejected(`${name} is longer than ${MAX_PERSONAL_BYTES} bytes`);
   }
   return value;
@@ -137,8 +148,8 @@ function readPersonal(fields: Map<FieldName, unknown>, name: FieldName): string 
  * "2.3.0" → 2003000: an integer that sorts as versions do and reads back. What follows the third part,
  * or a `-` or `+`, is dropped.
  */
-function readVersion(fields: Map<FieldName, unknown>): number | null {
-  const number = fields.get("app_version");
+function readVersion(fields: Fields): number | null {
+  const number = fields.app_version;
   if (typeof number === "number") {
     // The double nearest to what was written, as RFC 8259 expects of readers: infinite beyond 1e308, and
     // out of range there like every number as large.
@@ -148,12 +159,13 @@ function readVersion(fields: Map<FieldName, unknown>): number | null {
   }
   const value = readString(fields, "app_version");
   if (value === null) return null;
-  if (!/^[0-9]+(\.[0-9]+)*([-+].*)?$/.test(value)) {
-    throw new Rejected("app_version is not written as a version");
-  }
-  const parts = value.split(/[-+]/, 1)[0]!.split(".").map(Number);
-  return packVersion([parts[0]!, parts[1] ?? 0, parts[2] ?? 0]);
+  const parts = VERSION.exec(value);
+  if (parts === null) throw new Rejected("app_version is not written as a version");
+  const [, major, minor = 0, patch = 0] = parts;
+  return packVersion([Number(major), Number(minor), Number(patch)]);
 }
+
+const VERSION = /^([0-9]+)(?:\.([0-9]+)(?:\.([0-9]+)(?:\.[0-9]+)*)?)?(?:[-+].*)?$/;
 
 function packVersion([major, minor, patch]: [number, number, number]): number {
   if (major < 0 || major > 2146 || minor > 999 || patch > 999) {
