@@ -3,7 +3,8 @@
 import type { Field } from "../vault/canonical.ts";
 import type { DataKey } from "../vault/data-key.ts";
 import type { Subkeys } from "../vault/keys.ts";
-import { type Encrypt, type Place, seal } from "../vault/seal.ts";
+import { javaScript, type Primitives } from "../vault/primitives.ts";
+import { type Place, seal } from "../vault/seal.ts";
 import { makeToken } from "../vault/token.ts";
 import type { Login, Parsed } from "./message.ts";
 
@@ -51,28 +52,32 @@ export const maxSeals = (messages: number): number => messages * PERSONAL.length
 export type Protecting = {
   /** Tells tokens whose originals the vault has already: those are not sealed again. */
   readonly isKnown?: (token: string) => boolean;
-  /** The platform's AES, where there is one. */
-  readonly encrypt?: Encrypt;
+  /** The platform's, where there are faster ones. */
+  readonly primitives?: Primitives;
 };
 
 export function protect(
   messages: readonly ParsedMessage[],
   subkeys: Subkeys,
   dataKey: DataKey,
-  { isKnown = () => false, encrypt }: Protecting = {},
+  { isKnown = () => false, primitives = javaScript }: Protecting = {},
 ): Protected {
   const rows: LoginRow[] = [];
   const originals = new Map<string, Uint8Array>();
   const rejected: RejectedMessage[] = [];
   const sealAt = (place: Place, text: string) =>
-    seal(dataKey.bytes, place, text, undefined, encrypt);
-  const keep = (token: string, original: string) => {
-    if (originals.has(token) || isKnown(token)) return;
-    originals.set(token, sealAt({ kind: "original", token }, original));
+    seal(dataKey.bytes, place, text, undefined, primitives);
+  const tokenize = (field: Field, original: string | null): string | null => {
+    if (original === null) return null;
+    const token = makeToken(subkeys, field, original, primitives);
+    if (!originals.has(token) && !isKnown(token)) {
+      originals.set(token, sealAt({ kind: "original", token }, original));
+    }
+    return token;
   };
   for (const { id, body, sentAt, parsed } of messages) {
     if (parsed.kind === "login") {
-      rows.push({ messageId: id, sentAt, ...tokenizeLogin(parsed.login, subkeys, keep) });
+      rows.push(makeRow(id, sentAt, parsed.login, tokenize));
     } else {
       // A broken body may hold what UTF-8 cannot: kept as U+FFFD, rather than not kept.
       const sealed = sealAt({ kind: "quarantine", messageId: id }, body.toWellFormed());
@@ -82,24 +87,16 @@ export function protect(
   return { rows, originals, rejected };
 }
 
-/** A login's row, its personal values told to `onOriginal` each with its token. */
-function tokenizeLogin(
+function makeRow(
+  messageId: string,
+  sentAt: Date,
   login: Login,
-  subkeys: Subkeys,
-  onOriginal: (token: string, original: string) => void,
-): Omit<LoginRow, "messageId" | "sentAt"> {
-  const tokens: Record<string, string | null> = {};
-  for (const { field, key, column } of PERSONAL) {
-    const original = login[key];
-    const token = original === null ? null : makeToken(subkeys, field, original);
-    tokens[column] = token;
-    if (original !== null && token !== null) onOriginal(token, original);
-  }
-  return {
-    ...(tokens as TokenColumns),
-    userId: login.userId,
-    deviceType: login.deviceType,
-    locale: login.locale,
-    appVersion: login.appVersion,
-  };
+  tokenize: (field: Field, original: string | null) => string | null,
+): LoginRow {
+  const { userId, deviceType, locale, appVersion } = login;
+  const row = { messageId, sentAt, userId, deviceType, locale, appVersion } as LoginRow & Tokens;
+  for (const { field, key, column } of PERSONAL) row[column] = tokenize(field, login[key]);
+  return row;
 }
+
+type Tokens = { -readonly [column in keyof TokenColumns]: TokenColumns[column] };

@@ -21,37 +21,37 @@ export type Signature = (request: Signable, date: Date) => Record<string, string
 /** Returns the request's headers with those that sign it. */
 export function makeSigner(credentials: Credentials, region: string): Signature {
   const { accessKeyId, secretAccessKey, sessionToken } = credentials;
-  let keyDay = "";
-  let key: Buffer = Buffer.alloc(0);
+  let [time, second] = ["", Number.NaN];
+  let [scope, key] = ["", Buffer.alloc(0)];
   return ({ path, headers, body }, date) => {
-    const time = date.toISOString().replace(/[-:]|\.[0-9]{3}/g, "");
-    const day = time.slice(0, 8);
-    if (day !== keyDay) {
-      key = ["aws4_request", "sqs", region, day].reduceRight<Buffer>(
-        (secret, part) => hmac(secret, part),
-        Buffer.from(`AWS4${secretAccessKey}`),
-      );
-      keyDay = day;
+    const now = Math.floor(date.getTime() / 1000);
+    if (now !== second) {
+      time = date.toISOString().replace(/[-:]|\.[0-9]{3}/g, "");
+      second = now;
+      const day = time.slice(0, 8);
+      if (!scope.startsWith(day)) {
+        scope = `${day}/${region}/sqs/aws4_request`;
+        key = scope.split("/").reduce(hmac, Buffer.from(`AWS4${secretAccessKey}`));
+      }
     }
+    const bodyHash = hash("sha256", body, "hex");
     const signed: Record<string, string> = {
       ...headers,
-      "x-amz-content-sha256": sha256(body),
+      "x-amz-content-sha256": bodyHash,
       "x-amz-date": time,
     };
     if (sessionToken !== undefined) signed["x-amz-security-token"] = sessionToken;
     const names = Object.keys(signed).sort();
     const list = names.join(";");
-    const lines = names.map((name) => `${name}:${signed[name]}\n`).join("");
-    const canonical = `POST\n${path}\n\n${lines}\n${list}\n${signed["x-amz-content-sha256"]}`;
-    const scope = `${day}/${region}/sqs/aws4_request`;
-    const text = `AWS4-HMAC-SHA256\n${time}\n${scope}\n${sha256(canonical)}`;
-    const signature = hmac(key, text).toString("hex");
+    let lines = "";
+    for (const name of names) lines += `${name}:${signed[name]}\n`;
+    const canonical = `POST\n${path}\n\n${lines}\n${list}\n${bodyHash}`;
+    const text = `AWS4-HMAC-SHA256\n${time}\n${scope}\n${hash("sha256", canonical, "hex")}`;
     signed.authorization =
       `AWS4-HMAC-SHA256 Credential=${accessKeyId}/${scope}, ` +
-      `SignedHeaders=${list}, Signature=${signature}`;
+      `SignedHeaders=${list}, Signature=${hmac(key, text).toString("hex")}`;
     return signed;
   };
 }
 
-const sha256 = (text: string): string => hash("sha256", text, "hex");
-const hmac = (key: Buffer, text: string): Buffer => createHmac("sha256", key).update(text).digest();
+const hmac = (key: Buffer, text: string) => createHmac("sha256", key).update(text).digest();

@@ -1,6 +1,5 @@
 // Parse → protect → load, of one batch: until it is stored, whatever the database makes of it.
 import type { Subkeys } from "../vault/keys.ts";
-import { encryptNatively } from "./aes.ts";
 import type { Availability } from "./availability.ts";
 import type { DataKeys } from "./data-keys.ts";
 import type { Database } from "./database.ts";
@@ -14,6 +13,7 @@ import {
 import type { KnownOriginals } from "./known.ts";
 import { type LoadResult, load } from "./load.ts";
 import { parseMessage } from "./message.ts";
+import { native } from "./native.ts";
 import { maxSeals, type ParsedMessage, type Protected, protect } from "./protect.ts";
 import type { Message } from "./queue.ts";
 
@@ -133,7 +133,7 @@ async function sealPart({ subkeys, dataKeys, known }: Store, parts: readonly Par
     isPartial ||= is;
     return is;
   };
-  const batch = protect(parts, subkeys, key.dataKey, { isKnown, encrypt: encryptNatively });
+  const batch = protect(parts, subkeys, key.dataKey, { isKnown, primitives: native });
   const seals = batch.originals.size + batch.rejected.length;
   dataKeys.giveBack(most - seals);
   return { batch, key: seals > 0 ? key : null, isPartial };

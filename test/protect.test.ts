@@ -1,12 +1,11 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import { createDecipheriv, createHmac, hkdfSync } from "node:crypto";
 import fc from "fast-check";
-import { encryptNatively } from "../src/aes.ts";
 import { parseMessage } from "../src/message.ts";
 import { maxSeals, type ParsedMessage, type Protected, protect } from "../src/protect.ts";
 import { type DataKey, generateDataKey } from "../vault/data-key.ts";
 import { deriveSubkeys, generateTokenKey, type Subkeys } from "../vault/keys.ts";
-import { open, seal } from "../vault/seal.ts";
+import { open } from "../vault/seal.ts";
 import { makeToken } from "../vault/token.ts";
 
 const GENERATION = 3;
@@ -342,15 +341,4 @@ test("an original that is known is not sealed, and its row has its token all the
   });
   expect(rows[0]!.maskedIp).toBe(ip);
   expect([...originals.keys()]).toEqual([rows[0]!.maskedDeviceId!]);
-});
-
-test("the platform's AES makes the bytes that JavaScript's does", () => {
-  for (const length of [0, 1, 15, 16, 17, 1000]) {
-    const text = "é".repeat(length);
-    const place = { kind: "original", token: `ip1_${length}` } as const;
-    const nonce = crypto.getRandomValues(new Uint8Array(12));
-    expect(seal(dataKey.bytes, place, text, nonce, encryptNatively)).toEqual(
-      seal(dataKey.bytes, place, text, nonce),
-    );
-  }
 });

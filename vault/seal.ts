@@ -7,6 +7,7 @@
 import { gcm } from "@noble/ciphers/aes.js";
 import { randomBytes } from "@noble/hashes/utils.js";
 import { decodeUtf8, encodeUtf8, labelled } from "./bytes.ts";
+import { javaScript, type Primitives } from "./primitives.ts";
 
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
@@ -21,27 +22,13 @@ export type Place =
   | { readonly kind: "original"; readonly token: string }
   | { readonly kind: "quarantine"; readonly messageId: string };
 
-/**
- * AES-256-GCM: ciphertext ‖ tag. JavaScript's own is the default; a program may give its platform's, which
- * takes a tenth of the time (src/aes.ts).
- */
-export type Encrypt = (
-  key: Uint8Array,
-  nonce: Uint8Array,
-  additionalData: Uint8Array,
-  plaintext: Uint8Array,
-) => Uint8Array;
-
-const encryptInJavaScript: Encrypt = (key, nonce, additionalData, plaintext) =>
-  gcm(key, nonce, additionalData).encrypt(plaintext);
-
 /** Throws for a text with a lone surrogate, and for a nonce or key of a wrong length. */
 export function seal(
   dataKey: Uint8Array,
   place: Place,
   text: string,
   nonce: Uint8Array = randomBytes(NONCE_BYTES),
-  encrypt: Encrypt = encryptInJavaScript,
+  { encrypt }: Pick<Primitives, "encrypt"> = javaScript,
 ): Uint8Array {
   // GCM itself would take shorter keys and other nonces: weaker, or never to be opened again.
   expectLength("a data key", dataKey, KEY_BYTES);

@@ -1,9 +1,8 @@
 // Tokens: what stands in for an original wherever analysts look. Deterministic, so that equal
 // originals give equal tokens; keyed, so that nobody without the key can test a guess.
-import { hmac } from "@noble/hashes/hmac.js";
-import { sha256 } from "@noble/hashes/sha2.js";
 import { canonicalBytes, type Field } from "./canonical.ts";
 import type { Subkeys } from "./keys.ts";
+import { javaScript, type Primitives } from "./primitives.ts";
 
 const BASE32 = new TextEncoder().encode("abcdefghijklmnopqrstuvwxyz234567");
 // 128 bits: two of 10^12 originals share a token with a chance of 10^-15. The 26th character carries
@@ -19,28 +18,16 @@ export type TokenParts = { readonly field: Field; readonly generation: number };
  * Throws for a lone surrogate. An empty value has a token too: it is for the caller to give null,
  * absent and empty values none.
  */
-export function makeToken(subkeys: Subkeys, field: Field, value: string): string {
+export function makeToken(
+  subkeys: Subkeys,
+  field: Field,
+  value: string,
+  { hmac }: Pick<Primitives, "hmac"> = javaScript,
+): string {
   const subkey = field === "ip" ? subkeys.ip : subkeys.deviceId;
-  const state = keyed(subkey)._cloneInto(scratch);
-  state.update(canonicalBytes(field, value)).digestInto(mac); // and is wiped by that
+  const mac = hmac(subkey, canonicalBytes(field, value));
   return `${PREFIX[field]}${subkeys.generation}_${base32(mac.subarray(0, TOKEN_BYTES))}`;
 }
-
-/** HMAC under a subkey, its two key blocks hashed already: half of the work for a short value. */
-function keyed(subkey: Uint8Array): Hmac {
-  let state = states.get(subkey);
-  if (state === undefined) {
-    state = hmac.create(sha256, subkey);
-    states.set(subkey, state);
-  }
-  return state;
-}
-
-type Hmac = ReturnType<typeof hmac.create>;
-const states = new WeakMap<Uint8Array, Hmac>();
-/** Used again and again, because making them costs more than hashing. */
-const scratch = hmac.create(sha256, new Uint8Array(0)) as Hmac;
-const mac = new Uint8Array(32);
 
 /** The field and generation that a token names, or null if this is not how a token is written. */
 export function parseToken(text: string): TokenParts | null {
