@@ -106,7 +106,7 @@ const isPackage = (target: string, name: string) =>
 
 /** One door per dependency. */
 const DOORS: readonly (readonly [name: string, isDoor: (path: string) => boolean])[] = [
-  ["@aws-sdk/", (path) => path === "src/queue.ts"],
+  ["@aws-sdk/", (path) => ["src/queue.ts", "src/queue-wire.ts"].includes(path)],
   ["@smithy/", (path) => path === "src/queue.ts"],
   ["postgres", (path) => path === "src/database.ts"],
   ["commander", (path) => path === "src/cli.ts"],
