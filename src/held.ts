@@ -14,7 +14,7 @@ const BATCH_CHARACTERS = 4 * 2 ** 20;
 const MAX_HELD = 4000;
 const MAX_HELD_CHARACTERS = 32 * 2 ** 20;
 /** How long a batch waits to become full. */
-const LINGER_MS = 100;
+const LINGER_MS = 20;
 
 /** Until when SQS hides a message from other consumers, by the clock of performance.now. */
 export type Receipt = {

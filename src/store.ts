@@ -82,11 +82,14 @@ export async function storeBatch(
     }
   };
   await storeParts(
-    messages.map((message) => ({ ...message, message, parsed: parseMessage(message.body) })),
+    messages.map((message) => {
+      const { id, sentAt, body } = message;
+      return { id, sentAt, body, parsed: parseMessage(body), message };
+    }),
   );
 }
 
-type Parsed = Message & ParsedMessage & { readonly message: Message };
+type Parsed = ParsedMessage & { readonly message: Message };
 
 /** Null: the database has no time for so much at once. */
 async function storePart(
@@ -110,6 +113,7 @@ async function storePart(
       known.addAll(batch.originals.keys());
       return { messages: parts.map(({ message }) => message), batch, result };
     } catch (error) {
+      // Erased meanwhile, or the database was restored: from here on nothing is taken for stored.
       if (isLackingOriginals(error) && sealed.isPartial) {
         known.clear();
         sealed = await sealPart(store, parts);
@@ -124,6 +128,7 @@ async function storePart(
   }
 }
 
+/** What this process has seen stored is not sealed, nor sent. */
 async function sealPart({ subkeys, dataKeys, known }: Store, parts: readonly Parsed[]) {
   const most = maxSeals(parts.length);
   const key = await dataKeys.take(most);
