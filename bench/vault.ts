@@ -1,6 +1,7 @@
 // `bun run bench:vault`: tokens, seals and wraps per second, beside the same bytes by node:crypto.
 // Options: --milliseconds N (how long each is timed in a round, 500), --rounds N (5), --json.
 import { parseArgs } from "node:util";
+import { native } from "../src/native.ts";
 import { generateIdentity } from "../vault/age.ts";
 import { generateDataKey, unwrapDataKey, wrapDataKey } from "../vault/data-key.ts";
 import { deriveSubkeys, generateTokenKey } from "../vault/keys.ts";
@@ -61,6 +62,16 @@ const OPERATIONS: readonly Operation[] = [
   {
     name: "seal",
     veil: (i) => seal(dataKey.bytes, place(at(i).token), at(i).ip),
+    node: (i) => node.seal(dataKey.bytes, at(i).token, at(i).ip),
+  },
+  {
+    name: "the line's token of an ip",
+    veil: (i) => makeToken(subkeys, "ip", at(i).ip, native),
+    node: (i) => node.makeToken(subkeys, "ip", at(i).ip),
+  },
+  {
+    name: "the line's seal",
+    veil: (i) => seal(dataKey.bytes, place(at(i).token), at(i).ip, undefined, native),
     node: (i) => node.seal(dataKey.bytes, at(i).token, at(i).ip),
   },
   {
@@ -146,13 +157,13 @@ function format(rows: readonly Row[]): string {
     (rate === null ? "–" : Math.round(rate.median).toLocaleString("en")).padStart(12);
   const lines = rows.map(({ name, veil, node, ratio }) => {
     const ratioText = ratio === null ? "–" : ratio.median.toFixed(2);
-    return `${name.padEnd(22)}${count(veil)}${count(node)}${ratioText.padStart(8)}`;
+    return `${name.padEnd(28)}${count(veil)}${count(node)}${ratioText.padStart(8)}`;
   });
   return [
     `${date}: ${cpu}, ${cores} cores; bun ${versions.bun}, veil ${versions.veil ?? "unknown"}`,
     `per second, medians of ${rounds} rounds of ${milliseconds} ms`,
     "",
-    `${"".padEnd(22)}${"veil".padStart(12)}${"node:crypto".padStart(12)}${"ratio".padStart(8)}`,
+    `${"".padEnd(28)}${"veil".padStart(12)}${"node:crypto".padStart(12)}${"ratio".padStart(8)}`,
     ...lines,
     "",
   ].join("\n");
