@@ -8,13 +8,6 @@ import {
   InvalidArgumentError,
   Option,
 } from "@commander-js/extra-typings";
-import { runCheck } from "./commands/check.ts";
-import { runDuplicates } from "./commands/duplicates.ts";
-import { runEtl } from "./commands/etl.ts";
-import { runDiscard, runList, runReplay, runShow } from "./commands/quarantine.ts";
-import { runReveal, runToken } from "./commands/reveal.ts";
-import { runGenerateKeys, runMigrate } from "./commands/setup.ts";
-import { environment } from "./config.ts";
 import { Failure } from "./failure.ts";
 import { Interrupted } from "./interrupted.ts";
 import type { Context } from "./session.ts";
@@ -22,7 +15,12 @@ import { flushed, printable, terminal } from "./terminal.ts";
 import { describeVersion } from "./version.ts";
 
 const interrupt = new AbortController();
-const context: Context = { env: environment(), terminal, interrupt: interrupt.signal };
+
+/** Each command is imported where it runs, and so is this: a start pays for what it needs, and no more. */
+async function context(): Promise<Context> {
+  const { environment } = await import("./config.ts");
+  return { env: environment(), terminal, interrupt: interrupt.signal };
+}
 
 function buildProgram() {
   const program = new Command("veil")
@@ -56,16 +54,17 @@ function buildProgram() {
       examples("etl", "etl --follow --log json", "etl --max-messages 1000 --json") +
         "\nWith neither QUEUE_URL nor DATABASE_URL set, a checkout runs on its own servers, with samples.",
     )
-    .action((options) =>
-      runEtl(context, {
+    .action(async (options) => {
+      const { runEtl } = await import("./commands/etl.ts");
+      await runEtl(await context(), {
         follow: options.follow,
         maxMessages: options.maxMessages ?? null,
         json: options.json,
         log: options.log,
         resetLocal: options.resetLocal,
         graceSeconds: options.grace,
-      }),
-    );
+      });
+    });
 
   program
     .command("reveal")
@@ -77,9 +76,13 @@ function buildProgram() {
       "after",
       examples("reveal ip1_… --reason 'case 4711'", "reveal - --json < tokens.txt"),
     )
-    .action((tokens, options) =>
-      runReveal(context, tokens, { reason: options.reason ?? null, json: options.json }),
-    );
+    .action(async (tokens, options) => {
+      const { runReveal } = await import("./commands/reveal.ts");
+      await runReveal(await context(), tokens, {
+        reason: options.reason ?? null,
+        json: options.json,
+      });
+    });
 
   program
     .command("token")
@@ -89,7 +92,10 @@ function buildProgram() {
     )
     .option("--json", "print an array of objects", false)
     .addHelpText("after", examples("token ip", "token device_id < device-ids.txt"))
-    .action((field, options) => runToken(context, field, options.json));
+    .action(async (field, options) => {
+      const { runToken } = await import("./commands/reveal.ts");
+      await runToken(await context(), field, options.json);
+    });
 
   program
     .command("duplicates")
@@ -99,27 +105,34 @@ function buildProgram() {
     .option("--json", "print an array of objects", false)
     .addOption(new Option("--csv", "print comma-separated values").default(false).conflicts("json"))
     .addHelpText("after", examples("duplicates", "duplicates --field device_id --top 100 --csv"))
-    .action((options) =>
-      runDuplicates(context, {
+    .action(async (options) => {
+      const { runDuplicates } = await import("./commands/duplicates.ts");
+      await runDuplicates(await context(), {
         top: options.top,
         field: options.field ?? null,
         format: options.json ? "json" : options.csv ? "csv" : "table",
-      }),
-    );
+      });
+    });
 
   program
     .command("check")
     .description("verify what must always hold; loads may go on meanwhile")
     .option("--json", "print one object", false)
     .addHelpText("after", examples("check", "check --json"))
-    .action((options) => runCheck(context, options.json));
+    .action(async (options) => {
+      const { runCheck } = await import("./commands/check.ts");
+      await runCheck(await context(), options.json);
+    });
 
   program
     .command("migrate")
     .description("bring the database to this version's schema; safe to run again")
     .option("--json", "print what was done as JSON", false)
     .addHelpText("after", examples("migrate"))
-    .action((options) => runMigrate(context, options.json));
+    .action(async (options) => {
+      const { runMigrate } = await import("./commands/setup.ts");
+      await runMigrate(await context(), options.json);
+    });
 
   const keys = program.command("keys").description("make keys");
   keys
@@ -129,9 +142,13 @@ function buildProgram() {
     .option("--pq", "a post-quantum identity (ML-KEM-768 with X25519)", false)
     .option("--json", "print the files' paths as JSON", false)
     .addHelpText("after", examples("keys generate --out keys"))
-    .action((options) =>
-      runGenerateKeys(context, options.out, { postQuantum: options.pq, json: options.json }),
-    );
+    .action(async (options) => {
+      const { runGenerateKeys } = await import("./commands/setup.ts");
+      await runGenerateKeys(await context(), options.out, {
+        postQuantum: options.pq,
+        json: options.json,
+      });
+    });
 
   addQuarantine(program.command("quarantine"));
   return program;
@@ -149,7 +166,10 @@ function addQuarantine(quarantine: Command): void {
     )
     .option("--json", "print an array of objects", false)
     .addHelpText("after", examples("quarantine list", "quarantine list --state all --json"))
-    .action((options) => runList(context, options.state, options.json));
+    .action(async (options) => {
+      const { runList } = await import("./commands/quarantine.ts");
+      await runList(await context(), options.state, options.json);
+    });
   quarantine
     .command("show")
     .description("print a message's body, on record like a reveal")
@@ -157,9 +177,10 @@ function addQuarantine(quarantine: Command): void {
     .option("--reason <text>", "why, for the record", reasonText)
     .option("--json", "print an object", false)
     .addHelpText("after", examples("quarantine show 3f1c… --reason 'what does the app send?'"))
-    .action((id, options) =>
-      runShow(context, id, { reason: options.reason ?? null, json: options.json }),
-    );
+    .action(async (id, options) => {
+      const { runShow } = await import("./commands/quarantine.ts");
+      await runShow(await context(), id, { reason: options.reason ?? null, json: options.json });
+    });
   quarantine
     .command("replay")
     .description("read bodies again with today's rules; what is a login now becomes a row")
@@ -167,9 +188,10 @@ function addQuarantine(quarantine: Command): void {
     .option("--reason <text>", "why, for the record", reasonText)
     .option("--json", "print an array of objects", false)
     .addHelpText("after", examples("quarantine replay", "quarantine replay 3f1c…"))
-    .action((ids, options) =>
-      runReplay(context, ids, { reason: options.reason ?? null, json: options.json }),
-    );
+    .action(async (ids, options) => {
+      const { runReplay } = await import("./commands/quarantine.ts");
+      await runReplay(await context(), ids, { reason: options.reason ?? null, json: options.json });
+    });
   quarantine
     .command("discard")
     .description("give up messages: their bodies are gone for good")
@@ -178,12 +200,13 @@ function addQuarantine(quarantine: Command): void {
     .option("--reason <text>", "why, for the record", reasonText)
     .option("--json", "print an object", false)
     .addHelpText("after", examples("quarantine discard 3f1c… --reason 'a test message'"))
-    .action((ids, options) =>
-      runDiscard(context, ids, options.all, {
+    .action(async (ids, options) => {
+      const { runDiscard } = await import("./commands/quarantine.ts");
+      await runDiscard(await context(), ids, options.all, {
         reason: options.reason ?? null,
         json: options.json,
-      }),
-    );
+      });
+    });
 }
 
 const examples = (...commands: string[]): string =>

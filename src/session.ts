@@ -3,7 +3,7 @@
 import { checkSet, type Environment, isSet, type KeyVariable, wantsEmbedded } from "./config.ts";
 import { misuse } from "./failure.ts";
 import { Interrupted } from "./interrupted.ts";
-import { type Local, localKeys, openLocal, requireCheckout } from "./local/local.ts";
+import type { Local } from "./local/local.ts";
 import type { LocalLogin } from "./local/local-database.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -33,6 +33,9 @@ export type Needs = {
   readonly variables: readonly KeyVariable[];
 };
 
+/** Loaded where a command runs on it, and nowhere else. */
+const embedded = () => import("./local/local.ts");
+
 /** How a checkout's commands are called where the runtime came from npm and is on nobody's path. */
 const PROGRAM = "deno" in process.versions ? "deno run -A src/cli.ts" : "npx bun run";
 
@@ -57,6 +60,7 @@ export async function withSession<T>(
     }
     return await interruptible(work({ env, terminal, local: null, program: "veil" }));
   }
+  const { openLocal, requireCheckout } = await embedded();
   requireCheckout(needs.queue ? "QUEUE_URL and DATABASE_URL are" : "DATABASE_URL is");
   // The local keys fill in what is not set; what is set and malformed must not start anything.
   checkSet(env, needs.variables);
@@ -74,10 +78,10 @@ export async function withSession<T>(
 }
 
 /** The environment, with the local keys where no token key is set: `token` needs no server. */
-export function withTokenKey(context: Context): Environment {
+export async function withTokenKey(context: Context): Promise<Environment> {
   const { env, terminal } = context;
   if (isSet(env, "VEIL_TOKEN_KEY")) return env;
-  const keys = localKeys();
+  const keys = (await embedded()).localKeys();
   if (keys === null) {
     throw misuse(
       "VEIL_TOKEN_KEY is not set, and the embedded default has made no keys yet",

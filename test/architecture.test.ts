@@ -268,6 +268,46 @@ describe("the import rules", () => {
   });
 });
 
+describe("a start", () => {
+  const sources = readSources("src", "vault", "sql");
+
+  /** What is evaluated before the first line of this file: not its types, nor what it imports later. */
+  function evaluated(path: string, seen = new Set<string>()): Set<string> {
+    if (seen.has(path)) return seen;
+    seen.add(path);
+    const text = sources[path];
+    if (text === undefined) return seen;
+    const { code, strings } = blank(text);
+    const early = /\b(?:import|export)\b(?!\s+type\b)(?:[\w\s{},*$]*?\bfrom)?\s*"(\d+)"/g;
+    for (const [, index] of code.matchAll(early)) {
+      const specifier = strings[Number(index)]!;
+      const relative = specifier.startsWith(".");
+      evaluated(relative ? posix.join(posix.dirname(path), specifier) : specifier, seen);
+    }
+    return seen;
+  }
+  const isOurs = (path: string) => /^(?:src|vault|sql)\//.test(path);
+
+  test("of veil itself evaluates the command line, the terminal, and no command", () => {
+    expect([...evaluated("src/cli.ts")].filter(isOurs).sort()).toEqual([
+      "src/cli.ts",
+      "src/failure.ts",
+      "src/interrupted.ts",
+      "src/terminal.ts",
+      "src/version.ts",
+    ]);
+  });
+
+  test("of a reveal evaluates neither the queue's client nor the embedded default", () => {
+    const files = evaluated("src/commands/reveal.ts");
+    expect([...files].filter((path) => /^src\/(?:local\/|queue)|^@aws-sdk/.test(path))).toEqual([]);
+    for (const path of ["postgres", "age-encryption", "src/opener.ts"]) {
+      expect(files).toContain(path);
+    }
+    expect(evaluated("src/commands/etl.ts")).toContain("@aws-sdk/client-sqs");
+  });
+});
+
 /** For each rule, what must be found. */
 const BROKEN: Record<RuleName, readonly Sources[]> = {
   "vault/ imports @noble, age-encryption and itself": [

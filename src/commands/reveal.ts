@@ -37,7 +37,8 @@ export async function runReveal(
         const reason = command.reason ?? (await askReason(terminal, args));
         return await reveal(database, opener, tokens, reason);
       } finally {
-        await database.close();
+        // Not waited for: the answer is there, and the server needs a while to take its leave.
+        void database.close();
       }
     },
   );
@@ -120,7 +121,7 @@ export async function runToken(
   json: boolean,
 ): Promise<void> {
   const { terminal } = context;
-  const subkeys = config.tokenKey(withTokenKey(context));
+  const subkeys = config.tokenKey(await withTokenKey(context));
   const values: string[] = [];
   if (terminal.isStdinTerminal) values.push(await terminal.ask(`${field}: `));
   else for await (const line of terminal.lines()) values.push(line);
