@@ -177,3 +177,24 @@ test("a spread is the median between the smallest and the largest", () => {
   expect(spreadOf([9, 1, 10])).toEqual({ median: 9, min: 1, max: 10 });
   expect(spreadOf([4, 1, 10, 2])).toEqual({ median: 3, min: 1, max: 10 });
 });
+
+describe("bench/cold.ts", () => {
+  test("starts the binary and the sources, and gives what each took", async () => {
+    const { stdout, stderr, code } = await run("cold.ts", "--runs", "2", "--json");
+    expect(stderr).toBe("");
+    expect(code).toBe(0);
+    const { programs, ...report } = JSON.parse(stdout);
+    expect(report).toMatchObject({ machine, runs: 2, versions: { bun: expect.any(String) } });
+    expect(programs.map(({ name }: { name: string }) => name)).toEqual([
+      "a Bun binary that does nothing",
+      "--version, binary",
+      "--version, source",
+      "reveal, binary",
+      "reveal, source",
+      "the same in a process that runs",
+    ]);
+    for (const { millis, cpuMillis } of programs) {
+      expect({ millis, cpuMillis }).toMatchObject({ millis: spread, cpuMillis: spread });
+    }
+  });
+});
