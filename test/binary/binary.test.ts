@@ -184,6 +184,14 @@ describe("against real servers", () => {
   });
   afterAll(() => database.drop());
 
+  test("it tells what the database refuses from a defect of its own", async () => {
+    const url = new URL(database.ownerUrl);
+    url.pathname = "/there_is_none";
+    const { code, stderr } = await run(binary, ["migrate"], { env: { DATABASE_URL: url.href } });
+    expect(stderr).toMatch(/^error: [^\n]+ 3D000[^\n]+\nhint: [^\n]+\n$/);
+    expect(code).toBe(1);
+  });
+
   test("it migrates, drains, and reveals", async () => {
     const queue = await createQueue();
     for (let i = 0; i < 30; i++) {
