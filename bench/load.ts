@@ -1,0 +1,136 @@
+// What one connection's loads cost: CPU of PostgreSQL's backend and of this process per row, without the
+// rest of the line. Batches of made-up tokens and seals of the usual size go through `load`, one after another.
+// Run: bun bench/load.ts [--rows N] [--batches N] [--rounds N] [--vault N]
+import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { database as databaseConfig, tokenKey } from "../src/config.ts";
+import { DataKeys } from "../src/data-keys.ts";
+import { openDatabase } from "../src/database.ts";
+import { load } from "../src/load.ts";
+import type { LoginRow, Protected } from "../src/protect.ts";
+import { fillVault } from "./fill-vault.ts";
+import { REPEATING_DEVICES } from "./logins.ts";
+import { startServers, withConnection } from "./servers.ts";
+
+const { values: given } = parseArgs({
+  options: {
+    rows: { type: "string", default: "1000" },
+    batches: { type: "string", default: "60" },
+    rounds: { type: "string", default: "3" },
+    vault: { type: "string", default: "0" },
+  },
+});
+const [ROWS, BATCHES, ROUNDS, VAULT] = [given.rows, given.batches, given.rounds, given.vault].map(
+  Number,
+) as [number, number, number, number];
+
+/** What the originals of a batch are to the vault. */
+const KINDS = {
+  "all new": { repeats: false, sent: true },
+  "repeating, sent again": { repeats: true, sent: true },
+  "repeating, not sent": { repeats: true, sent: false },
+};
+type Kind = keyof typeof KINDS;
+
+const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
+const LAST = "aeimquy4";
+const SEAL_BYTES = 44;
+
+/** As evenly spread as a real one: the first bits of a digest. */
+function madeUpToken(prefix: string, n: number): string {
+  const digest = new Bun.CryptoHasher("sha256").update(`${prefix}${n}`).digest();
+  const letters = Array.from(digest.subarray(0, 25), (byte) => BASE32[byte & 31]);
+  return `${prefix}1_${letters.join("")}${LAST[digest[25]! & 7]}`;
+}
+
+let serial = 0;
+
+function makeBatch({ repeats, sent }: (typeof KINDS)[Kind]): Protected {
+  const originals = new Map<string, Uint8Array>();
+  const rows = Array.from({ length: ROWS }, (): LoginRow => {
+    const n = serial++;
+    const who = repeats ? -1 - ((n * 733) % REPEATING_DEVICES) : n;
+    const [maskedIp, maskedDeviceId] = [madeUpToken("ip", who), madeUpToken("dev", who)];
+    if (sent) for (const token of [maskedIp, maskedDeviceId]) originals.set(token, SEAL);
+    return {
+      messageId: crypto.randomUUID(),
+      sentAt: new Date(),
+      userId: `424cdd21-063a-43a7-b91b-${(who >>> 0).toString(16).padStart(12, "0")}`,
+      deviceType: n % 2 === 0 ? "android" : "ios",
+      maskedIp,
+      maskedDeviceId,
+      locale: n % 5 === 0 ? null : "en_US",
+      appVersion: 2_003_000,
+    };
+  });
+  for (const token of originals.keys()) originals.set(token, randomBytes(SEAL_BYTES));
+  return { rows, originals, rejected: [] };
+}
+const SEAL = new Uint8Array(SEAL_BYTES);
+
+/** Nanoseconds that a process's first thread ran for: PostgreSQL's backends have one. */
+const ranFor = (pid: number): number =>
+  Number(readFileSync(`/proc/${pid}/schedstat`, "utf8").split(" ")[0]);
+
+type Cost = Readonly<Record<"backend" | "client" | "wall" | "wal", number>>;
+
+const servers = await startServers();
+try {
+  if (VAULT > 0) await fillVault(servers, VAULT, () => {});
+  const subkeys = tokenKey(servers.keys);
+  const key = await new DataKeys(subkeys, [servers.keys.VEIL_RECIPIENTS]).take(1);
+  const measure = async (name: string, kind: Kind): Promise<Cost> => {
+    const database = openDatabase(databaseConfig({ DATABASE_URL: servers.etlUrl(name) }));
+    const [backend] = await database.query("select pg_backend_pid() as pid");
+    const walOf = async () =>
+      Number(
+        await withConnection(servers.connect(name), async (sql) => {
+          const [row] = await sql`select pg_current_wal_lsn() - '0/0'::pg_lsn as bytes`;
+          return row?.bytes;
+        }),
+      );
+    const loadAll = async (batches: readonly Protected[]) => {
+      for (const batch of batches) await load(database, subkeys, key, batch);
+    };
+    const batches = (count: number) => Array.from({ length: count }, () => makeBatch(KINDS[kind]));
+    // Plans are made, caches filled, and what repeats is there.
+    const all = { repeats: KINDS[kind].repeats, sent: true };
+    const known = Math.max(12, Math.ceil(REPEATING_DEVICES / ROWS));
+    await loadAll(Array.from({ length: known }, () => makeBatch(all)));
+    const timed = batches(BATCHES);
+    const [wal, cpu, ran, started] = [
+      ...[await walOf(), process.cpuUsage(), ranFor(Number(backend?.pid)), performance.now()],
+    ] as [number, NodeJS.CpuUsage, number, number];
+    await loadAll(timed);
+    const wall = (performance.now() - started) * 1000;
+    const ran2 = ranFor(Number(backend?.pid));
+    const { user, system } = process.cpuUsage(cpu);
+    const walBytes = (await walOf()) - wal;
+    await database.close();
+    const rows = BATCHES * ROWS;
+    return {
+      ...{ backend: (ran2 - ran) / 1000 / rows, client: (user + system) / rows },
+      ...{ wall: wall / rows, wal: walBytes / rows },
+    };
+  };
+  const costs = new Map<Kind, Cost[]>();
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const kind of Object.keys(KINDS) as Kind[]) {
+      const cost = await measure(await servers.copy(VAULT > 0 ? "vault" : "veil"), kind);
+      costs.set(kind, [...(costs.get(kind) ?? []), cost]);
+    }
+  }
+  const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
+  console.log(
+    `${BATCHES} loads of ${ROWS} rows, ${ROUNDS} rounds, ${VAULT} originals there; µs per row`,
+  );
+  for (const [kind, list] of costs) {
+    const of = (figure: keyof Cost) => median(list.map((cost) => cost[figure])).toFixed(1);
+    console.log(
+      `${kind.padEnd(22)} backend ${of("backend")}  client ${of("client")}  wall ${of("wall")}  WAL bytes ${of("wal")}`,
+    );
+  }
+} finally {
+  servers.stop();
+}
