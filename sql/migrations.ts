@@ -10,6 +10,7 @@ import reveal from "./006_reveal.sql" with { type: "text" };
 import quarantine from "./007_quarantine.sql" with { type: "text" };
 import loadInOrder from "./008_load.sql" with { type: "text" };
 import check from "./009_check.sql" with { type: "text" };
+import loadCheaply from "./010_load.sql" with { type: "text" };
 import databaseRights from "./database_rights.sql" with { type: "text" };
 
 export type Migration = { readonly version: number; readonly name: string; readonly sql: string };
@@ -25,6 +26,7 @@ export const migrations: readonly Migration[] = [
   { version: 7, name: "quarantine", sql: quarantine },
   { version: 8, name: "load", sql: loadInOrder },
   { version: 9, name: "check", sql: check },
+  { version: 10, name: "load", sql: loadCheaply },
 ];
 
 /** Not of a version: run after the others, every time. */
