@@ -238,9 +238,9 @@ async function forge(
     values (${key.id}, ${generation}, ${wrapped.wrapped}, ${`{${wrapped.recipients.join()}}`}::text[],
       ${wrapped.proof})`;
   const sealed = seal(key.bytes, { kind: "original", token }, lie);
-  await owner`delete from pii_vault.originals where token = ${token}`;
   await owner`
-    insert into pii_vault.originals (token, data_key, sealed) values (${token}, ${key.id}, ${sealed})`;
+    insert into pii_vault.originals (token, data_key, sealed) values (${token}, ${key.id}, ${sealed})
+    on conflict (token) do update set data_key = excluded.data_key, sealed = excluded.sealed`;
 }
 
 test("a lie sealed with nothing but the public recipients is refused where a key can tell", async () => {
