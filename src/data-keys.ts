@@ -22,6 +22,7 @@ export class DataKeys {
   readonly #now: () => number;
   #current: (SealingKey & { readonly madeAt: number }) | null = null;
   #seals = 0;
+  #making: Promise<void> | null = null;
 
   constructor(subkeys: Subkeys, recipients: readonly string[], now: () => number = Date.now) {
     this.#subkeys = subkeys;
@@ -29,23 +30,32 @@ export class DataKeys {
     this.#now = now;
   }
 
-  /** A key for up to `seals` more values. One caller at a time. */
+  /** A key for up to `seals` more values. */
   async take(seals: number): Promise<SealingKey> {
-    const age = this.#current === null ? 0 : this.#now() - this.#current.madeAt;
-    // A clock that was set back makes an age unknown: a key too many costs nothing.
-    const expired = age < 0 || age > MAX_AGE_MS - MARGIN_MS;
-    if (this.#current === null || expired || this.#seals + seals > MAX_SEALS_PER_DATA_KEY) {
-      const dataKey = generateDataKey(this.#subkeys.generation);
-      const wrapped = await wrapDataKey(dataKey, this.#recipients, this.#subkeys.verify);
-      this.#current = { dataKey, wrapped, madeAt: this.#now() };
-      this.#seals = 0;
+    for (;;) {
+      const age = this.#current === null ? 0 : this.#now() - this.#current.madeAt;
+      // A clock that was set back makes an age unknown: a key too many costs nothing.
+      const expired = age < 0 || age > MAX_AGE_MS - MARGIN_MS;
+      const isUsedUp = this.#seals > 0 && this.#seals + seals > MAX_SEALS_PER_DATA_KEY;
+      if (this.#current !== null && !expired && !isUsedUp) break;
+      this.#making ??= this.#make().finally(() => {
+        this.#making = null;
+      });
+      await this.#making;
     }
     this.#seals += seals;
     return this.#current;
   }
 
-  /** Of what was taken last, so much was not needed. */
-  giveBack(seals: number): void {
-    this.#seals -= seals;
+  /** Of what was taken with this key, so much was not needed. */
+  giveBack(key: SealingKey, seals: number): void {
+    if (key === this.#current) this.#seals -= seals;
+  }
+
+  async #make(): Promise<void> {
+    const dataKey = generateDataKey(this.#subkeys.generation);
+    const wrapped = await wrapDataKey(dataKey, this.#recipients, this.#subkeys.verify);
+    this.#current = { dataKey, wrapped, madeAt: this.#now() };
+    this.#seals = 0;
   }
 }

@@ -29,6 +29,8 @@ export type EtlOptions = {
   readonly onNotice: (notice: Notice) => void;
 };
 
+/** While one batch is on its way to the disk, the next one is protected and sent. */
+export const LOADS = 2;
 /** A drain gives up on what stays away for longer. */
 const OUTAGE_MS = 60_000;
 
@@ -77,14 +79,19 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
   stop.addEventListener("abort", () => held.end(), { once: true });
   const hiding = keepHidden(queue, held, onNotice, giveUp);
 
-  const work = async () => {
+  const store = async () => {
     try {
       for (let batch = await held.next(); batch !== null; batch = await held.next()) {
         await storeBatch(line, batch, { available: storing, onStored, onRetry });
       }
     } catch (error) {
       if (!(options.signal.aborted && isOutage(error))) ending.fail(error);
+      held.abandon();
     }
+  };
+  const work = async () => {
+    // A FIFO queue's messages become rows in their order: one batch after the other.
+    await Promise.all(Array.from({ length: queue.isFifo ? 1 : LOADS }, store));
     held.abandon();
     await Promise.all([receivers, ...acknowledging]);
   };

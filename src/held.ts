@@ -125,14 +125,23 @@ export class Held {
 
   /** The next batch: full, or what there is after a short wait, or null at the end. */
   async next(): Promise<readonly Message[] | null> {
-    while (this.#waiting.length === 0) {
+    for (;;) {
       // While a receiver has a reservation, it may still bring something.
-      if (this.#ended && this.#reserved === 0) return null;
-      await this.#changed.promise;
+      if (this.#waiting.length === 0) {
+        if (this.#ended && this.#reserved === 0) return null;
+        await this.#changed.promise;
+      } else if (this.#isFull() || this.#ended || (await this.#lingered())) {
+        // Somebody else may have been faster.
+        if (this.#waiting.length > 0) return this.#take();
+      }
     }
-    const lingered = new AbortController();
+  }
+
+  /** Once it is full or ended, or a short while has passed. */
+  async #lingered(): Promise<true> {
+    const over = new AbortController();
     let isOver = false;
-    const linger = sleep(LINGER_MS, undefined, { signal: lingered.signal })
+    const linger = sleep(LINGER_MS, undefined, { signal: over.signal })
       .catch(() => {})
       .then(() => {
         isOver = true;
@@ -140,8 +149,8 @@ export class Held {
     while (!this.#isFull() && !this.#ended && !isOver) {
       await Promise.race([this.#changed.promise, linger]);
     }
-    lingered.abort();
-    return this.#take();
+    over.abort();
+    return true;
   }
 
   #isFull(): boolean {

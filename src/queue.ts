@@ -45,6 +45,8 @@ export type Outcome = {
 export type Depth = { readonly waiting: number; readonly inFlight: number };
 
 export type Queue = {
+  /** Its messages have an order, within each group. */
+  readonly isFifo: boolean;
   /** How long a received message stays hidden from other consumers. */
   readonly visibilitySeconds: number;
   readonly receive: (
@@ -149,6 +151,7 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
   const { VisibilityTimeout } = await attributes(["VisibilityTimeout"]);
   const visibilitySeconds = Number(VisibilityTimeout ?? 0) || DEFAULT_VISIBILITY_SECONDS;
   return {
+    isFifo: url.endsWith(".fifo"), // as all of their names have to, and no other's does
     visibilitySeconds,
     receive: (most, waitSeconds, signal) =>
       call("receive messages", async (sqs) => {

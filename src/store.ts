@@ -140,6 +140,6 @@ async function sealPart({ subkeys, dataKeys, known }: Store, parts: readonly Par
   };
   const batch = protect(parts, subkeys, key.dataKey, { isKnown, primitives: native });
   const seals = batch.originals.size + batch.rejected.length;
-  dataKeys.giveBack(most - seals);
+  dataKeys.giveBack(key, most - seals);
   return { batch, key: seals > 0 ? key : null, isPartial };
 }

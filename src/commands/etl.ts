@@ -5,7 +5,7 @@ import { type Counts, newCounts } from "../counts.ts";
 import { DataKeys } from "../data-keys.ts";
 import { type Database, openDatabase } from "../database.ts";
 import { isOutage } from "../database-errors.ts";
-import { etl } from "../etl.ts";
+import { etl, LOADS } from "../etl.ts";
 import { Failure, misuse } from "../failure.ts";
 import { Interrupted } from "../interrupted.ts";
 import { KnownOriginals } from "../known.ts";
@@ -102,7 +102,7 @@ async function run(
   const starting = <T>(work: () => Promise<T>) =>
     command.follow ? patiently(work, notify, interrupt) : work();
 
-  const database = openDatabase(config.database(env), 2);
+  const database = openDatabase(config.database(env), LOADS + 1); // one more for housekeeping
   let queue: Queue | null = null;
   let endHousekeeping = () => {};
   const timers: ReturnType<typeof setInterval>[] = [];
