@@ -58,6 +58,8 @@ export function openWire(client: SQSClient): Wire {
         headers,
         body,
         redirect: "error",
+        // Bun's fetch would obey HTTP_PROXY and the like, which the client does not.
+        proxy: false,
         signal: late.signal,
       });
       if (answer.status !== 200) return null;
