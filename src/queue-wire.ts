@@ -67,7 +67,7 @@ export function openWire(client: SQSClient): Wire {
       return action !== "ReceiveMessage" || isUndamaged(said as Received) ? said : null;
     } catch {
       // The client would only wait as long again.
-      if (isLate) throw Object.assign(new Error("no answer in time"), { name: "TimeoutError" });
+      if (isLate) throw new Silence("no answer in time");
       return null;
     } finally {
       clearTimeout(timer);
@@ -82,7 +82,7 @@ export function openWire(client: SQSClient): Wire {
       answer = await call(destination, action, input, options);
       return answer;
     } catch (error) {
-      if (error instanceof Error && error.name === "TimeoutError") throw error;
+      if (error instanceof Silence) throw error;
       return null;
     } finally {
       failures = answer === null && !options.signal.aborted ? failures + 1 : 0;
@@ -92,6 +92,11 @@ export function openWire(client: SQSClient): Wire {
       }
     }
   };
+}
+
+/** The server's, named as the SDK names it; a provider of credentials has time-outs of its own. */
+class Silence extends Error {
+  override readonly name = "TimeoutError";
 }
 
 type Destination = {

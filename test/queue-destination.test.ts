@@ -37,9 +37,9 @@ async function destinations(settings: SQSClientConfig, queueUrl: string) {
     requestHandler: { handle } as unknown as NonNullable<SQSClientConfig["requestHandler"]>,
   });
   const wire = openWire(client);
-  const [call] = calls(queueUrl);
-  await expect(bySdk(client, call!)).rejects.toThrow("not sent");
-  await byWire(wire, call!);
+  const { receive } = calls(queueUrl);
+  await expect(bySdk(client, receive)).rejects.toThrow("not sent");
+  await byWire(wire, receive);
   return sent;
 }
 
@@ -120,13 +120,13 @@ describe("a request goes where the SDK's goes", () => {
     const sqs = await server.record(server.answer(200, "{}"));
     const client = new SQSClient({ endpoint: sqs.url, region, credentials: CREDENTIALS });
     const wire = openWire(client);
-    const [call] = calls("http://sqs.example/1/logins");
-    for (let i = 0; i < 5; i++) expect(await byWire(wire, call!)).toBeNull();
+    const { receive } = calls("http://sqs.example/1/logins");
+    for (let i = 0; i < 5; i++) expect(await byWire(wire, receive)).toBeNull();
     expect(sqs.requests).toEqual([]);
-    await bySdk(client, call!);
-    const other = { ...call![1], QueueUrl: "http://sqs.example/1/other" };
+    await bySdk(client, receive);
+    const other = { ...receive[1], QueueUrl: "http://sqs.example/1/other" };
     expect(await byWire(wire, ["ReceiveMessage", other])).toBeNull();
-    expect(await byWire(wire, call!)).toEqual({});
+    expect(await byWire(wire, receive)).toEqual({});
     expect(sqs.requests).toHaveLength(2);
   });
 
@@ -143,9 +143,9 @@ describe("a request goes where the SDK's goes", () => {
     }
     const client = new SQSClient({ endpoint: sqs.url, region, credentials: CREDENTIALS });
     const wire = openWire(client);
-    const [call] = calls("http://sqs.example/1/logins");
-    await bySdk(client, call!);
-    expect(await byWire(wire, call!)).toEqual({});
+    const { receive } = calls("http://sqs.example/1/logins");
+    await bySdk(client, receive);
+    expect(await byWire(wire, receive)).toEqual({});
     expect(proxy.requests).toEqual([]);
     expect(sqs.requests).toHaveLength(2);
   });
@@ -156,10 +156,10 @@ describe("a request goes where the SDK's goes", () => {
       const sqs = await server.record(server.answer(status, "{}", { location: elsewhere.url }));
       const client = new SQSClient({ endpoint: sqs.url, region, credentials: SESSION });
       const wire = openWire(client);
-      const [call] = calls("http://sqs.example/1/logins");
-      const error: unknown = await bySdk(client, call!).catch((reason: unknown) => reason);
+      const { receive } = calls("http://sqs.example/1/logins");
+      const error: unknown = await bySdk(client, receive).catch((reason: unknown) => reason);
       expect(error).toMatchObject({ $metadata: { httpStatusCode: status } });
-      expect(await byWire(wire, call!)).toBeNull();
+      expect(await byWire(wire, receive)).toBeNull();
       expect(sqs.requests).toHaveLength(2);
       expect(elsewhere.requests).toEqual([]);
     }
@@ -173,10 +173,10 @@ describe("a request goes where the SDK's goes", () => {
     });
     const client = new SQSClient({ endpoint: sqs.url, region, credentials: CREDENTIALS });
     const wire = openWire(client);
-    const [call] = calls("http://sqs.example/1/logins");
-    await bySdk(client, call!);
+    const { receive } = calls("http://sqs.example/1/logins");
+    await bySdk(client, receive);
     ports.clear();
-    for (let i = 0; i < 20; i++) expect(await byWire(wire, call!)).toEqual({});
+    for (let i = 0; i < 20; i++) expect(await byWire(wire, receive)).toEqual({});
     expect(ports.size).toBe(1);
   });
 });

@@ -9,6 +9,7 @@ import { bySdk, byWire, CREDENTIALS, calls, SESSION } from "./support/sqs-calls.
 
 const never = new AbortController().signal;
 
+const QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/logins";
 afterEach(async () => {
   setSystemTime();
   await server.stopRecorders();
@@ -34,7 +35,7 @@ describe("a request", () => {
           credentials,
         });
         const wire = openWire(client);
-        for (const call of calls("https://sqs.eu-central-1.amazonaws.com/123456789012/logins")) {
+        for (const call of Object.values(calls(QUEUE_URL))) {
           await bySdk(client, call);
           expect(await byWire(wire, call)).toEqual({});
           const [theirs, ours] = sqs.requests.splice(0);

@@ -23,26 +23,27 @@ export const bySdk = async (client: SQSClient, [action, input]: Call): Promise<u
 export const byWire = (wire: Wire, [action, input]: Call, timeoutMs = 10_000): Promise<unknown> =>
   wire(action, input, { signal: new AbortController().signal, timeoutMs });
 
-export const calls = (QueueUrl: string): readonly Call[] => [
-  [
-    "ReceiveMessage",
-    // The SDK writes fields in its schema's order.
-    {
-      QueueUrl,
-      MessageSystemAttributeNames: ["SentTimestamp"],
-      MaxNumberOfMessages: 10,
-      VisibilityTimeout: 30,
-      WaitTimeSeconds: 20,
-    },
-  ],
-  [
-    "DeleteMessageBatch",
-    {
-      QueueUrl,
-      Entries: [
-        { Id: "0", ReceiptHandle: "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a+/==" },
-        { Id: "1", ReceiptHandle: 'ä "quoted" \\ </> \u2028 \u0000 😀' },
-      ],
-    },
-  ],
-];
+export const calls = (QueueUrl: string) =>
+  ({
+    receive: [
+      "ReceiveMessage",
+      // The SDK writes fields in its schema's order.
+      {
+        QueueUrl,
+        MessageSystemAttributeNames: ["SentTimestamp"],
+        MaxNumberOfMessages: 10,
+        VisibilityTimeout: 30,
+        WaitTimeSeconds: 20,
+      },
+    ],
+    remove: [
+      "DeleteMessageBatch",
+      {
+        QueueUrl,
+        Entries: [
+          { Id: "0", ReceiptHandle: "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a+/==" },
+          { Id: "1", ReceiptHandle: 'ä "quoted" \\ </> \u2028 \u0000 😀' },
+        ],
+      },
+    ],
+  }) satisfies Record<string, Call>;
