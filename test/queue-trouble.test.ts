@@ -97,16 +97,6 @@ describe("an answer that only the client can use is left to it, after one reques
     const { wire } = await open(messages(...all));
     expect(await byWire(wire, RECEIVE)).toEqual({ Messages: all });
   });
-
-  test("a provider of credentials that fails, or is late, is the client's to ask again", async () => {
-    for (const name of ["CredentialsProviderError", "TimeoutError"]) {
-      const { sqs, client, wire } = await open(server.answer(200, "{}"));
-      const failing = () => Promise.reject(Object.assign(new Error(CANARY), { name }));
-      client.config.credentials = failing;
-      expect(await byWire(wire, RECEIVE)).toBeNull();
-      expect(sqs.requests).toHaveLength(1);
-    }
-  });
 });
 
 /** The queue that veil opens, at a server that then answers as told. */
