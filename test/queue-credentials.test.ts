@@ -1,5 +1,5 @@
 // A hot call is signed with the credentials, the signer and the clock that the client has at that moment.
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, setSystemTime, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,6 +13,7 @@ import { bySdk, byWire, CREDENTIALS, calls } from "./support/sqs-calls.ts";
 const restores: (() => void)[] = [];
 afterEach(async () => {
   for (const restore of restores.splice(0).reverse()) restore();
+  setSystemTime();
   await server.stopRecorders();
 });
 
@@ -97,6 +98,18 @@ describe("credentials", () => {
       expect(new Set(used.slice(0, 3)).size).toBe(3);
       expect(used.slice(-5)).toEqual([8, 8, 8, 8, 8]);
     }
+  });
+
+  test("that expire after many calls are new at the first call after that", async () => {
+    const hour = 3_600_000;
+    const start = Date.now();
+    setSystemTime(start);
+    const { sqs, wire } = await from((n) => new Date(start + n * hour));
+    for (const hours of [0, 0, 1, 1, 1, 2, 2]) {
+      setSystemTime(start + hours * hour);
+      expect(await byWire(wire, RECEIVE)).toEqual({});
+    }
+    expect(ids(sqs)).toEqual([1, 1, 2, 2, 2, 3, 3]);
   });
 
   test("of a signer that signs otherwise are left to that signer, old ones and new ones", async () => {
