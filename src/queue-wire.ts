@@ -9,23 +9,31 @@ import { type Credentials, makeSigner, type Signable, type Signature } from "./s
 export type Action = "ReceiveMessage" | "DeleteMessageBatch";
 export type WireOptions = { readonly signal: AbortSignal; readonly timeoutMs: number };
 
+export type Input = { readonly QueueUrl: string | undefined };
+
 /** The answer of a call, or null: ask the client. Throws for nothing but a server that does not answer. */
-export type Wire = (action: Action, input: object, options: WireOptions) => Promise<unknown>;
+export type Wire = (action: Action, input: Input, options: WireOptions) => Promise<unknown>;
 
 /** After so many calls in a row that only the client could help, it is asked at once for a while. */
 const MOST_FAILURES = 3;
 const REST_MS = 30_000;
 
 export function openWire(client: SQSClient): Wire {
-  let prepared: Promise<Prepared> | null = null;
+  const destinationOf = watchDestination(client);
+  let signer: Promise<Signer> | null = null;
   let failures = 0;
   let restsUntil = 0;
-  const call = async (action: Action, input: object, { signal, timeoutMs }: WireOptions) => {
-    prepared ??= prepare(client);
-    const { endpoint, host, sign } = await prepared;
+  const call = async (
+    { protocol, host, path }: Destination,
+    action: Action,
+    input: Input,
+    { signal, timeoutMs }: WireOptions,
+  ) => {
+    signer ??= makeCheckedSigner(client);
+    const sign = await signer;
     const body = JSON.stringify(input);
     const headers = await sign({
-      path: endpoint.path,
+      path,
       headers: {
         "content-length": String(Buffer.byteLength(body)),
         "content-type": "application/x-amz-json-1.0",
@@ -45,11 +53,13 @@ export function openWire(client: SQSClient): Wire {
     }, timeoutMs);
     signal.addEventListener("abort", leave, { once: true });
     try {
-      const answer = await fetch(`${endpoint.protocol}//${host}${endpoint.path}`, {
+      const answer = await fetch(`${protocol}//${host}${path}`, {
         method: "POST",
         headers,
         body,
         redirect: "error",
+        // Bun's fetch would obey HTTP_PROXY and the like, which the client does not.
+        proxy: false,
         signal: late.signal,
       });
       if (answer.status !== 200) return null;
@@ -57,7 +67,7 @@ export function openWire(client: SQSClient): Wire {
       return action !== "ReceiveMessage" || isUndamaged(said as Received) ? said : null;
     } catch {
       // The client would only wait as long again.
-      if (isLate) throw Object.assign(new Error("no answer in time"), { name: "TimeoutError" });
+      if (isLate) throw new Silence("no answer in time");
       return null;
     } finally {
       clearTimeout(timer);
@@ -65,54 +75,62 @@ export function openWire(client: SQSClient): Wire {
     }
   };
   return async (action, input, options) => {
-    if (performance.now() < restsUntil) return null;
+    const destination = destinationOf(input);
+    if (destination === null || performance.now() < restsUntil) return null;
     let answer: unknown = null;
     try {
-      answer = await call(action, input, options);
+      answer = await call(destination, action, input, options);
       return answer;
     } catch (error) {
-      if (error instanceof Error && error.name === "TimeoutError") throw error;
+      if (error instanceof Silence) throw error;
       return null;
     } finally {
       failures = answer === null && !options.signal.aborted ? failures + 1 : 0;
       if (failures >= MOST_FAILURES) {
         restsUntil = performance.now() + REST_MS;
-        prepared = null;
+        signer = null;
       }
     }
   };
 }
 
-type Endpoint = {
+/** The server's, named as the SDK names it; a provider of credentials has time-outs of its own. */
+class Silence extends Error {
+  override readonly name = "TimeoutError";
+}
+
+type Destination = {
+  readonly queueUrl: string;
   readonly protocol: string;
-  readonly hostname: string;
-  readonly port?: number | undefined;
+  readonly host: string;
   readonly path: string;
 };
 
-type Prepared = {
-  readonly endpoint: Endpoint;
-  readonly host: string;
-  readonly sign: (request: Signable) => Promise<Readonly<Record<string, string>>>;
+/**
+ * Where the client sent its last request about a queue, or null before it sent one. Not computed here: a
+ * custom endpoint, the region's rules and the queue's own URL (a VPC endpoint's, say) all have a say.
+ */
+function watchDestination({ middlewareStack }: SQSClient) {
+  let last: Destination | null = null;
+  middlewareStack.add(
+    (next) => (args) => {
+      const { QueueUrl: queueUrl } = args.input as Partial<Input>;
+      const { protocol, path, headers } = args.request as SdkRequest;
+      if (queueUrl !== undefined) last = { queueUrl, protocol, host: headers.host, path };
+      return next(args);
+    },
+    { step: "finalizeRequest" },
+  );
+  return ({ QueueUrl }: Input) => (last !== null && last.queueUrl === QueueUrl ? last : null);
+}
+
+type SdkRequest = {
+  readonly protocol: string;
+  readonly path: string;
+  readonly headers: { readonly host: string };
 };
 
-async function prepare(client: SQSClient): Promise<Prepared> {
-  const endpoint = await endpointOf(client);
-  const { hostname, port } = endpoint;
-  const host = port === undefined ? hostname : `${hostname}:${port}`;
-  return { endpoint, host, sign: await signerOf(client, endpoint) };
-}
-
-async function endpointOf({ config }: SQSClient): Promise<Endpoint> {
-  if (config.endpoint !== undefined) return await config.endpoint();
-  const { url } = config.endpointProvider({
-    Region: await config.region(),
-    UseDualStack: await config.useDualstackEndpoint(),
-    UseFIPS: await config.useFipsEndpoint(),
-  });
-  const port = url.port === "" ? undefined : Number(url.port);
-  return { protocol: url.protocol, hostname: url.hostname, port, path: url.pathname };
-}
+type Signer = (request: Signable) => Promise<Readonly<Record<string, string>>>;
 
 type SdkSigner = {
   readonly sign: (
@@ -122,7 +140,7 @@ type SdkSigner = {
 };
 
 /** Signs the first request with each new credentials both ways: if they differ, the SDK's way from then on. */
-async function signerOf({ config }: SQSClient, endpoint: Endpoint): Promise<Prepared["sign"]> {
+async function makeCheckedSigner({ config }: SQSClient): Promise<Signer> {
   const region = await config.region();
   const sdk = (await config.signer()) as SdkSigner;
   let known: Credentials | null = null;
@@ -136,11 +154,7 @@ async function signerOf({ config }: SQSClient, endpoint: Endpoint): Promise<Prep
       known.secretAccessKey === credentials.secretAccessKey &&
       known.sessionToken === credentials.sessionToken;
     if (isKnown && lean !== null) return lean(request, date);
-    const { protocol, hostname } = endpoint;
-    const signed = await sdk.sign(
-      { method: "POST", protocol, hostname, query: {}, ...request },
-      { signingDate: date },
-    );
+    const signed = await sdk.sign({ method: "POST", query: {}, ...request }, { signingDate: date });
     if (!isKnown) {
       const candidate = makeSigner(credentials, region);
       const agrees = candidate(request, date).authorization === signed.headers.authorization;

@@ -40,7 +40,7 @@ export function makeSigner(credentials: Credentials, region: string): Signature 
       "x-amz-content-sha256": bodyHash,
       "x-amz-date": time,
     };
-    if (sessionToken !== undefined) signed["x-amz-security-token"] = sessionToken;
+    if (sessionToken) signed["x-amz-security-token"] = sessionToken;
     const names = Object.keys(signed).sort();
     const list = names.join(";");
     let lines = "";
