@@ -89,16 +89,23 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
       held.abandon();
     }
   };
+  const handBackAll = async () => {
+    const messages = held.unstored();
+    held.release(messages);
+    counts.handedBack += await handBack(queue, messages, leave);
+  };
   const work = async () => {
     // A FIFO queue's messages become rows in their order: one batch after the other.
     await Promise.all(Array.from({ length: queue.isFifo ? 1 : LOADS }, store));
     held.abandon();
+    // While polls are under way still: one that had been cut off could take with it what is handed back.
+    await handBackAll();
     await Promise.all([receivers, ...acknowledging]);
   };
   await Promise.race([work(), ending.overdue]);
   ending.finish();
   await hiding;
-  counts.handedBack += await handBack(queue, held.unstored(), leave);
+  await handBackAll();
   ending.close();
   if (ending.failure !== null) throw ending.failure.error;
 }
