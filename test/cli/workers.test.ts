@@ -322,7 +322,7 @@ test("Ctrl-C at a terminal, which reaches the workers too, is one stop; one bar 
 });
 
 test("a second signal ends all of them at once", async () => {
-  const scene = await createScene(2);
+  const scene = await createScene(300);
   const run = start(["--follow", "--workers", "2", "--grace", "100000"], scene);
   await until(() => children(run.pid).length === 2);
   const release = await lockLedger(scene);
@@ -336,13 +336,10 @@ test("a second signal ends all of them at once", async () => {
   const { code, stdout, stderr } = await run.ended;
   expect({ code, stdout, stderr }).toEqual({ code: 130, stdout: "", stderr: "" });
   await until(() => !workers.some(isRunning));
+  // Whoever ends in order hands back what he holds: these had no time for it.
+  const { inflight } = (await useSqs()).inspectQueue(scene.queue.name)!.messages;
+  expect(inflight.length).toBe(1000);
   await release();
-  // What they held comes again, once its visibility is over.
-  const next = start(["--follow"], scene);
-  await until(async () => (await remaining(scene.queue.name)) === 0);
-  next.kill("SIGTERM");
-  await next.ended;
-  expect(await stored(scene)).toEqual([1000, 1000]);
 });
 
 test("a failure that all workers meet is told once", async () => {
