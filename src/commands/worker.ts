@@ -8,7 +8,6 @@ import { etl } from "../etl.ts";
 import { failed, misuse } from "../failure.ts";
 import { Interrupted } from "../interrupted.ts";
 import { KnownOriginals } from "../known.ts";
-import { joinLocal } from "../local/local.ts";
 import { openQueue, type Queue } from "../queue.ts";
 import { reaching } from "../schema.ts";
 import type { Context } from "../session.ts";
@@ -74,7 +73,8 @@ async function work(env: config.Environment, start: Start, parent: Work): Promis
     tell({ kind: "notice", notice });
   const subkeys = config.tokenKey(env);
   const dataKeys = new DataKeys(subkeys, config.recipients(env));
-  const leaveLocal = start.isLocal ? await joinLocal() : null;
+  const embedded = start.isLocal ? await import("../local/local.ts") : null;
+  const leaveLocal = embedded === null ? null : await embedded.joinLocal();
   const database = openDatabase(config.database(env), 2);
   let queue: Queue | null = null;
   try {
