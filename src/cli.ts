@@ -13,7 +13,7 @@ import { Interrupted } from "./interrupted.ts";
 import type { Context } from "./session.ts";
 import { flushed, printable, terminal } from "./terminal.ts";
 import { describeVersion } from "./version.ts";
-import { MOST_WORKERS, WORKER_COMMAND } from "./worker-wire.ts";
+import { MOST_WORKERS, WORKER_COMMAND } from "./worker-command.ts";
 
 const interrupt = new AbortController();
 

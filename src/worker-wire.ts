@@ -6,12 +6,6 @@ import { type Counts, newCounts } from "./counts.ts";
 import { Failure, type FailureCode } from "./failure.ts";
 import type { QueueConfig } from "./queue.ts";
 
-/** The hidden command that a worker is started with. */
-export const WORKER_COMMAND = "worker";
-
-/** Each holds up to 4,000 messages, and SQS lets 120,000 be in flight: this is about half of them. */
-export const MOST_WORKERS = 16;
-
 export type Start = {
   readonly kind: "start";
   /** Of the parent: a program that was replaced on disk must not start workers of another one. */

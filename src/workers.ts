@@ -10,14 +10,8 @@ import type { Counts } from "./counts.ts";
 import { failed, misuse } from "./failure.ts";
 import { Notices } from "./notices.ts";
 import { Shares } from "./shares.ts";
-import {
-  addNews,
-  asError,
-  type Order,
-  type Report,
-  type Start,
-  WORKER_COMMAND,
-} from "./worker-wire.ts";
+import { WORKER_COMMAND } from "./worker-command.ts";
+import { addNews, asError, type Order, type Report, type Start } from "./worker-wire.ts";
 
 /** Beyond this many, one PostgreSQL has no time for more; who has measured otherwise gives a number. */
 const MOST_AUTO_WORKERS = 8;
