@@ -7,6 +7,8 @@ import { Failure } from "./failure.ts";
 export type Notice = {
   readonly event: "away" | "back" | "warning";
   readonly message: string;
+  /** What is away or back, where several may tell of it. */
+  readonly about?: string;
 };
 
 export type Patience = {
@@ -54,7 +56,8 @@ export class Availability {
     if (this.#told || now - this.#toldAt < QUIET_MS) return;
     this.#toldAt = now;
     this.#told = true;
-    this.#tell({ event: "away", message: `${message}; waiting for it, nothing is lost` });
+    const text = `${message}; waiting for it, nothing is lost`;
+    this.#tell({ event: "away", message: text, about: this.#what });
   }
 
   /** It worked. */
@@ -64,7 +67,7 @@ export class Availability {
     this.#awaySince = null;
     this.#back.resolve();
     this.#back = Promise.withResolvers();
-    if (this.#told) this.#tell({ event: "back", message });
+    if (this.#told) this.#tell({ event: "back", message, about: this.#what });
     this.#told = false;
   }
 

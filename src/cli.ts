@@ -13,6 +13,7 @@ import { Interrupted } from "./interrupted.ts";
 import type { Context } from "./session.ts";
 import { flushed, printable, terminal } from "./terminal.ts";
 import { describeVersion } from "./version.ts";
+import { MOST_WORKERS, WORKER_COMMAND } from "./worker-command.ts";
 
 const interrupt = new AbortController();
 
@@ -48,10 +49,16 @@ function buildProgram() {
         .default("text" as const),
     )
     .option("--grace <seconds>", "how long a stop may take", wholeNumber, 25)
+    .option("--workers <n>", "processes that share the work, or auto", workerCount, 1)
     .option("--reset-local", "first remove the embedded default's database, queue and keys", false)
     .addHelpText(
       "after",
-      examples("etl", "etl --follow --log json", "etl --max-messages 1000 --json") +
+      examples(
+        "etl",
+        "etl --follow --log json",
+        "etl --max-messages 1000 --json",
+        "etl --workers auto",
+      ) +
         "\nWith neither QUEUE_URL nor DATABASE_URL set, a checkout runs on its own servers, with samples.",
     )
     .action(async (options) => {
@@ -63,8 +70,13 @@ function buildProgram() {
         log: options.log,
         resetLocal: options.resetLocal,
         graceSeconds: options.grace,
+        workers: options.workers,
       });
     });
+  program.command(WORKER_COMMAND, { hidden: true }).action(async () => {
+    const { runWorker } = await import("./commands/worker.ts");
+    await runWorker(await context());
+  });
 
   program
     .command("reveal")
@@ -225,6 +237,13 @@ function wholeNumber(text: string): number {
   return value;
 }
 
+function workerCount(text: string): number | "auto" {
+  if (text === "auto" || (/^[1-9][0-9]?$/.test(text) && Number(text) <= MOST_WORKERS)) {
+    return text === "auto" ? text : Number(text);
+  }
+  throw new InvalidArgumentError(`expected a whole number from 1 to ${MOST_WORKERS}, or auto`);
+}
+
 /**
  * Wrong usage without what was typed: `veil token ip 192.0.2.1` is a mistake, but no reason to write the
  * address to a log. Message null: the help was shown instead.
@@ -286,6 +305,8 @@ async function exit(code: number): Promise<never> {
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
+    // A worker ends when its parent says so: Ctrl-C and a service's stop reach both of them.
+    if (process.argv[2] === WORKER_COMMAND) return;
     if (interrupt.signal.aborted) process.exit(130);
     interrupt.abort();
   });

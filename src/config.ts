@@ -144,6 +144,23 @@ export function identities(env: Environment): readonly string[] {
   return texts;
 }
 
+const LINE_VARIABLES = ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS", "DATABASE_URL"] as const;
+
+export type LineVariables = Readonly<Record<(typeof LINE_VARIABLES)[number], string>>;
+
+/** What `etl` runs with, read out of files where they name some. */
+export const lineVariables = (env: Environment): LineVariables => ({
+  VEIL_TOKEN_KEY: require(env, "VEIL_TOKEN_KEY"),
+  VEIL_RECIPIENTS: require(env, "VEIL_RECIPIENTS"),
+  DATABASE_URL: require(env, "DATABASE_URL"),
+});
+
+/** The environment with these in the place of what it says of them. */
+export function withLineVariables(env: Environment, variables: LineVariables): Environment {
+  const twins = LINE_VARIABLES.map((name) => [`${name}_FILE`, undefined]);
+  return { ...env, ...Object.fromEntries(twins), ...variables };
+}
+
 export type KeyVariable = Exclude<Name, "DATABASE_URL">;
 
 const READERS: Record<KeyVariable, (env: Environment) => unknown> = {

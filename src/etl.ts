@@ -22,6 +22,8 @@ export type EtlOptions = {
   readonly follow: boolean;
   /** Receive exactly so many at most; null for all. */
   readonly maxMessages: number | null;
+  /** Where that comes in shares: answers with the next one, or 0 when there is none. */
+  readonly askForMore?: () => Promise<number>;
   /** Stops receiving; what has been received is finished, within `graceSeconds`. */
   readonly signal: AbortSignal;
   readonly graceSeconds: number;
@@ -38,7 +40,7 @@ const OUTAGE_MS = 60_000;
 export async function etl(line: Line, options: EtlOptions, counts: Counts): Promise<void> {
   const { queue } = line;
   const { follow, onNotice } = options;
-  const held = new Held(options.maxMessages, queue.visibilitySeconds);
+  const held = new Held(options.maxMessages, queue.visibilitySeconds, options.askForMore ?? null);
   const ending = new Ending(options.signal, options.graceSeconds);
   const { stop, giveUp, leave } = ending;
 
@@ -57,6 +59,8 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
   const onStored = ({ messages, batch, result }: Stored) => {
     count(counts, batch, result);
     held.markStored(messages);
+    // Before it is deleted: what a parent is told of now is counted, whatever becomes of this process.
+    options.onProgress();
     const acknowledged = acknowledge(queue, deleting, messages, giveUp).then((outcome) => {
       held.release(messages);
       counts.acknowledged += outcome.confirmed;

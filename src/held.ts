@@ -36,12 +36,20 @@ export class Held {
   /** Room that receivers have taken and not yet filled or given back. */
   #reserved = 0;
   #budget: number;
+  /** Where the budget comes in shares: answers with the next one, or 0. */
+  #askForMore: (() => Promise<number>) | null;
+  #isAsking = false;
   #ended = false;
   #changed = Promise.withResolvers<void>();
 
-  constructor(maxMessages: number | null, visibilitySeconds: number) {
+  constructor(
+    maxMessages: number | null,
+    visibilitySeconds: number,
+    askForMore: (() => Promise<number>) | null = null,
+  ) {
     this.#budget = maxMessages ?? Number.POSITIVE_INFINITY;
     this.#visibilitySeconds = visibilitySeconds;
+    this.#askForMore = askForMore;
   }
 
   /** Received, and neither acknowledged nor given up yet. */
@@ -65,10 +73,20 @@ export class Held {
         this.#budget -= room;
         return room;
       }
-      if (this.#budget === 0) return 0;
+      if (this.#budget === 0 && this.#askForMore === null) return 0;
+      if (this.#budget === 0 && this.#reserved === 0 && !this.#isAsking) void this.#extend();
       await this.#changed.promise;
     }
     return 0;
+  }
+
+  async #extend(): Promise<void> {
+    this.#isAsking = true;
+    const more = (await this.#askForMore?.()) ?? 0;
+    this.#isAsking = false;
+    this.#budget += more;
+    if (more === 0) this.#askForMore = null;
+    this.#change();
   }
 
   /** Takes in what a reservation of `room` brought, and gives the rest back. */

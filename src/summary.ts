@@ -3,9 +3,11 @@ import type { Notice } from "./availability.ts";
 import type { Counts } from "./counts.ts";
 import type { Session } from "./session.ts";
 import { printable } from "./terminal.ts";
+import type { Crew } from "./workers.ts";
 
 export type Ran = {
   readonly counts: Counts;
+  readonly crew: Crew;
   /** Elsewhere, at the end. */
   readonly inFlight: number;
   readonly seconds: number;
@@ -47,11 +49,14 @@ export function formatNotice({ event, message }: Notice, format: "text" | "json"
     : `${event === "back" ? "" : "warning: "}${printable(message)}\n`;
 }
 
-export const jsonSummary = ({ counts, inFlight, seconds }: Ran): string =>
-  `${JSON.stringify({ ...totals(counts), handedBack: counts.handedBack, inFlight, seconds })}\n`;
+export const jsonSummary = ({ counts, crew, inFlight, seconds }: Ran): string => {
+  const { handedBack } = counts;
+  return `${JSON.stringify({ ...totals(counts), handedBack, inFlight, seconds, ...crew })}\n`;
+};
 
 export function textSummary({
   counts,
+  crew,
   inFlight,
   seconds,
   isStopped,
@@ -62,6 +67,8 @@ export function textSummary({
     inFlight > 0
       ? `${inFlight} messages are in flight elsewhere (another consumer, or one that ended a moment ago)\n`
       : "";
+  const replaced = crew.replaced === 0 ? "" : ` (${crew.replaced} replaced)`;
+  const by = crew.workers === 1 ? "" : ` by ${crew.workers} workers${replaced}`;
   const program = session?.program ?? "veil";
   if (counts.received === 0 && counts.handedBack === 0) {
     const hint =
@@ -83,7 +90,7 @@ export function textSummary({
     ...(counts.quarantined === 0 ? [] : [`${program} quarantine list`]),
   ];
   return [
-    `${isFailed ? "failed after" : isStopped ? "stopped after" : "done in"} ${seconds} s\n`,
+    `${isFailed ? "failed after" : isStopped ? "stopped after" : "done in"} ${seconds} s${by}\n`,
     line("received", counts.received, "messages whose load committed"),
     line("became rows", counts.loaded, "in user_logins"),
     line("duplicates", counts.duplicates, "delivered before, changed nothing"),

@@ -295,6 +295,7 @@ describe("a start", () => {
       "src/interrupted.ts",
       "src/terminal.ts",
       "src/version.ts",
+      "src/worker-command.ts",
     ]);
   });
 

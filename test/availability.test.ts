@@ -43,8 +43,12 @@ describe("what is said", () => {
     available.worked();
     available.worked();
     expect(said).toEqual([
-      { event: "away", message: "cannot reach it; waiting for it, nothing is lost" },
-      { event: "back", message: "it answers again after 3600 s" },
+      {
+        event: "away",
+        message: "cannot reach it; waiting for it, nothing is lost",
+        about: "it answers",
+      },
+      { event: "back", message: "it answers again after 3600 s", about: "it answers" },
     ]);
     expect(available.isAway).toBe(false);
   });

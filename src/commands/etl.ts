@@ -16,6 +16,8 @@ import { reaching, requireSchema } from "../schema.ts";
 import { type Context, type Session, withSession } from "../session.ts";
 import { formatNotice, formatReport, jsonSummary, type Ran, textSummary } from "../summary.ts";
 import { Progress } from "../terminal.ts";
+import { describeVersion } from "../version.ts";
+import { autoWorkers, type Crew, requireWorkers, runWorkers } from "../workers.ts";
 
 export type EtlCommand = {
   readonly follow: boolean;
@@ -25,6 +27,7 @@ export type EtlCommand = {
   readonly resetLocal: boolean;
   /** How long a stop may take. */
   readonly graceSeconds: number;
+  readonly workers: number | "auto";
 };
 
 const REPORT_MS = 60_000;
@@ -37,6 +40,9 @@ const HOUSEKEEP = "select from etl.housekeep()";
 export async function runEtl(context: Context, command: EtlCommand): Promise<void> {
   const startedAt = performance.now();
   const counts = newCounts();
+  const workers = command.workers === "auto" ? autoWorkers() : command.workers;
+  if (workers > 1) requireWorkers();
+  const crew: Crew = { workers, replaced: 0 };
   let inFlight = 0;
   let session: Session | null = null;
   let failure: unknown = null;
@@ -52,7 +58,7 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
       },
       async (opened) => {
         session = opened;
-        inFlight = await run(opened, command, context.interrupt, counts);
+        inFlight = await run(opened, command, context.interrupt, counts, crew);
       },
     );
   } catch (error) {
@@ -63,6 +69,7 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
   }
   const ran: Ran = {
     counts,
+    crew,
     inFlight,
     seconds: Math.round((performance.now() - startedAt) / 10) / 100,
     isStopped: context.interrupt.aborted,
@@ -81,9 +88,12 @@ async function run(
   command: EtlCommand,
   interrupt: AbortSignal,
   counts: Counts,
+  crew: Crew,
 ): Promise<number> {
-  const { env, terminal } = session;
-  // All of the configuration before the first connection.
+  const { terminal } = session;
+  // All of the configuration before the first connection, and each file read once.
+  const variables = config.lineVariables(session.env);
+  const env = config.withLineVariables(session.env, variables);
   const subkeys = config.tokenKey(env);
   const recipients = config.recipients(env);
   const queueConfig = session.local?.queue ?? config.queue(env);
@@ -133,18 +143,27 @@ async function run(
         );
       }
     }
-    await etl(
-      { queue: opened, database, subkeys, dataKeys, known: new KnownOriginals() },
-      {
-        follow: command.follow,
-        maxMessages: command.maxMessages,
-        signal: interrupt,
-        graceSeconds: command.graceSeconds,
-        onProgress: () => bar.show(counts.acknowledged, `${counts.quarantined} quarantined`),
-        onNotice: notify,
-      },
-      counts,
-    );
+    const line = {
+      maxMessages: command.maxMessages,
+      signal: interrupt,
+      onProgress: () => bar.show(counts.acknowledged, `${counts.quarantined} quarantined`),
+      onNotice: notify,
+    };
+    const { follow, graceSeconds } = command;
+    if (crew.workers === 1) {
+      const known = new KnownOriginals();
+      await etl(
+        { queue: opened, database, subkeys, dataKeys, known },
+        { ...line, follow, graceSeconds },
+        counts,
+      );
+    } else {
+      const start = {
+        ...{ version: describeVersion(), variables, follow },
+        ...{ queue: queueConfig, isLocal: session.local !== null, graceSeconds },
+      };
+      await runWorkers(crew, { ...line, start }, counts);
+    }
     progress.clear();
     // After a stop there may be no time left to ask.
     if (interrupt.aborted) return 0;
@@ -160,7 +179,7 @@ async function run(
 }
 
 /** A process that is to run for ever waits for its servers from the start. */
-async function patiently<T>(
+export async function patiently<T>(
   work: () => Promise<T>,
   notify: (notice: Notice) => void,
   signal: AbortSignal,

@@ -10,7 +10,7 @@ import type { Environment } from "../config.ts";
 import { failed, misuse } from "../failure.ts";
 import { ensureKeyFiles } from "../key-files.ts";
 import type { QueueConfig } from "../queue.ts";
-import { openLease } from "./lease.ts";
+import { type Lease, openLease } from "./lease.ts";
 import {
   DATABASE,
   type LocalLogin,
@@ -62,11 +62,7 @@ export async function openLocal(
 ): Promise<Local> {
   makeFolders();
   const lease = openLease(run);
-  const close = () =>
-    lease.leave(async () => {
-      await stopQueue();
-      await stopLocalDatabase();
-    });
+  const close = () => leave(lease);
   try {
     return await lease.exclusively(async (alone) => {
       if (needs.reset) await reset(alone);
@@ -91,6 +87,19 @@ export async function openLocal(
     throw error;
   }
 }
+
+/** For a process that a command has started: the servers run until it has left, too, however that one ends. */
+export async function joinLocal(): Promise<() => Promise<void>> {
+  const lease = openLease(run);
+  await lease.exclusively(async () => {});
+  return () => leave(lease);
+}
+
+const leave = (lease: Lease): Promise<void> =>
+  lease.leave(async () => {
+    await stopQueue();
+    await stopLocalDatabase();
+  });
 
 function makeFolders(): void {
   try {

@@ -234,4 +234,23 @@ describe("against real servers", () => {
       { token: row?.masked_ip, field: "ip", original: "192.0.2.7", verified: true },
     ]);
   }, 60_000);
+
+  test("it starts itself again for --workers, with nothing but itself in reach", async () => {
+    const queue = await createQueue();
+    const own = await createDatabase();
+    try {
+      for (let i = 0; i < 500; i++) queue.send(JSON.stringify({ user_id: `w${i}` }));
+      const { VEIL_TOKEN_KEY, VEIL_RECIPIENTS } = await makeKeys();
+      const { code, stdout, stderr } = await run(binary, ["etl", "--json", "--workers", "3"], {
+        env: { ...queue.env, DATABASE_URL: own.url("etl"), VEIL_TOKEN_KEY, VEIL_RECIPIENTS },
+      });
+      expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+      expect(JSON.parse(stdout)).toMatchObject({
+        ...{ received: 500, loaded: 500, duplicates: 0, acknowledged: 500 },
+        ...{ workers: 3, replaced: 0 },
+      });
+    } finally {
+      await own.drop();
+    }
+  }, 60_000);
 });

@@ -255,6 +255,21 @@ test.concurrent("a first run that is killed, at whatever moment, is finished by 
   expect(readdirSync(copy.temporary)).toEqual([]);
 });
 
+test.concurrent("workers share the servers, which run until the last of them has left", async () => {
+  const copy = copyCheckout();
+  const child = copy.start("etl", "--workers", "3");
+  const workers = () => running(copy.folder).filter(({ command }) => / worker$/.test(command));
+  await until(() => workers().length === 3 || child.exitCode !== null);
+  child.kill("SIGKILL");
+  await until(() => running(copy.folder).length === 0);
+  // What the first run had stored is there, and the rest comes now.
+  ok(await copy.run("etl", "--workers", "2", "--json"));
+  expect(await analystRows(copy)).toBe(97);
+  const again = ok(await copy.run("etl", "--workers", "2"));
+  expect(again.stdout).toMatch(/^the queue is empty: nothing to do/);
+  expect(running(copy.folder)).toEqual([]);
+});
+
 test.concurrent("several first runs at once make one database, and every sample becomes one row", async () => {
   const copy = copyCheckout();
   const runs = await Promise.all([1, 2, 3].map(() => copy.run("etl", "--json")));
