@@ -27,6 +27,7 @@ export async function acknowledge(
   let pending = messages;
   let confirmed = 0;
   for (let attempt = 1; ; ) {
+    const askedAt = performance.now();
     const { done, again, failure } = await queue.acknowledge(pending, signal);
     confirmed += done.length;
     pending = again;
@@ -40,7 +41,7 @@ export async function acknowledge(
       continue;
     }
     if (failure !== null) return { confirmed, failure };
-    deleting.worked();
+    deleting.worked(askedAt);
     if (pending.length === 0 || attempt === ATTEMPTS) return { confirmed, failure: null };
     await sleep(25 * 2 ** attempt++ * (0.5 + Math.random()), undefined, { signal }).catch(() => {});
   }

@@ -60,9 +60,9 @@ export class Availability {
     this.#tell({ event: "away", message: text, about: this.#what });
   }
 
-  /** It worked. */
-  worked(): void {
-    if (this.#awaySince === null) return;
+  /** It worked when asked `since` then: an answer to what was asked before it failed says nothing. */
+  worked(since: number = performance.now()): void {
+    if (this.#awaySince === null || since < this.#awaySince) return;
     const message = `${this.#what} again after ${Math.max(1, this.awaySeconds)} s`;
     this.#awaySince = null;
     this.#back.resolve();

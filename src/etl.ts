@@ -77,7 +77,7 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
 
   const needs = [storing, deleting];
   const receivers = receiveAll({
-    ...{ queue, held, follow, available: receiving, needs, stop },
+    ...{ queue, held, follow, available: receiving, needs, stop, giveUp },
     fail: ending.fail,
   }).finally(() => held.end());
   stop.addEventListener("abort", () => held.end(), { once: true });
@@ -95,8 +95,8 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
   };
   const handBackAll = async () => {
     const messages = held.unstored();
-    held.release(messages);
     counts.handedBack += await handBack(queue, messages, leave);
+    held.release(messages);
   };
   const work = async () => {
     // A FIFO queue's messages become rows in their order: one batch after the other.

@@ -2,6 +2,7 @@
 // as the queue keeps busy: one more after each full answer, one less after each poor one. They rest while
 // nothing can be stored or deleted: a message that is received in vain loses one of the deliveries after
 // which it goes to a dead-letter queue.
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Availability } from "./availability.ts";
 import type { Held } from "./held.ts";
 import { MESSAGES_PER_CALL, type Message, type Queue } from "./queue.ts";
@@ -27,18 +28,26 @@ export type Receiving = {
   /** What has to work for receiving to be of any use. */
   readonly needs: readonly Availability[];
   readonly stop: AbortSignal;
+  /** When a stop has no time left to wait for anything. */
+  readonly giveUp: AbortSignal;
   readonly fail: (error: unknown) => void;
 };
 
 /** Ends when every receiver has, whatever happened to some: a failure is told to `fail`, not thrown. */
 export async function receiveAll(receiving: Receiving): Promise<void> {
-  const { queue, held, follow, available, needs, stop, fail } = receiving;
+  const { queue, held, follow, available, needs, stop, giveUp, fail } = receiving;
   const waitSeconds = follow ? FOLLOW_POLL_SECONDS : DRAIN_POLL_SECONDS;
   const fewest = follow ? 1 : DRAIN_RECEIVERS;
-  // A poll that is cut off may have taken messages with it, which would come back only when their
-  // visibility ends. So a stop lets short polls finish, and cuts long ones after a moment.
+  // A poll that is cut off may take messages with it, which come back only when their visibility ends. So a
+  // stop lets short polls finish, and cuts long ones after a moment, but not before what will not be stored
+  // is handed back: that ends polls by itself, and would fall into the hands of those that were cut off.
   const cut = new AbortController();
-  const cutSoon = () => setTimeout(() => cut.abort(), (DRAIN_POLL_SECONDS + 0.5) * 1000).unref();
+  const cutSoon = async () => {
+    await sleep((DRAIN_POLL_SECONDS + 0.5) * 1000, undefined, { ref: false });
+    while (held.unstored().length > 0 && !giveUp.aborted)
+      await sleep(50, undefined, { ref: false });
+    cut.abort();
+  };
   stop.addEventListener("abort", cutSoon, { once: true });
   const receivers = new Set<Receiver>();
   const drained = () => !follow && [...receivers].every(isEmpty);
@@ -51,6 +60,7 @@ export async function receiveAll(receiving: Receiving): Promise<void> {
   const poll = async (room: number): Promise<readonly Message[] | null> => {
     let messages: readonly Message[] = [];
     let failure: unknown = null;
+    const askedAt = performance.now();
     try {
       messages = await queue.receive(room, waitSeconds, cut.signal);
     } catch (error) {
@@ -58,7 +68,7 @@ export async function receiveAll(receiving: Receiving): Promise<void> {
     }
     held.fill(messages, room);
     if (failure === null) {
-      available.worked();
+      available.worked(askedAt);
       return messages;
     }
     if (!cut.signal.aborted) {

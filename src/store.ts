@@ -109,7 +109,7 @@ async function storePart(
     }, STALLED_MS);
     try {
       const result = await retryContention(() => load(database, subkeys, key, batch), onRetry);
-      available.worked();
+      available.worked(startedAt);
       known.addAll(batch.originals.keys());
       return { messages: parts.map(({ message }) => message), batch, result };
     } catch (error) {
