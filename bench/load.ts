@@ -12,6 +12,7 @@ import type { LoginRow, Protected } from "../src/protect.ts";
 import { fillVault } from "./fill-vault.ts";
 import { REPEATING_DEVICES } from "./logins.ts";
 import { startServers, withConnection } from "./servers.ts";
+import { spreadOf } from "./spread.ts";
 
 const { values: given } = parseArgs({
   options: {
@@ -73,6 +74,7 @@ const SEAL = new Uint8Array(SEAL_BYTES);
 const ranFor = (pid: number): number =>
   Number(readFileSync(`/proc/${pid}/schedstat`, "utf8").split(" ")[0]);
 
+/** `wal` in bytes. */
 type Cost = Readonly<Record<"backend" | "client" | "wall" | "wal", number>>;
 
 const servers = await startServers();
@@ -121,15 +123,16 @@ try {
       costs.set(kind, [...(costs.get(kind) ?? []), cost]);
     }
   }
-  const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
   console.log(
-    `${BATCHES} loads of ${ROWS} rows, ${ROUNDS} rounds, ${VAULT} originals there; µs per row`,
+    `${BATCHES} loads of ${ROWS} rows, ${ROUNDS} rounds, ${VAULT} originals there; per row, CPU and wall in µs`,
   );
   for (const [kind, list] of costs) {
-    const of = (figure: keyof Cost) => median(list.map((cost) => cost[figure])).toFixed(1);
-    console.log(
-      `${kind.padEnd(22)} backend ${of("backend")}  client ${of("client")}  wall ${of("wall")}  WAL bytes ${of("wal")}`,
-    );
+    const of = (figure: keyof Cost) => {
+      const { median, min, max } = spreadOf(list.map((cost) => cost[figure]))!;
+      return `${figure} ${median.toFixed(1)} (${min.toFixed(1)}–${max.toFixed(1)})`;
+    };
+    const figures = (["backend", "client", "wall", "wal"] as const).map(of);
+    console.log(`${kind.padEnd(22)} ${figures.join("  ")}`);
   }
 } finally {
   servers.stop();
