@@ -1,24 +1,14 @@
 // What the indexes of user_logins cost a load: batches of new logins through `etl.load`, with each set of
 // indexes in turn, several rounds; ratios to none, and the size and time of the look-ups they are for.
 // Run: bun bench/indexes.ts [batches]
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { database as databaseConfig } from "../src/config.ts";
 import { DataKeys } from "../src/data-keys.ts";
 import { openDatabase } from "../src/database.ts";
 import { load } from "../src/load.ts";
-import {
-  type Cluster,
-  findBinaries,
-  initCluster,
-  serverAccount,
-  startCluster,
-  stopCluster,
-} from "../src/local/cluster.ts";
 import { parseMessage } from "../src/message.ts";
 import { migrate } from "../src/migrate.ts";
 import { maxSeals, protect } from "../src/protect.ts";
+import { startScratchCluster } from "../test/support/scratch-cluster.ts";
 import { generateIdentity } from "../vault/age.ts";
 import { deriveSubkeys, generateTokenKey } from "../vault/keys.ts";
 
@@ -48,17 +38,7 @@ const SETS: Record<string, readonly string[]> = {
   ],
 };
 
-const folder = mkdtempSync(join(tmpdir(), "veil-bench-"));
-chmodSync(folder, 0o777);
-const cluster: Cluster = {
-  binaries: await findBinaries(),
-  data: join(folder, "data"),
-  log: join(folder, "server.log"),
-  account: serverAccount(),
-};
-initCluster(cluster, "bench");
-const port = await startCluster(cluster, { max_wal_size: "4GB" });
-const url = `postgres://postgres:bench@127.0.0.1:${port}/postgres`;
+const { url, stop } = await startScratchCluster("bench", { max_wal_size: "4GB" });
 const database = openDatabase(databaseConfig({ DATABASE_URL: url }));
 try {
   await migrate(database);
@@ -120,6 +100,5 @@ try {
   }
 } finally {
   await database.close();
-  stopCluster(cluster, "immediate");
-  rmSync(folder, { recursive: true, force: true });
+  stop();
 }

@@ -1,22 +1,12 @@
 // What the benchmarks run on: one PostgreSQL and one queue server, each in processes of their own, keys,
 // and a fresh database for every run. All of it is gone when the process ends, however it ends.
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import postgres from "postgres";
-import {
-  type Cluster,
-  findBinaries,
-  initCluster,
-  serverAccount,
-  startCluster,
-  stopCluster,
-} from "../src/local/cluster.ts";
 import { makeKeys, type TestKeys } from "../test/support/keys.ts";
+import { SCRATCH_PASSWORD, startScratchCluster } from "../test/support/scratch-cluster.ts";
 import { type BenchQueue, startQueue } from "./queue.ts";
-
-const PASSWORD = "bench";
 
 /** Everything else is PostgreSQL's default, `fsync` and `synchronous_commit` among it. */
 export const SETTINGS = {
@@ -50,26 +40,16 @@ export const veil = (...argv: string[]): string[] => [
 ];
 
 export async function startServers(): Promise<Servers> {
-  const folder = mkdtempSync(join(tmpdir(), "veil-bench-"));
-  const undo: (() => void)[] = [() => rmSync(folder, { recursive: true, force: true })];
+  const undo: (() => void)[] = [];
   // Everything in it is synchronous, for this.
   const stop = () => {
     for (const step of undo.splice(0).reverse()) step();
     process.removeListener("exit", stop);
   };
   process.on("exit", stop);
-  chmodSync(folder, 0o777);
-  const cluster: Cluster = {
-    binaries: await findBinaries(),
-    data: join(folder, "data"),
-    log: join(folder, "server.log"),
-    account: serverAccount(),
-  };
-  initCluster(cluster, PASSWORD);
-  undo.push(() => stopCluster(cluster, "immediate"));
-  const port = await startCluster(cluster, SETTINGS);
-  const url = (user: string) => (database: string) =>
-    `postgres://${user}:${PASSWORD}@127.0.0.1:${port}/${database}`;
+  const { cluster, urlOf, stop: stopDatabase } = await startScratchCluster("bench", SETTINGS);
+  undo.push(stopDatabase);
+  const url = (login: string) => (database: string) => urlOf(login, database);
   const superuserUrl = url("postgres");
   const connect = (database: string) =>
     postgres(superuserUrl(database), { max: 1, onnotice: () => {} });
@@ -116,7 +96,7 @@ async function prepare(
   if (exitCode !== 0) throw new Error(`veil migrate failed: ${stderr.toString()}`);
   await withConnection(connect("veil"), async (sql) => {
     await sql.unsafe("select from etl.housekeep()");
-    await sql.unsafe(`create role bench_etl login password '${PASSWORD}' in role veil_etl`);
+    await sql.unsafe(`create role bench_etl login password '${SCRATCH_PASSWORD}' in role veil_etl`);
   });
 }
 

@@ -5,6 +5,7 @@ import { chmodSync, chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Cluster, serverAccount } from "../../src/local/cluster.ts";
+import { SCRATCH_PASSWORD } from "../support/scratch-cluster.ts";
 import { startOwnCluster } from "../support/servers.ts";
 import { type Run, veil } from "../support/veil.ts";
 
@@ -96,7 +97,7 @@ async function expectRefused(
   expect(run.stdout).toBe("");
   expect(run.stderr).toMatch(/^error: [^\n]+\nhint: [^\n]+\n$/);
   expect(run.stderr).toMatch(message);
-  expect(run.stderr).not.toContain("test-superuser");
+  expect(run.stderr).not.toContain(SCRATCH_PASSWORD);
   expect(run.code).toBe(1);
   // Neither login nor password nor statement was sent to whoever that was.
   expect(readFileSync(log, "utf8").slice(before)).not.toMatch(

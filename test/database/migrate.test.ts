@@ -17,9 +17,9 @@ import { Failure } from "../../src/failure.ts";
 import { type Migrated, migrate } from "../../src/migrate.ts";
 import { requireSchema } from "../../src/schema.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
+import { hasOwnServer, startOwnCluster } from "../support/servers.ts";
 import { dumpSchema } from "./dump-schema.ts";
 import { makeHost } from "./host.ts";
-import { hasOwnServer, startFreshCluster } from "./own-cluster.ts";
 
 setDefaultTimeout(120_000);
 
@@ -357,7 +357,7 @@ describe.skipIf(!hasOwnServer)("on a cluster without veil's roles", () => {
   let home: TestDatabase;
 
   beforeAll(async () => {
-    const started = await startFreshCluster({ max_connections: "200" });
+    const started = await startOwnCluster({ max_connections: "200" });
     url = started.url;
     // Only for its driver and its doors: everything here is on the fresh cluster.
     home = await createDatabase({ migrated: false });
@@ -456,7 +456,7 @@ describe.skipIf(!hasOwnServer)("on a cluster without veil's roles", () => {
   });
 
   test("who may not create roles is told so where there are none", async () => {
-    const fresh = await startFreshCluster();
+    const fresh = await startOwnCluster();
     const to = (login: string, database: string): string => {
       const changed = new URL(fresh.url);
       changed.pathname = `/${database}`;

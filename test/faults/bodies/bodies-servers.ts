@@ -1,16 +1,8 @@
 // A PostgreSQL and an SQS of a run's own, usable outside of the test runner too; both gone after `stop`.
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import postgres from "postgres";
-import {
-  findBinaries,
-  initCluster,
-  serverAccount,
-  startCluster,
-  stopCluster,
-} from "../../../src/local/cluster.ts";
+import { SCRATCH_PASSWORD, startScratchCluster } from "../../support/scratch-cluster.ts";
 import { veil } from "../../support/veil.ts";
 
 export type Servers = {
@@ -26,39 +18,31 @@ export type Servers = {
   readonly stop: () => Promise<void>;
 };
 
-const PASSWORD = "hostile-bodies";
-
 export async function startServers(): Promise<Servers> {
   const undo: (() => unknown)[] = [];
   const stop = async () => {
     for (const step of undo.splice(0).reverse()) await step();
   };
   try {
-    const folder = mkdtempSync(join(tmpdir(), "veil-bodies-"));
-    undo.push(() => rmSync(folder, { recursive: true, force: true }));
-    chmodSync(folder, 0o777);
-    const cluster = {
-      binaries: await findBinaries(),
-      data: join(folder, "data"),
-      log: join(folder, "server.log"),
-      account: serverAccount(),
-    };
-    initCluster(cluster, PASSWORD);
-    const port = await startCluster(cluster, { max_connections: "40", max_wal_size: "4GB" });
-    undo.push(() => stopCluster(cluster, "immediate"));
-    const url = (user: string) => `postgres://${user}:${PASSWORD}@127.0.0.1:${port}/postgres`;
-    const migrated = await veil(["migrate"], { env: { DATABASE_URL: url("postgres") } });
+    const database = await startScratchCluster("bodies", {
+      max_connections: "40",
+      max_wal_size: "4GB",
+    });
+    undo.push(database.stop);
+    const migrated = await veil(["migrate"], { env: { DATABASE_URL: database.url } });
     if (migrated.code !== 0) throw new Error(`the migration failed: ${migrated.stderr}`);
-    const sql = postgres(url("postgres"), { max: 2, onnotice: () => {} });
+    const sql = postgres(database.url, { max: 2, onnotice: () => {} });
     undo.push(() => sql.end({ timeout: 1 }));
-    await sql.unsafe(`create role hostile_etl login password '${PASSWORD}' in role veil_etl`);
+    await sql.unsafe(
+      `create role hostile_etl login password '${SCRATCH_PASSWORD}' in role veil_etl`,
+    );
     const queue = await startSqs(undo);
     return {
       sql,
-      etlUrl: url("hostile_etl"),
+      etlUrl: database.urlOf("hostile_etl"),
       queue,
       complaints: () =>
-        readFileSync(cluster.log, "utf8")
+        readFileSync(database.cluster.log, "utf8")
           .split("\n")
           .filter((line) => /\b(ERROR|FATAL|PANIC|terminated by signal)\b/.test(line)),
       onStop: (step) => undo.push(step),

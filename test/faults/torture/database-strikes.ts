@@ -132,13 +132,16 @@ export function hold(r: Random) {
   };
 }
 
+export const terminating = (login: string): string =>
+  `select pg_terminate_backend(pid) from pg_stat_activity where usename = '${login}'`;
+
+export const lockingLedger = (seconds: number): string =>
+  `lock table etl.ledger in access exclusive mode; select pg_sleep(${seconds})`;
+
 export function terminateBackends() {
   return {
     name: "database: every backend terminated",
-    run: async ({ servers }: Target) => {
-      await servers.sql`
-        select pg_terminate_backend(pid) from pg_stat_activity where usename = ${servers.etlLogin}`;
-    },
+    run: ({ servers }: Target) => servers.strike(terminating(servers.etlLogin)),
   };
 }
 
@@ -146,12 +149,7 @@ export function lockTable(r: Random) {
   const seconds = r.float() * 2;
   return {
     name: "database: the ledger locked",
-    run: async ({ servers }: Target) => {
-      await servers.sql.begin(async (sql) => {
-        await sql`lock table etl.ledger in access exclusive mode`;
-        await sql`select pg_sleep(${seconds})`;
-      });
-    },
+    run: ({ servers }: Target) => servers.strike(lockingLedger(seconds)),
   };
 }
 

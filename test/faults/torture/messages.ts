@@ -1,6 +1,6 @@
 // The messages of a run: message `n` of a seed is the same for ever, is a login of nobody else's, and shares
 // its addresses and devices with others, some of them with very many. About one in 33 is broken.
-import { ADDRESSES, BROKEN, TEXTS } from "../../line/corpus.ts";
+import { ADDRESSES, BROKEN, LOCALES, TEXTS, TYPES, USERS, VERSIONS } from "../../line/corpus.ts";
 import type { Sent } from "../../line/expected.ts";
 import { type Random, random } from "../bodies/hostile-random.ts";
 
@@ -19,30 +19,6 @@ export const numberOf = (userId: string): number | null => {
   const digits = /~(0|[1-9][0-9]*)$/.exec(userId)?.[1];
   return digits === undefined ? null : Number(digits);
 };
-
-const USERS = [
-  "anna",
-  "zoë",
-  "zoe\u0308",
-  "משה",
-  "👩‍👩‍👧‍👦",
-  "名無し",
-  "a\u202eb",
-  "O'Brien",
-  '"q\\u"',
-];
-const LOCALES = ["de_DE", null, "ar-EG-u-nu-arab", "日本語", "", "e\u0301n", "{a,b}", "NULL"];
-const TYPES = ["ios", "android", null, "téléphone", "📱".repeat(32), "\\x00", "a\tb\nc"];
-const VERSIONS = [
-  "2.3.0",
-  null,
-  "2.10",
-  "10.0.1-beta.2",
-  "3.0.0.9+x",
-  "007.08.09",
-  5,
-  "2146.999.999",
-];
 
 export function message(options: MessagesOptions, n: number): Generated {
   const r = random(options.seed, n);

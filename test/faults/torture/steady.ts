@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { PgError } from "../proxies/pg-wire.ts";
 import type { SqsFault } from "../proxies/sqs-faults.ts";
+import { lockingLedger, terminating } from "./database-strikes.ts";
 import { startFeeder } from "./feeder.ts";
 import { formatGauges, type Gauges, readGauges } from "./gauges.ts";
 import { type Post, type Scene, startPosts } from "./posts.ts";
@@ -107,22 +108,14 @@ const FAULTS: readonly Fault[] = [
   failing("partial"),
   [
     "database: every backend terminated",
-    async ({ servers }) => {
-      await servers.sql`
-        select pg_terminate_backend(pid) from pg_stat_activity where usename = ${servers.etlLogin}`;
-    },
+    ({ servers }) => servers.strike(terminating(servers.etlLogin)),
   ],
   failing("lose"),
   answered("statement time-out", error("57014", "canceling statement due to statement timeout")),
   failing("internal-error"),
   [
     "database: the ledger locked",
-    async ({ servers }, _, lastsMs) => {
-      await servers.sql.begin(async (sql) => {
-        await sql`lock table etl.ledger in access exclusive mode`;
-        await sql`select pg_sleep(${lastsMs / 1000})`;
-      });
-    },
+    ({ servers }, _, lastsMs) => servers.strike(lockingLedger(lastsMs / 1000)),
   ],
   failing("reset-before"),
 ];

@@ -1,7 +1,7 @@
 // A real PostgreSQL that is restarted, runs out of disk, or forgets: each on a cluster of its own.
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { hasOwnServer } from "../../database/own-cluster.ts";
+import { hasOwnServer } from "../../support/servers.ts";
 import { type OwnCluster, startTroubleCluster } from "./trouble-cluster.ts";
 import { mountDisk } from "./trouble-disk.ts";
 import { AWAY, expectOneOutage } from "./trouble-run.ts";
