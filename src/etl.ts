@@ -32,7 +32,7 @@ export type EtlOptions = {
 };
 
 /** While one batch is on its way to the disk, the next one is protected and sent. */
-export const LOADS = 2;
+export const LOADS = 3;
 /** A drain gives up on what stays away for longer. */
 const OUTAGE_MS = 60_000;
 

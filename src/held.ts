@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Message } from "./queue.ts";
 
 /** A load of some hundred rows costs little more than one of ten; beyond a thousand nothing is won. */
-const BATCH_MESSAGES = 1000;
+const BATCH_MESSAGES = 500;
 /** Bodies have up to a megabyte: a batch of such ones has to stay one that the database takes. */
 const BATCH_CHARACTERS = 4 * 2 ** 20;
 /**
@@ -14,7 +14,7 @@ const BATCH_CHARACTERS = 4 * 2 ** 20;
 const MAX_HELD = 4000;
 const MAX_HELD_CHARACTERS = 32 * 2 ** 20;
 /** How long a batch waits to become full. */
-const LINGER_MS = 20;
+const LINGER_MS = 10;
 
 /** Until when SQS hides a message from other consumers, by the clock of performance.now. */
 export type Receipt = {

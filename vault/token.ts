@@ -26,7 +26,7 @@ export function makeToken(
 ): string {
   const subkey = field === "ip" ? subkeys.ip : subkeys.deviceId;
   const mac = hmac(subkey, canonicalBytes(field, value));
-  return `${PREFIX[field]}${subkeys.generation}_${base32(mac.subarray(0, TOKEN_BYTES))}`;
+  return `${PREFIX[field]}${subkeys.generation}_${base32(mac, TOKEN_BYTES)}`;
 }
 
 /** The field and generation that a token names, or null if this is not how a token is written. */
@@ -36,22 +36,22 @@ export function parseToken(text: string): TokenParts | null {
   return { field: match[1] === "ip" ? "ip" : "device_id", generation: Number(match[2]) };
 }
 
-/** RFC 4648 section 6, lower case, without padding. */
-function base32(bytes: Uint8Array): string {
-  const letters = new Uint8Array(Math.ceil((bytes.length * 8) / 5));
-  let length = 0;
+/** The first `length` bytes: RFC 4648 section 6, lower case, without padding. */
+function base32(bytes: Uint8Array, length: number): string {
+  const letters = new Uint8Array(Math.ceil((length * 8) / 5));
+  let written = 0;
   let bits = 0;
   let held = 0;
-  for (const byte of bytes) {
-    held = (held << 8) | byte;
+  for (let i = 0; i < length; i++) {
+    held = (held << 8) | bytes[i]!;
     bits += 8;
     while (bits >= 5) {
       bits -= 5;
-      letters[length++] = BASE32[(held >> bits) & 31]!;
+      letters[written++] = BASE32[(held >> bits) & 31]!;
     }
     held &= (1 << bits) - 1;
   }
-  if (bits > 0) letters[length] = BASE32[(held << (5 - bits)) & 31]!;
+  if (bits > 0) letters[written] = BASE32[(held << (5 - bits)) & 31]!;
   return decoder.decode(letters);
 }
 
