@@ -11,7 +11,7 @@ const BATCH_CHARACTERS = 4 * 2 ** 20;
  * Little memory, and far below the 120,000 messages that SQS lets be in flight: beyond those, a standard
  * queue answers long polls with nothing, and with no error.
  */
-const MAX_HELD = 4000;
+const MAX_HELD = 2000;
 const MAX_HELD_CHARACTERS = 32 * 2 ** 20;
 /** How long a batch waits to become full. */
 const LINGER_MS = 10;

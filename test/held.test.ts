@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { Held } from "../src/held.ts";
 import type { Message } from "../src/queue.ts";
 
-const MAX_HELD = 4000;
+const MAX_HELD = 2000;
 const BATCH = 1000;
 
 let ids = 0;
