@@ -2,7 +2,7 @@
 // Whatever the client had sent when it died still reaches the server, as it would from a kernel's buffer.
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { PgAnswer, PgControl, PgPoint } from "./pg-control.ts";
+import { type PgAnswer, type PgControl, type PgPoint, takeCut } from "./pg-control.ts";
 import { pump } from "./pg-pump.ts";
 import { type Meaning, meaningOf, newUnit, type Unit } from "./pg-unit.ts";
 import {
@@ -211,12 +211,17 @@ export class PgConnection {
 
   /** False: the connection was cut here, and nothing of it goes on. */
   async #reach(point: PgPoint): Promise<boolean> {
-    const { counts, cuts, pauses, onPoint, gate } = this.#control;
+    const { counts, cuts, pauses, barriers, onPoint, gate } = this.#control;
     counts[point]++;
     onPoint(point);
     const closed = gate(point);
     if (closed !== null) await closed;
-    if (cuts.delete(point)) this.cut();
+    if (takeCut(cuts, point)) this.cut();
+    const barrier = barriers.get(point);
+    if (barrier !== undefined && !this.#cut) {
+      barrier.reach();
+      if ((await barrier.opened) === "cut") this.cut();
+    }
     const pause = pauses.get(point);
     if (pause !== undefined && !this.#cut) {
       pauses.delete(point);

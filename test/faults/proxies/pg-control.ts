@@ -40,12 +40,29 @@ export type PgAnswer = PgError & {
 /** Somebody waits at a point. */
 export type Paused = { readonly resume: () => void; readonly cut: () => void };
 
+/** Everybody who comes to a point waits there, however many loads there are at a time. */
+export type PausedAll = {
+  /** When somebody has come there. */
+  readonly reached: Promise<void>;
+  /** Lets them go on, and whoever comes later; or cuts them, and nobody who comes later. */
+  readonly resume: () => void;
+  readonly cut: () => void;
+};
+
+/** A point where everybody waits, as a connection sees it. */
+export type Barrier = {
+  readonly reach: () => void;
+  readonly opened: Promise<"resume" | "cut">;
+};
+
 export type PgControl = {
   mode: PgMode;
   /** Resolved and replaced when the mode changes. */
   changed: PromiseWithResolvers<void>;
-  readonly cuts: Set<PgPoint>;
+  /** How often each point still cuts. */
+  readonly cuts: Map<PgPoint, number>;
   readonly pauses: Map<PgPoint, (paused: Paused) => void>;
+  readonly barriers: Map<PgPoint, Barrier>;
   answers: { readonly answer: PgAnswer; times: number }[];
   /** The next load gets the answer of the load before it, and is carried out, or is not. */
   swap: "ran" | "unran" | null;
@@ -55,3 +72,11 @@ export type PgControl = {
   readonly onPoint: (point: PgPoint) => void;
   readonly gate: (point: PgPoint) => Promise<void> | null;
 };
+
+/** Whether a connection that has come to this point is to be cut. */
+export function takeCut(cuts: PgControl["cuts"], point: PgPoint): boolean {
+  const left = cuts.get(point) ?? 0;
+  if (left > 1) cuts.set(point, left - 1);
+  else cuts.delete(point);
+  return left > 0;
+}

@@ -161,6 +161,47 @@ for (const [point, stored] of [
   });
 }
 
+test("every load is kept at a point until they are let go, and none after that", async () => {
+  const others = [1, 2].map(() => postgres(url, { max: 1, prepare: false, fetch_types: false }));
+  const loadBy = (client: postgres.Sql, batch: string) =>
+    outcome(client.unsafe("select etl.load($1::text, $2::text)", [batch, LONG]));
+  try {
+    for (const how of ["resume", "cut"] as const) {
+      const all = proxy.pauseAll("load-sent");
+      const before = proxy.counts["load-sent"];
+      const batches = [name(), name()];
+      const loading = others.map((client, i) => loadBy(client, batches[i]!));
+      await all.reached;
+      while (proxy.counts["load-sent"] < before + 2) await Bun.sleep(5);
+      await Bun.sleep(50);
+      expect(proxy.armed()).toBe(true);
+      expect(await Promise.all(batches.map(isStored))).toEqual([false, false]);
+      all[how]();
+      const outcomes = await Promise.all(loading);
+      for (const one of outcomes) {
+        expect(one).toMatch(how === "resume" ? /^stored$/ : /^(CONNECTION_CLOSED|ECONNRESET)$/);
+      }
+      const stored = how === "resume";
+      expect(await Promise.all(batches.map(isStored))).toEqual([stored, stored]);
+      expect(proxy.armed()).toBe(false);
+      expect(await outcome(load(name()))).toBe("stored");
+    }
+  } finally {
+    for (const client of others) await client.end({ timeout: 1 });
+  }
+});
+
+test("a cut lasts as often as it is asked to, or until it is disarmed", async () => {
+  proxy.cutNext("load-sent", 2);
+  for (const wanted of [false, false, true]) {
+    expect((await outcome(load(name()))) === "stored").toBe(wanted);
+  }
+  proxy.cutNext("load-sent", Number.POSITIVE_INFINITY);
+  for (let i = 0; i < 3; i++) expect(await outcome(load(name()))).not.toBe("stored");
+  proxy.disarm();
+  expect(await outcome(load(name()))).toBe("stored");
+});
+
 for (const [point, stored] of [
   ["load-answered", false],
   ["commit-sent", false],

@@ -6,6 +6,7 @@ import { listen, portOf } from "./listen.ts";
 import { PgConnection } from "./pg-connection.ts";
 import {
   type Paused,
+  type PausedAll,
   PG_POINTS,
   type PgAnswer,
   type PgControl,
@@ -13,7 +14,7 @@ import {
   type PgPoint,
 } from "./pg-control.ts";
 
-export type { Paused, PgAnswer, PgMode, PgPoint } from "./pg-control.ts";
+export type { Paused, PausedAll, PgAnswer, PgMode, PgPoint } from "./pg-control.ts";
 
 export type PgProxyOptions = {
   readonly host?: string;
@@ -31,14 +32,16 @@ export type PgProxy = {
   readonly url: (url: string) => string;
   /** Until the next call. Refusing leaves open connections alone: see `dropAll`. */
   readonly set: (mode: PgMode) => Promise<void>;
-  /** Resets the connection that passes this point next; the server acts on what had gone through. */
-  readonly cutNext: (point: PgPoint) => void;
+  /** Resets connections as they come to this point, so often; the server acts on what had gone through. */
+  readonly cutNext: (point: PgPoint, times?: number) => void;
   /** Answers when a connection has come to this point, and keeps it there. */
   readonly pauseNext: (point: PgPoint) => Promise<Paused>;
+  /** From now on keeps every connection that comes to this point. */
+  readonly pauseAll: (point: PgPoint) => PausedAll;
   readonly answerNext: (answer: PgAnswer, times?: number) => void;
   /** The next load gets the answer of the load before it; its own is dropped, or never comes to be. */
   readonly swapNext: (how?: "ran" | "unran") => void;
-  /** Nothing of cutNext, pauseNext, answerNext and swapNext is left to happen. */
+  /** Nothing of cutNext, pauseNext, pauseAll, answerNext and swapNext is left to happen. */
   readonly disarm: () => void;
   /** Whether something of them still is. */
   readonly armed: () => boolean;
@@ -53,8 +56,9 @@ export async function startPgProxy(options: PgProxyOptions): Promise<PgProxy> {
   const control: PgControl = {
     mode: { kind: "pass" },
     changed: Promise.withResolvers(),
-    cuts: new Set(),
+    cuts: new Map(),
     pauses: new Map(),
+    barriers: new Map(),
     answers: [],
     swap: null,
     lastAnswer: null,
@@ -99,8 +103,9 @@ export async function startPgProxy(options: PgProxyOptions): Promise<PgProxy> {
       return url.href;
     },
     set,
-    cutNext: (point) => control.cuts.add(point),
+    cutNext: (point, times = 1) => control.cuts.set(point, times),
     pauseNext: (point) => new Promise((resolve) => control.pauses.set(point, resolve)),
+    pauseAll: (point) => pauseAll(control, point),
     answerNext: (answer, times = 1) => control.answers.push({ answer, times }),
     swapNext: (how = "ran") => {
       control.swap = how;
@@ -108,11 +113,13 @@ export async function startPgProxy(options: PgProxyOptions): Promise<PgProxy> {
     disarm: () => {
       control.cuts.clear();
       control.pauses.clear();
+      control.barriers.clear();
       control.answers = [];
       control.swap = null;
     },
     armed: () =>
-      control.swap !== null || control.cuts.size + control.pauses.size + control.answers.length > 0,
+      control.swap !== null ||
+      control.cuts.size + control.pauses.size + control.barriers.size + control.answers.length > 0,
     dropAll,
     connections: () => open.size,
     counts: control.counts,
@@ -120,5 +127,21 @@ export async function startPgProxy(options: PgProxyOptions): Promise<PgProxy> {
       await set({ kind: "refuse", how: "closed" });
       dropAll();
     },
+  };
+}
+
+function pauseAll({ barriers }: PgControl, point: PgPoint): PausedAll {
+  const reached = Promise.withResolvers<void>();
+  const opened = Promise.withResolvers<"resume" | "cut">();
+  const barrier = { reach: reached.resolve, opened: opened.promise };
+  barriers.set(point, barrier);
+  const open = (how: "resume" | "cut") => {
+    if (barriers.get(point) === barrier) barriers.delete(point);
+    opened.resolve(how);
+  };
+  return {
+    reached: reached.promise,
+    resume: () => open("resume"),
+    cut: () => open("cut"),
   };
 }

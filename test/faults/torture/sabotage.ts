@@ -15,13 +15,18 @@ import { fileURLToPath } from "node:url";
 import type { TortureOptions } from "./run.ts";
 
 export type Sabotage = {
-  /** The files where the place may be: the newest that has it is changed. */
+  /** The files where the place may be. */
   readonly files: RegExp;
+  /** Of those, only the newest that has this: a later migration replaces what an earlier one defined. */
+  readonly defines?: RegExp;
   readonly place: RegExp;
   readonly change: string;
   /** What brings it to light soonest. */
   readonly run: Partial<TortureOptions>;
 };
+
+/** How a migration begins that has the load as it is run. */
+const DEFINES_LOAD = /^create (?:or replace )?function etl\.load\(/m;
 
 const TOGETHER = { redeliver: 0.5, redeliverWithinMs: 50, together: true };
 
@@ -34,15 +39,19 @@ export const SABOTAGES: Readonly<Record<string, Sabotage>> = {
   },
   "no-ledger": {
     files: /^sql\/\w+\.sql$/,
+    defines: DEFINES_LOAD,
     place:
-      /insert into etl\.ledger \(sent_on, message_id\)\s+(select [\s\S]*?)\s+on conflict do nothing\s+returning message_id\s+\)/,
-    change: "select unsaved.id as message_id from ( $1 ) unsaved (sent_on, id))",
+      /begin\s+insert into etl\.ledger \(sent_on, message_id\)[\s\S]*?exception when unique_violation then[\s\S]*?;\s+end;/,
+    change: "fresh := ids;",
     run: {},
   },
   unsorted: {
     files: /^sql\/\w+\.sql$/,
-    place: /order by (?:1, 2|m\.sent_on, m\.id)(\s+on conflict do nothing)/,
-    change: "order by random()$1",
+    defines: DEFINES_LOAD,
+    // Its days and its ids, which stay side by side.
+    place:
+      /order by m\.sent_on, m\.id\)(, '\{\}'\),\s+coalesce\(array_agg\(m\.sent_on) order by m\.sent_on, m\.id\)/,
+    change: "order by md5(m.id || load.batch))$1 order by md5(m.id || load.batch))",
     run: TOGETHER,
   },
   "acknowledge-all": {
@@ -75,17 +84,20 @@ export function sabotagedCopy(name: string): string {
   return folder;
 }
 
-function change(folder: string, name: string, { files, place, change: words }: Sabotage): void {
-  const candidates = COPIED.slice(0, 3)
+function change(folder: string, name: string, sabotage: Sabotage): void {
+  const { files, defines, place, change: words } = sabotage;
+  const has = (pattern: RegExp) => (file: string) =>
+    pattern.test(readFileSync(join(folder, file), "utf8"));
+  const all = COPIED.slice(0, 3)
     .flatMap((top) => readdirSync(join(folder, top)).map((file) => `${top}/${file}`))
     .filter((file) => files.test(file))
-    .filter((file) => place.test(readFileSync(join(folder, file), "utf8")))
     .sort();
-  // A later migration replaces what an earlier one defined.
-  const file = candidates.at(-1);
-  if (file === undefined || (file.startsWith("src/") && candidates.length > 1)) {
+  const looked = defines === undefined ? all : all.filter(has(defines)).slice(-1);
+  const [file, ...others] = looked.filter(has(place));
+  if (file === undefined || others.length > 0) {
+    const found = file === undefined ? 0 : 1 + others.length;
     throw new Error(
-      `${name}: expected one place in the source, found ${candidates.length}: change sabotage.ts`,
+      `${name}: expected one place in the source, found ${found}: change sabotage.ts`,
     );
   }
   const text = readFileSync(join(folder, file), "utf8");

@@ -5,7 +5,7 @@ import { hasOwnServer } from "../../support/servers.ts";
 import { type OwnCluster, startTroubleCluster } from "./trouble-cluster.ts";
 import { mountDisk } from "./trouble-disk.ts";
 import { AWAY, expectOneOutage } from "./trouble-run.ts";
-import { HELD_MS, type Scene, withScene } from "./trouble-scene.ts";
+import { HELD_MS, MORE_THAN_LOADS_TAKE, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
 setDefaultTimeout(240_000);
@@ -66,20 +66,24 @@ for (const [how, mode] of [
     `a ${how} outlives a server that is stopped (${mode}) and started again`,
     () =>
       onCluster(how, async (scene, cluster) => {
-        scene.send(600);
-        const pausing = scene.pg.pauseNext("load-forwarded");
+        scene.send(MORE_THAN_LOADS_TAKE);
+        // The server has these loads, and gets no others before it is gone.
+        const loads = scene.pg.pauseAll("load-forwarded");
         const run = scene.start(["etl", "--json", ...(how === "follow" ? ["--follow"] : [])]);
-        const first = await pausing;
+        await loads.reached;
         const restarted = cluster.restart(mode, HELD_MS);
-        first.resume();
         await run.says(AWAY);
+        loads.resume();
         await restarted;
         if (how === "follow") {
           await scene.settled();
           run.signal("SIGTERM");
         }
         const ended = await expectOneOutage(run);
-        expect(ended.summary()).toMatchObject({ received: 600, acknowledged: 600 });
+        expect(ended.summary()).toMatchObject({
+          received: MORE_THAN_LOADS_TAKE,
+          acknowledged: MORE_THAN_LOADS_TAKE,
+        });
         expect(scene.deliveredOtherThanOnce()).toBe(0);
         expect(await scene.verdict()).toEqual(KEPT);
       }),

@@ -65,12 +65,13 @@ for (const outage of OUTAGES) {
   if (!everyKind && !DRAINS.includes(outage.name)) continue;
   test.concurrent(`a drain waits for a database that ${outage.name}`, () =>
     withScene({}, async (scene) => {
-      scene.send(600);
-      const pausing = scene.pg.pauseNext("load-sent");
+      scene.send(300);
+      const loads = scene.pg.pauseAll("load-sent");
       const run = scene.start(["etl", "--json"], environment(scene, outage));
-      const first = await pausing;
+      await loads.reached;
       await outage.begin(scene);
-      first.resume();
+      scene.send(300); // whatever those loads meet, others come after them
+      loads.resume();
       await hold(scene, run, 0);
       await outage.end(scene);
       await expectKept(scene, await run.ended, outage);

@@ -69,13 +69,13 @@ for (const how of ["--follow", "a drain"]) {
   test.concurrent(`${how} whose queue is deleted stores what it holds, and ends with an error`, () =>
     withScene(LONG, async (scene) => {
       scene.send(5000);
-      const loading = scene.pg.pauseNext("load-sent");
+      const loads = scene.pg.pauseAll("load-sent");
       const run = scene.start(args);
-      const load = await loading;
-      // By now several batches wait behind the first.
+      await loads.reached;
+      // By now several batches wait behind the first ones.
       await eventually("2,500 are held", () => scene.shared.total() >= 2500);
       (await useSqs()).deleteQueue(scene.queueName);
-      load.resume();
+      loads.resume();
       const { code, said, summary } = await run.ended;
       expect(code).toBe(1);
       expect(said.filter((line) => line.startsWith("error: "))).toEqual([

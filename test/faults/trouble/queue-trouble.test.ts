@@ -27,8 +27,8 @@ const OF_ACTION: Readonly<Record<"receive" | "delete", readonly SqsFault[]>> = {
   receive: [...PASSING, "empty"],
   delete: [...PASSING, "partial", "lose"],
 };
-/** Of these a consumer sees nothing, or only late. */
-const UNSEEN: readonly SqsFault[] = ["silence", "empty", "partial", "lose"];
+/** Of these a consumer sees nothing. */
+const UNSEEN: readonly SqsFault[] = ["empty", "partial", "lose"];
 const DOES: Readonly<Record<string, string>> = { receive: "answers", delete: "deletes" };
 
 const back = (action: string) => new RegExp(`^the queue ${DOES[action]} again after [0-9]+ s$`);

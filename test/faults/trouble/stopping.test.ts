@@ -69,11 +69,11 @@ for (const how of HOWS) {
     test.concurrent(`a stop of ${how} hands back all that a database does not store that ${name}`, () =>
       withScene(LONG, async (scene) => {
         scene.send(MORE_THAN_IS_HELD);
-        const loading = scene.pg.pauseNext("load-sent");
+        const loads = scene.pg.pauseAll("load-sent");
         const run = scene.start(argsOf(how, 20));
-        const load = await loading;
+        await loads.reached;
         await outage.begin(scene);
-        load.resume();
+        loads.resume();
         await run.says(AWAY);
         run.signal("SIGTERM");
         const ended = await run.ended;
@@ -90,15 +90,16 @@ for (const how of HOWS) {
   test.concurrent(`a stop of ${how} gives up a load whose answer does not come, although it commits`, () =>
     withScene(LONG, async (scene) => {
       scene.send(MORE_THAN_IS_HELD);
-      const committed = scene.pg.pauseNext("load-answered");
+      const committed = scene.pg.pauseAll("load-answered");
       const run = scene.start(argsOf(how, 20));
-      await committed;
+      await committed.reached;
       run.signal("SIGTERM");
       const ended = await run.ended;
       expectStopped(ended);
       expect(ended.summary().received).toBe(0);
       expect(await scene.stored()).toBeGreaterThan(0);
       await expectAllThere(scene, ended);
+      committed.cut();
       const next = await expectNextRunStoresAll(scene);
       expect(next.summary().duplicates).toBeGreaterThan(0);
     }));
@@ -110,12 +111,12 @@ for (const how of HOWS) {
     test.concurrent(`a stop of ${how} is not kept up by a queue that ${name}`, () =>
       withScene(LONG, async (scene) => {
         scene.send(1500);
-        const loading = scene.pg.pauseNext("load-sent");
+        const loads = scene.pg.pauseAll("load-sent");
         const run = scene.start(argsOf(how, 3));
-        const load = await loading;
+        await loads.reached;
         await scene.sqs.set(mode);
         if (mode.kind === "refuse") scene.sqs.dropAll();
-        load.resume();
+        loads.resume();
         run.signal("SIGTERM");
         const ended = await run.ended;
         expectStopped(ended);
@@ -128,11 +129,11 @@ for (const how of HOWS) {
   test.concurrent(`a stop of ${how} ends within its grace when nothing answers at all`, () =>
     withScene(LONG, async (scene) => {
       scene.send(1500);
-      const loading = scene.pg.pauseNext("load-sent");
+      const loads = scene.pg.pauseAll("load-sent");
       const run = scene.start(argsOf(how, 3));
-      const load = await loading;
+      await loads.reached;
       await Promise.all([scene.sqs.set({ kind: "hold" }), scene.pg.set({ kind: "hold" })]);
-      load.resume();
+      loads.resume();
       run.signal("SIGTERM");
       const ended = await run.ended;
       expectStopped(ended);
@@ -181,13 +182,14 @@ for (const how of HOWS) {
     withScene(LONG, async (scene) => {
       scene.send(1500);
       scene.sqs.failNext("access-denied", "visibility", 1e9);
-      const loading = scene.pg.pauseNext("load-sent");
+      const loads = scene.pg.pauseAll("load-sent");
       const run = scene.start(argsOf(how, 3));
-      await loading;
+      await loads.reached;
       run.signal("SIGTERM");
       const { code, summary } = await run.ended;
       expect(code).toBe(0);
       expect(summary()).toMatchObject({ received: 0, handedBack: 0 });
+      loads.cut();
       scene.sqs.disarm();
       await scene.comeBack();
       await expectNextRunStoresAll(scene);

@@ -50,13 +50,8 @@ const lock = async (scene: Scene) => {
 const unlock = (scene: Scene) => locks.get(scene)?.release();
 
 const cutEach = (point: "load-half-sent" | "load-answered" | "load-half-answered") => ({
-  begin: (scene: Scene) => {
-    scene.at["load-sent"] = () => scene.pg.cutNext(point);
-  },
-  end: (scene: Scene) => {
-    delete scene.at["load-sent"];
-    scene.pg.disarm();
-  },
+  begin: ({ pg }: Scene) => pg.cutNext(point, Number.POSITIVE_INFINITY),
+  end: ({ pg }: Scene) => pg.disarm(),
   says: /\((CONNECTION_CLOSED|ECONNRESET)\)/,
 });
 

@@ -27,6 +27,9 @@ export type Running = {
   readonly ended: Promise<Ended>;
 };
 
+/** What --follow says once a minute, whatever happens. */
+const REPORT = /^[0-9-]{10}T[0-9:.]+Z received=[0-9]+ /;
+
 /** What is said of an outage, of the database or the queue; and at the end of one of the database. */
 export const AWAY = /^warning: .+; waiting for it, nothing is lost$/;
 export const BACK = /^the database stores again after [0-9]+ s$/;
@@ -72,7 +75,7 @@ export function startRun(args: readonly string[], env: Readonly<Record<string, s
     return {
       code,
       stdout,
-      said: text === "" ? [] : text.replace(/\n$/, "").split("\n"),
+      said: text.split("\n").filter((line) => line !== "" && !REPORT.test(line)),
       summary: () => {
         if (!/^\{[^\n]*\}\n$/.test(stdout)) {
           throw new Error(`expected one line of JSON, got ${stdout}; stderr: ${text}`);

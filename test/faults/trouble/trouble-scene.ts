@@ -1,6 +1,7 @@
 // What each of the trouble tests has for itself: a migrated database and a queue, each behind its proxy,
 // and a list of what was sent. Whatever the test does to its servers, nobody else's are touched.
 import { setTimeout as sleep } from "node:timers/promises";
+import { LOADS } from "../../../src/etl.ts";
 import { comeBack } from "../../line/stored.ts";
 import { createDatabase } from "../../support/database.ts";
 import { makeKeys, type TestKeys } from "../../support/keys.ts";
@@ -20,6 +21,9 @@ export const HELD_MS = 10_000;
 
 /** Much longer than a test takes: what can be received before has been handed back. */
 export const LONG = { visibilitySeconds: 600 };
+
+/** More than all loads that are under way at a time can take, of at most a thousand each. */
+export const MORE_THAN_LOADS_TAKE = LOADS * 1000 + 1500;
 
 /** Whether every combination is run, or one of each kind, as in CI. */
 export const everyKind = process.env.TEST_FAULTS === "all";
@@ -41,8 +45,8 @@ export type Scene = {
   readonly shared: SharedQueue;
   /** Called when the proxies pass a point. */
   readonly at: Partial<Record<PgPoint | SqsPoint, () => void>>;
-  /** One in fifty is broken. */
-  readonly send: (count: number) => void;
+  /** One in fifty is broken. Each has so many bytes besides, of which veil takes no notice. */
+  readonly send: (count: number, bytes?: number) => void;
   readonly sent: readonly SentMessage[];
   readonly start: (args: readonly string[], env?: Readonly<Record<string, string>>) => Running;
   /** Waits until all that was sent is stored and deleted. */
@@ -97,7 +101,7 @@ async function stage(options: SceneOptions, undo: (() => unknown)[]): Promise<Sc
     DATABASE_URL: pg.url(database.etlUrl),
   };
   const sent: SentMessage[] = [];
-  const send = (count: number) => {
+  const send = (count: number, bytes = 0) => {
     for (let i = 0; i < count; i++) {
       const n = sent.length;
       const login = {
@@ -109,7 +113,8 @@ async function stage(options: SceneOptions, undo: (() => unknown)[]): Promise<Sc
         device_id: `device-${n}`,
       };
       const broken = n % 50 === 49;
-      const body = JSON.stringify(broken ? { ...login, locale: 5 } : login);
+      const filled = bytes === 0 ? login : { ...login, filling: "x".repeat(bytes) };
+      const body = JSON.stringify(broken ? { ...filled, locale: 5 } : filled);
       sent.push({ id: queue.send(body), body, login: broken ? null : login });
     }
   };
