@@ -11,6 +11,10 @@ const QUEUE_AWAY = "QUEUE_AWAY";
 export const isExpired = (error: unknown): boolean =>
   error instanceof Error && /^(ExpiredToken|ExpiredTokenException)$/.test(error.name);
 
+/** Signed too long ago, or for a time that has yet to come, by the server's clock. */
+export const isMistimed = (error: unknown): boolean =>
+  error instanceof Error && /^Signature (expired|not yet current)\b/.test(error.message);
+
 /** Names of SQS's and AWS's errors that pass by themselves, whatever status they come with. */
 const PASSING =
   /^(Throttl|RequestThrottled|TooManyRequests|RequestLimitExceeded|SlowDown|RequestTimeout|RequestExpired|RequestTimeTooSkewed|ExpiredToken|OverLimit|ServiceUnavailable|KmsThrottled|PriorRequestNotComplete)/;

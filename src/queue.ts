@@ -12,7 +12,7 @@ import {
   type SQSClientConfig,
 } from "@aws-sdk/client-sqs";
 import { failed } from "./failure.ts";
-import { describe, hostOf, isExpired, isQueueOutage } from "./queue-errors.ts";
+import { describe, hostOf, isExpired, isMistimed, isQueueOutage } from "./queue-errors.ts";
 import { openWire } from "./queue-wire.ts";
 
 export type QueueConfig = {
@@ -84,7 +84,12 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
   const call = async <T>(what: string, work: (client: SQSClient) => Promise<T>): Promise<T> => {
     const used = client;
     try {
-      const answer = await work(used);
+      const answer = await work(used).catch((error) => {
+        // By now the client knows the server's time. It asks again by itself only where that is far from
+        // this host's, not where a clock that was wrong has been set right.
+        if (!isMistimed(error)) throw error;
+        return work(used);
+      });
       hasWorked = true;
       return answer;
     } catch (error) {
