@@ -1,5 +1,5 @@
-// Keeps a load back for a moment until another worker's has come too, and lets them go at the same time:
-// loads that overlap in what they store then lock the same rows at once, again and again.
+// Keeps a load back for a moment until another one has come too, be it of another worker or of the same, and
+// lets them go at the same time: loads that overlap in what they store then lock the same rows at once.
 import type { PgPoint } from "../proxies/pg-control.ts";
 
 /** Nobody waits longer for company: the others may be gone. */
