@@ -126,8 +126,8 @@ function connect(
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
     if (isOver || unanswered++ >= DIALS * connections) {
-      // The driver dials once more after it was ended, too. And a server, or a balancer without one, that accepts and closes at once: the driver would dial it
-      // again for ever, as fast as it can, and never say so.
+      // The driver dials once more after it was ended, too. And a server, or a balancer without one, that
+      // accepts and closes at once it would dial again for ever, as fast as it can, and never say so.
       const refused = Object.assign(new Error(), { code: "CONNECTION_CLOSED" });
       setImmediate(() => socket.destroy(refused));
     } else if (config.socket === null) {
