@@ -81,7 +81,9 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
     fail: ending.fail,
   }).finally(() => held.end());
   stop.addEventListener("abort", () => held.end(), { once: true });
-  const hiding = keepHidden(queue, held, onNotice, giveUp);
+  const hidingEnds = new AbortController();
+  const hidden = AbortSignal.any([giveUp, hidingEnds.signal]);
+  const hiding = keepHidden(queue, held, onNotice, hidden);
 
   const store = async () => {
     try {
@@ -95,6 +97,9 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
   };
   const handBackAll = async () => {
     const messages = held.unstored();
+    if (messages.length === 0) return;
+    hidingEnds.abort(); // or it would hide them again
+    await hiding;
     counts.handedBack += await handBack(queue, messages, leave);
     held.release(messages);
   };

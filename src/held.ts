@@ -40,6 +40,7 @@ export class Held {
   #askForMore: (() => Promise<number>) | null;
   #isAsking = false;
   #ended = false;
+  #abandoned = false;
   #changed = Promise.withResolvers<void>();
 
   constructor(
@@ -63,10 +64,11 @@ export class Held {
    */
   async reserve(most: number): Promise<number> {
     while (!this.#ended) {
+      // What is asked for may be as large as what is here.
+      const mean = this.#receipts.size === 0 ? 0 : this.#characters / this.#receipts.size;
+      const characters = this.#characters + mean * this.#reserved;
       const free =
-        this.#characters < MAX_HELD_CHARACTERS
-          ? MAX_HELD - this.#receipts.size - this.#reserved
-          : 0;
+        characters < MAX_HELD_CHARACTERS ? MAX_HELD - this.#receipts.size - this.#reserved : 0;
       const room = Math.min(most, this.#budget, free);
       if (room > 0) {
         this.#reserved += room;
@@ -136,6 +138,7 @@ export class Held {
 
   /** Nothing more will be handed on, either. */
   abandon(): void {
+    this.#abandoned = true;
     this.#waiting = [];
     this.#waitingCharacters = 0;
     this.end();
@@ -144,6 +147,7 @@ export class Held {
   /** The next batch: full, or what there is after a short wait, or null at the end. */
   async next(): Promise<readonly Message[] | null> {
     for (;;) {
+      if (this.#abandoned) return null;
       // While a receiver has a reservation, it may still bring something.
       if (this.#waiting.length === 0) {
         if (this.#ended && this.#reserved === 0) return null;

@@ -94,9 +94,12 @@ export async function receiveAll(receiving: Receiving): Promise<void> {
       const foundNothing = messages.length === 0 && held.receipts.size === 0;
       self.emptyPolls = foundNothing ? self.emptyPolls + 1 : 0;
       notePoll();
+      const isPoor = room === MESSAGES_PER_CALL && messages.length < POOR;
       if (messages.length === MESSAGES_PER_CALL) startOne();
-      else if (room === MESSAGES_PER_CALL && messages.length < POOR && receivers.size > fewest)
+      else if (isPoor && receivers.size > fewest) {
+        receivers.delete(self); // at once: another one's poor answer may be looked at in the same turn
         break;
+      }
       // Found it empty often enough: it polls on only if another one finds something.
       while (!follow && isEmpty(self) && !drained()) {
         if (stop.aborted || [...receivers].some(({ emptyPolls }) => emptyPolls === 0)) break;

@@ -278,3 +278,27 @@ describe("batches", () => {
     );
   });
 });
+
+test("once abandoned, nothing is handed on, although a receiver may still bring something", async () => {
+  const held = new Held(null, 30);
+  expect(await held.reserve(20)).toBe(20);
+  const next = held.next();
+  held.abandon();
+  expect(await next).toBeNull();
+  held.fill(messages(5), 20);
+  expect(await held.next()).toBeNull();
+  expect(held.unstored()).toHaveLength(5);
+});
+
+test("room for large messages counts what is asked for as large as what is here", async () => {
+  const held = new Held(null, 30);
+  const large = messages(10).map((message) => ({ ...message, body: "x".repeat(2 ** 20) }));
+  expect(await held.reserve(10)).toBe(10);
+  held.fill(large, 10);
+  // 10 MiB are here, 32 are allowed: three more answers of this size are the most.
+  for (let polls = 0; polls < 3; polls++) expect(await held.reserve(10)).toBe(10);
+  const more = held.reserve(10);
+  expect(await isPending(more)).toBe(true);
+  held.release(large);
+  expect(await more).toBe(10);
+});
