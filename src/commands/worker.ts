@@ -4,7 +4,7 @@ import * as config from "../config.ts";
 import { newCounts } from "../counts.ts";
 import { DataKeys } from "../data-keys.ts";
 import { openDatabase } from "../database.ts";
-import { etl } from "../etl.ts";
+import { etl, LOADS } from "../etl.ts";
 import { failed, misuse } from "../failure.ts";
 import { Interrupted } from "../interrupted.ts";
 import { KnownOriginals } from "../known.ts";
@@ -75,7 +75,7 @@ async function work(env: config.Environment, start: Start, parent: Work): Promis
   const dataKeys = new DataKeys(subkeys, config.recipients(env));
   const embedded = start.isLocal ? await import("../local/local.ts") : null;
   const leaveLocal = embedded === null ? null : await embedded.joinLocal();
-  const database = openDatabase(config.database(env), 2);
+  const database = openDatabase(config.database(env), LOADS);
   let queue: Queue | null = null;
   try {
     const open = () => reaching(() => openQueue(start.queue), stop);
