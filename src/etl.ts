@@ -95,20 +95,23 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
       held.abandon();
     }
   };
+  // By id, because a poll of ours may get them once more.
+  const handedBack = new Set<string>();
   const handBackAll = async () => {
     const messages = held.unstored();
     if (messages.length === 0) return;
     hidingEnds.abort(); // or it would hide them again
     await hiding;
-    counts.handedBack += await handBack(queue, messages, leave);
+    for (const { id } of await handBack(queue, messages, leave)) handedBack.add(id);
+    counts.handedBack = handedBack.size;
     held.release(messages);
   };
   const work = async () => {
     // A FIFO queue's messages become rows in their order: one batch after the other.
     await Promise.all(Array.from({ length: queue.isFifo ? 1 : LOADS }, store));
     held.abandon();
-    // While polls are under way still: one that had been cut off could take with it what is handed back.
-    await handBackAll();
+    // Long polls are under way still: one that had been cut off could take with it what is handed back.
+    if (follow) await handBackAll();
     await Promise.all([receivers, ...acknowledging]);
   };
   await Promise.race([work(), ending.overdue]);

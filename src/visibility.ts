@@ -84,16 +84,16 @@ function nextSeconds({ hiddenSeconds, receivedAt }: Receipt, now: number): numbe
   return Math.floor(Math.min(wanted, (receivedAt + LONGEST_HELD_MS - now) / 1000));
 }
 
-/** Makes them visible at once. Returns how many SQS confirmed; the others come back by themselves. */
+/** Makes them visible at once. Returns those that SQS confirmed; the others come back by themselves. */
 export async function handBack(
   queue: Queue,
   messages: readonly Message[],
   signal: AbortSignal,
-): Promise<number> {
-  let handedBack = 0;
+): Promise<readonly Message[]> {
+  const handedBack: Message[] = [];
   for (const some of inCalls(messages)) {
     if (signal.aborted) break;
-    handedBack += (await queue.hide(some, 0, signal)).done.length;
+    handedBack.push(...(await queue.hide(some, 0, signal)).done);
   }
   return handedBack;
 }
