@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Message } from "./queue.ts";
 
-/** A load of some hundred rows costs little more than one of ten; beyond a thousand nothing is won. */
+/** A load of some hundred rows costs little more than one of ten; beyond that, only memory is spent. */
 const BATCH_MESSAGES = 500;
 /** Bodies have up to a megabyte: a batch of such ones has to stay one that the database takes. */
 const BATCH_CHARACTERS = 4 * 2 ** 20;

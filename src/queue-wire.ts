@@ -1,4 +1,4 @@
-// The happy path of a call to SQS, at a tenth of what the SDK's client spends on it: the request that the
+// The happy path of a call to SQS, at a fraction of what the SDK's client spends on it: the request that the
 // client would send, with the client's own endpoint, credentials and clock, by plain fetch. An answer that is
 // not 200, and whatever else is not plain, is left to the client, which retries, tells errors apart, corrects
 // the clock and asks for new credentials; what it learns is used here from then on.

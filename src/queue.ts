@@ -161,12 +161,13 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
     receive: (most, waitSeconds, signal) =>
       call("receive messages", async (sqs) => {
         const input: ReceiveMessageCommandInput = {
+          // In the order in which the client writes them: both ways, the same bytes are sent.
           QueueUrl: url,
+          MessageSystemAttributeNames: ["SentTimestamp"],
           MaxNumberOfMessages: Math.min(most, MESSAGES_PER_CALL),
-          WaitTimeSeconds: waitSeconds,
           // The queue's own value, said: it may be changed while this runs.
           VisibilityTimeout: visibilitySeconds,
-          MessageSystemAttributeNames: ["SentTimestamp"],
+          WaitTimeSeconds: waitSeconds,
         };
         const timeoutMs = (waitSeconds + 10) * 1000;
         const answer =

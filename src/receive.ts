@@ -12,9 +12,9 @@ import { isQueueOutage } from "./queue-errors.ts";
 const MOST_RECEIVERS = 32;
 /** An answer with fewer messages is poor: fewer receivers will do. */
 const POOR = MESSAGES_PER_CALL / 2;
-/** A drain asks at least so often at the same time, and so often again: SQS asks a sample of its servers,
- * one empty answer proves nothing. Who follows has time: one long poll. */
+/** A drain ends soon after the last message, so it asks several times at once; who follows has time. */
 const DRAIN_RECEIVERS = 4;
+/** One empty answer proves nothing, SQS asks a sample of its servers: a drain wants two of each. */
 const EMPTY_POLLS = 2;
 const DRAIN_POLL_SECONDS = 1;
 const FOLLOW_POLL_SECONDS = 20;

@@ -136,7 +136,7 @@ export function message(n: number, secondHalf: boolean): CorpusMessage {
     device_id: n % 17 === 0 ? null : n % 19 === 0 ? "" : DEVICES(n % 3000),
     app_version: VERSIONS[n % VERSIONS.length]!,
   };
-  return { body: spell(login, n), login };
+  return { body: SPELLINGS[n % SPELLINGS.length]!(login), login };
 }
 
 function address(n: number, secondHalf: boolean): string | null {
@@ -152,26 +152,19 @@ function address(n: number, secondHalf: boolean): string | null {
 }
 
 /** Flat, nested, inside an SNS envelope, with keys that mean nothing, or without the nulls. */
-function spell(login: Sent, n: number): string {
-  const { device_id, device_type, ...rest } = login;
-  switch (n % 6) {
-    case 0:
-      return JSON.stringify({ ...rest, device: { id: device_id, type: device_type, os: "x" } });
-    case 1: {
-      const inner = JSON.stringify(login);
-      return JSON.stringify({ Type: "Notification", MessageId: "m", Message: inner });
-    }
-    case 2:
-      return JSON.stringify({ ...login, Type: "login", more: { ip: "192.0.2.250" }, ips: ["x"] });
-    case 3:
-      return JSON.stringify(
-        Object.fromEntries(Object.entries(login).filter(([, value]) => value !== null)),
-      );
-    case 4:
-      return JSON.stringify(login, null, 2);
-    default:
-      return JSON.stringify(login).replace(/[\u007f-\uffff]/g, (unit) => {
-        return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
-      });
-  }
-}
+export const SPELLINGS: readonly ((login: Sent) => string)[] = [
+  ({ device_id, device_type, ...rest }) =>
+    JSON.stringify({ ...rest, device: { id: device_id, type: device_type, os: "x" } }),
+  (login) => {
+    const inner = JSON.stringify(login);
+    return JSON.stringify({ Type: "Notification", MessageId: "m", Message: inner });
+  },
+  (login) => JSON.stringify({ ...login, Type: "login", more: { ip: "192.0.2.250" }, ips: ["x"] }),
+  (login) =>
+    JSON.stringify(Object.fromEntries(Object.entries(login).filter(([, value]) => value !== null))),
+  (login) => JSON.stringify(login, null, 2),
+  (login) =>
+    JSON.stringify(login).replace(/[\u007f-\uffff]/g, (unit) => {
+      return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+    }),
+];

@@ -1,6 +1,15 @@
 // The messages of a run: message `n` of a seed is the same for ever, is a login of nobody else's, and shares
 // its addresses and devices with others, some of them with very many. About one in 33 is broken.
-import { ADDRESSES, BROKEN, LOCALES, TEXTS, TYPES, USERS, VERSIONS } from "../../line/corpus.ts";
+import {
+  ADDRESSES,
+  BROKEN,
+  LOCALES,
+  SPELLINGS,
+  TEXTS,
+  TYPES,
+  USERS,
+  VERSIONS,
+} from "../../line/corpus.ts";
 import type { Sent } from "../../line/expected.ts";
 import { type Random, random } from "../bodies/hostile-random.ts";
 
@@ -35,7 +44,7 @@ export function message(options: MessagesOptions, n: number): Generated {
     device_id: hot === undefined ? device(r, n) : `hot-${Math.floor(n / 500)}-${r.below(hot)}`,
     app_version: r.pick(VERSIONS),
   };
-  return { body: plain(spell(r, login)), login };
+  return { body: plain(r.pick(SPELLINGS.slice(0, 5))(login)), login };
 }
 
 /** A third to a few hot ones, a third to a pool, the others unique, odd or missing. */
@@ -57,26 +66,6 @@ function device(r: Random, n: number): string | null {
   if (kind < 0.95)
     return r.pick(["e\u0301", "é", "جهاز", " x ", "'; drop table x; --", "\ufeff", "\r\n"]);
   return r.pick([null, ""]);
-}
-
-function spell(r: Random, login: Sent): string {
-  const { device_id, device_type, ...rest } = login;
-  switch (r.below(5)) {
-    case 0:
-      return JSON.stringify({ ...rest, device: { id: device_id, type: device_type, os: "x" } });
-    case 1: {
-      const inner = JSON.stringify(login);
-      return JSON.stringify({ Type: "Notification", MessageId: "m", Message: inner });
-    }
-    case 2:
-      return JSON.stringify({ ...login, Type: "login", more: { ip: "192.0.2.250" }, ips: ["x"] });
-    case 3:
-      return JSON.stringify(
-        Object.fromEntries(Object.entries(login).filter(([, value]) => value !== null)),
-      );
-    default:
-      return JSON.stringify(login, null, 2);
-  }
 }
 
 /** SQS takes characters beyond U+FFFF, the emulator does not; in JSON they can be written without. */
