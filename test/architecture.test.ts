@@ -104,13 +104,15 @@ const isPackage = (target: string, name: string) =>
   target.startsWith(`${name}/`) ||
   (name.endsWith("/") && target.startsWith(name));
 
+const isCommandLine = (path: string) => path === "src/cli.ts" || path.startsWith("src/cli/");
+
 /** One door per dependency. */
 const DOORS: readonly (readonly [name: string, isDoor: (path: string) => boolean])[] = [
   ["@aws-sdk/", (path) => ["src/queue.ts", "src/queue-wire.ts"].includes(path)],
   ["@smithy/", (path) => path === "src/queue.ts"],
   ["postgres", (path) => path === "src/database.ts"],
-  ["commander", (path) => path === "src/cli.ts"],
-  ["@commander-js/", (path) => path === "src/cli.ts"],
+  ["commander", isCommandLine],
+  ["@commander-js/", isCommandLine],
   ["@noble/", isVault],
   ["age-encryption", isVault],
   ["fauxqs", (path) => path.startsWith("src/local/")],
@@ -291,6 +293,11 @@ describe("a start", () => {
   test("of veil itself evaluates the command line, the terminal, and no command", () => {
     expect([...evaluated("src/cli.ts")].filter(isOurs).sort()).toEqual([
       "src/cli.ts",
+      "src/cli/etl.ts",
+      "src/cli/options.ts",
+      "src/cli/quarantine.ts",
+      "src/cli/recovery.ts",
+      "src/cli/setup.ts",
       "src/failure.ts",
       "src/interrupted.ts",
       "src/terminal.ts",

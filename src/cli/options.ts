@@ -1,0 +1,30 @@
+// What the commands' definitions share: how options are read, and how examples are shown.
+import { InvalidArgumentError } from "@commander-js/extra-typings";
+import type { Context } from "../session.ts";
+import { MOST_WORKERS } from "../worker-command.ts";
+
+/** Where a command runs; made when it does. */
+export type MakeContext = () => Promise<Context>;
+
+export const examples = (...commands: string[]): string =>
+  `\nExamples:\n${commands.map((command) => `  $ veil ${command}\n`).join("")}`;
+
+export function reasonText(text: string): string {
+  if ([...text].length > 1000) throw new InvalidArgumentError("expected up to 1000 characters");
+  return text;
+}
+
+export function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!/^[1-9][0-9]*$/.test(text) || !Number.isSafeInteger(value)) {
+    throw new InvalidArgumentError("expected a whole number of 1 or more");
+  }
+  return value;
+}
+
+export function workerCount(text: string): number | "auto" {
+  if (text === "auto" || (/^[1-9][0-9]?$/.test(text) && Number(text) <= MOST_WORKERS)) {
+    return text === "auto" ? text : Number(text);
+  }
+  throw new InvalidArgumentError(`expected a whole number from 1 to ${MOST_WORKERS}, or auto`);
+}

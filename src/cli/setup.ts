@@ -1,0 +1,41 @@
+// `veil check`, `migrate` and `keys`: what is done once, and what looks after the rest.
+import type { Command } from "@commander-js/extra-typings";
+import { examples, type MakeContext } from "./options.ts";
+
+export function addSetup(program: Command, context: MakeContext): void {
+  program
+    .command("check")
+    .description("verify what must always hold; loads may go on meanwhile")
+    .option("--json", "print one object", false)
+    .addHelpText("after", examples("check", "check --json"))
+    .action(async (options) => {
+      const { runCheck } = await import("../commands/check.ts");
+      await runCheck(await context(), options.json);
+    });
+
+  program
+    .command("migrate")
+    .description("bring the database to this version's schema; safe to run again")
+    .option("--json", "print what was done as JSON", false)
+    .addHelpText("after", examples("migrate"))
+    .action(async (options) => {
+      const { runMigrate } = await import("../commands/setup.ts");
+      await runMigrate(await context(), options.json);
+    });
+
+  const keys = program.command("keys").description("make keys");
+  keys
+    .command("generate")
+    .description("write token.key, verify.key, identity.txt and recipients.txt")
+    .requiredOption("--out <folder>", "where; made with mode 0700 if missing")
+    .option("--pq", "a post-quantum identity (ML-KEM-768 with X25519)", false)
+    .option("--json", "print the files' paths as JSON", false)
+    .addHelpText("after", examples("keys generate --out keys"))
+    .action(async (options) => {
+      const { runGenerateKeys } = await import("../commands/setup.ts");
+      await runGenerateKeys(await context(), options.out, {
+        postQuantum: options.pq,
+        json: options.json,
+      });
+    });
+}
