@@ -9,7 +9,8 @@ begin
     execute format('revoke temporary on database %I from public', current_database());
   end if;
   foreach role_name in array array[
-    'veil_owner', 'veil_etl', 'veil_analyst', 'veil_revealer', 'veil_operator', 'veil_auditor'
+    'veil_owner', 'veil_etl', 'veil_analyst', 'veil_revealer', 'veil_operator', 'veil_auditor',
+    'veil_policy', 'veil_approver', 'veil_breakglass', 'veil_eraser'
   ] loop
     if not exists (
       select

@@ -11,6 +11,7 @@ import quarantine from "./007_quarantine.sql" with { type: "text" };
 import loadInOrder from "./008_load.sql" with { type: "text" };
 import check from "./009_check.sql" with { type: "text" };
 import loadCheaply from "./010_load.sql" with { type: "text" };
+import governance from "./011_governance.sql" with { type: "text" };
 import databaseRights from "./database_rights.sql" with { type: "text" };
 
 export type Migration = { readonly version: number; readonly name: string; readonly sql: string };
@@ -27,9 +28,10 @@ export const migrations: readonly Migration[] = [
   { version: 8, name: "load", sql: loadInOrder },
   { version: 9, name: "check", sql: check },
   { version: 10, name: "load", sql: loadCheaply },
+  { version: 11, name: "governance", sql: governance },
 ];
 
 /** Not of a version: run after the others, every time. */
 export const DATABASE_RIGHTS: string = databaseRights;
 
-export const SCHEMA_VERSION = migrations.length;
+export const SCHEMA_VERSION = migrations.at(-1)!.version;

@@ -110,7 +110,8 @@ async function explainRights(database: Database, error: Failure): Promise<Failur
     `the login ${row?.name} may not migrate this database: ${error.message}`,
     "migrate as a superuser, or as the database's owner with CREATEROLE; if another login made the veil " +
       "roles, that one runs: GRANT veil_owner, veil_etl, veil_analyst, veil_revealer, veil_operator, " +
-      `veil_auditor TO ${row?.name} WITH ADMIN OPTION;`,
+      "veil_auditor, veil_policy, veil_approver, veil_breakglass, veil_eraser " +
+      `TO ${row?.name} WITH ADMIN OPTION;`,
     error.code,
   );
 }

@@ -38,6 +38,9 @@ pii_vault.audit.tokens text[] not null default '{}'::text[]
 pii_vault.audit.message_ids text[] not null default '{}'::text[]
 pii_vault.audit.items integer not null
 pii_vault.audit.reason text
+pii_vault.audit.role text default NULLIF(current_setting('role'::text), 'none'::text)
+pii_vault.audit.address text default host(inet_client_addr())
+pii_vault.audit.details json
 pii_vault.data_keys.id uuid not null
 pii_vault.data_keys.generation integer not null
 pii_vault.data_keys.wrapped bytea not null
@@ -102,7 +105,7 @@ etl.quarantine quarantine_message_id CHECK (((char_length(message_id) >= 1) AND 
 etl.quarantine quarantine_reason CHECK (((char_length(reason) >= 1) AND (char_length(reason) <= 500)))
 etl.quarantine quarantine_sealed CHECK (((sealed IS NULL) = (state = 'discarded'::text)))
 etl.quarantine quarantine_state CHECK ((state = ANY (ARRAY['open'::text, 'replayed'::text, 'discarded'::text])))
-pii_vault.audit audit_action CHECK ((action = ANY (ARRAY['reveal.request'::text, 'reveal.fetch'::text, 'quarantine.show'::text, 'quarantine.fetch'::text, 'quarantine.replay'::text, 'quarantine.replayed'::text, 'quarantine.discard'::text])))
+pii_vault.audit audit_action CHECK ((action ~ '^[a-z]+\.[a-z]+$'::text))
 pii_vault.audit audit_key PRIMARY KEY (id)
 pii_vault.audit audit_reason CHECK ((char_length(reason) <= 1000))
 pii_vault.data_keys data_keys_generation CHECK ((generation > 0))
@@ -1088,6 +1091,27 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.caller()
+ RETURNS oid
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  named oid := (select r.oid from pg_roles r where r.rolname = session_user);
+begin
+  if named is distinct from (
+    select a.usesysid from pg_stat_get_activity(pg_backend_pid()) a
+  ) then
+    raise exception using
+      errcode = 'VL034',
+      message = 'this session goes by another login than the one that it connected as',
+      hint = 'connect as the login itself; set session authorization does not do here';
+  end if;
+  return named;
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.fetch_reveal(request uuid)
  RETURNS TABLE(token text, data_key uuid, sealed bytea, sealed_at timestamp with time zone, wrapped bytea, proof bytea, generation integer)
  LANGUAGE plpgsql
@@ -1117,6 +1141,21 @@ CREATE OR REPLACE FUNCTION pii_vault.random_digest()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   select sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.record(action text, request uuid, tokens text[], items integer, reason text, details json)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  insert into pii_vault.audit (login_oid, action, request, tokens, items, reason, details)
+  values (
+    pii_vault.caller(), record.action, record.request, record.tokens, record.items,
+    nullif(btrim(record.reason), ''), record.details
+  );
+end
 $function$
 -- owner veil_owner
 
@@ -1224,6 +1263,21 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.require_reason(reason text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform pii_vault.require_reason_length(reason);
+  if coalesce(btrim(reason), '') = '' then
+    raise exception using
+      errcode = 'VL030', message = 'this needs a reason', hint = 'say why: it goes on record';
+  end if;
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.require_reason_length(reason text)
  RETURNS void
  LANGUAGE plpgsql
@@ -1253,10 +1307,14 @@ public.user_logins_shared_tokens: tokens that more than one user logged in with
 
 database: connect to public
 database: connect to veil_analyst
+database: connect to veil_approver
 database: connect to veil_auditor
+database: connect to veil_breakglass
+database: connect to veil_eraser
 database: connect to veil_etl
 database: connect to veil_operator
 database: connect to veil_owner
+database: connect to veil_policy
 database: connect to veil_revealer
 etl.quarantine (changed_at): select to veil_operator
 etl.quarantine (changed_by): select to veil_operator
@@ -1275,9 +1333,13 @@ function etl.load: execute to veil_etl
 function etl.replay: execute to veil_operator
 function etl.request_bodies: execute to veil_operator
 function etl.schema_version: execute to veil_analyst
+function etl.schema_version: execute to veil_approver
 function etl.schema_version: execute to veil_auditor
+function etl.schema_version: execute to veil_breakglass
+function etl.schema_version: execute to veil_eraser
 function etl.schema_version: execute to veil_etl
 function etl.schema_version: execute to veil_operator
+function etl.schema_version: execute to veil_policy
 function etl.schema_version: execute to veil_revealer
 function pii_vault.fetch_reveal: execute to veil_revealer
 function pii_vault.request_reveal: execute to veil_revealer
@@ -1286,10 +1348,18 @@ public.user_logins: select to veil_analyst
 public.user_logins_per_token_and_day: select to veil_analyst
 public.user_logins_shared_tokens: select to veil_analyst
 schema etl: usage to veil_analyst
+schema etl: usage to veil_approver
 schema etl: usage to veil_auditor
+schema etl: usage to veil_breakglass
+schema etl: usage to veil_eraser
 schema etl: usage to veil_etl
 schema etl: usage to veil_operator
+schema etl: usage to veil_policy
 schema etl: usage to veil_revealer
+schema pii_vault: usage to veil_approver
 schema pii_vault: usage to veil_auditor
+schema pii_vault: usage to veil_breakglass
+schema pii_vault: usage to veil_eraser
 schema pii_vault: usage to veil_operator
+schema pii_vault: usage to veil_policy
 schema pii_vault: usage to veil_revealer

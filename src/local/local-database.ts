@@ -29,13 +29,18 @@ import {
 } from "./cluster.ts";
 import { checkout, home, keys } from "./places.ts";
 
-/** The logins of the local database, each with the one role that a command needs. */
+/** The logins of the local database, each with what a command needs and no more. */
 const LOGINS = {
   local_etl: "veil_etl",
   local_analyst: "veil_analyst",
   local_revealer: "veil_revealer",
+  local_investigator: "veil_revealer, veil_analyst",
   local_operator: "veil_operator",
   local_auditor: "veil_auditor",
+  local_policy: "veil_policy",
+  local_approver: "veil_approver",
+  local_breakglass: "veil_breakglass",
+  local_eraser: "veil_eraser",
 } as const;
 const OWNER = "postgres";
 export const DATABASE = "veil";
@@ -103,14 +108,18 @@ type Passwords = Readonly<Record<LocalLogin, string>>;
 const passwordsFile = join(keys, "passwords.json");
 
 function readPasswords(): Passwords {
-  if (!existsSync(passwordsFile)) {
-    const names = [OWNER, ...Object.keys(LOGINS)];
-    const made = names.map((name) => [name, randomBytes(18).toString("base64url")]);
-    const text = JSON.stringify(Object.fromEntries(made));
-    writeFileSync(`${passwordsFile}.new`, text, { mode: 0o600 });
+  const known: Partial<Passwords> = existsSync(passwordsFile)
+    ? JSON.parse(readFileSync(passwordsFile, "utf8"))
+    : {};
+  const names = [OWNER, ...Object.keys(LOGINS)] as LocalLogin[];
+  const made = names.map((name) => [name, known[name] ?? randomBytes(18).toString("base64url")]);
+  const passwords = Object.fromEntries(made) as Passwords;
+  // An earlier version knew fewer logins.
+  if (names.some((name) => known[name] === undefined)) {
+    writeFileSync(`${passwordsFile}.new`, JSON.stringify(passwords), { mode: 0o600 });
     renameSync(`${passwordsFile}.new`, passwordsFile);
   }
-  return JSON.parse(readFileSync(passwordsFile, "utf8")) as Passwords;
+  return passwords;
 }
 
 /**

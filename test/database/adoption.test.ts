@@ -74,7 +74,8 @@ test("an owner who has the roles with admin option, and does not inherit, may mi
   try {
     await admin.unsafe(`create role ${login} login noinherit createrole password 'test'`);
     await admin.unsafe(
-      `grant veil_owner, veil_etl, veil_analyst, veil_revealer, veil_operator, veil_auditor
+      `grant veil_owner, veil_etl, veil_analyst, veil_revealer, veil_operator, veil_auditor,
+         veil_policy, veil_approver, veil_breakglass, veil_eraser
        to ${login} with admin option`,
     );
     const name = `${database.name}_owned`;

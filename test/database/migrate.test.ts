@@ -16,7 +16,7 @@ import { SCHEMA_VERSION } from "../../sql/migrations.ts";
 import { Failure } from "../../src/failure.ts";
 import { type Migrated, migrate } from "../../src/migrate.ts";
 import { requireSchema } from "../../src/schema.ts";
-import { createDatabase, type TestDatabase } from "../support/database.ts";
+import { createDatabase, ROLES, type TestDatabase } from "../support/database.ts";
 import { hasOwnServer, startOwnCluster } from "../support/servers.ts";
 import { dumpSchema } from "./dump-schema.ts";
 import { makeHost } from "./host.ts";
@@ -394,7 +394,7 @@ describe.skipIf(!hasOwnServer)("on a cluster without veil's roles", () => {
 
   async function dropVeil(databases: readonly string[]): Promise<void> {
     for (const database of databases) await admin.unsafe(`drop database ${database} with (force)`);
-    for (const role of ["owner", "etl", "analyst", "revealer", "operator", "auditor"]) {
+    for (const role of ["owner", ...ROLES]) {
       await admin.unsafe(`drop role veil_${role}`);
     }
   }

@@ -64,6 +64,30 @@ const ALLOWED: Record<Role, Allowed> = {
     functions: ["etl.check_invariant", "etl.schema_version"],
     schemas: ["etl", "pii_vault"],
   },
+  policy: {
+    relations: [],
+    columns: [],
+    functions: ["etl.schema_version"],
+    schemas: ["etl", "pii_vault"],
+  },
+  approver: {
+    relations: [],
+    columns: [],
+    functions: ["etl.schema_version"],
+    schemas: ["etl", "pii_vault"],
+  },
+  breakglass: {
+    relations: [],
+    columns: [],
+    functions: ["etl.schema_version"],
+    schemas: ["etl", "pii_vault"],
+  },
+  eraser: {
+    relations: [],
+    columns: [],
+    functions: ["etl.schema_version"],
+    schemas: ["etl", "pii_vault"],
+  },
 };
 
 const VEIL_ROLES = ["veil_owner", ...ROLES.map((role) => `veil_${role}`)];

@@ -6,7 +6,10 @@ import { type Database, openDatabase } from "../../src/database.ts";
 import { migrate } from "../../src/migrate.ts";
 import { usePostgres } from "./servers.ts";
 
-export const ROLES = ["etl", "analyst", "revealer", "operator", "auditor"] as const;
+export const ROLES = [
+  ...(["etl", "analyst", "revealer", "operator", "auditor"] as const),
+  ...(["policy", "approver", "breakglass", "eraser"] as const),
+];
 export type Role = (typeof ROLES)[number];
 
 export type TestDatabase = {
