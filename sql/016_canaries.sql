@@ -109,6 +109,25 @@ begin
 end
 $$;
 
+create index audit_alarms on pii_vault.audit (at) where action = 'canary.alarm';
+
+-- Of the last day, the oldest first: for whoever follows. A notification alone proves nothing, since any login
+-- may send one.
+create function pii_vault.recent_alarms() returns table (
+  entry bigint, login text, recorded_at timestamptz, request uuid, items integer
+)
+  language sql stable security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select a.id, a.login, a.at, a.request, a.items
+  from pii_vault.audit a
+  where a.action = 'canary.alarm' and a.at > clock_timestamp() - interval '1 day'
+  order by a.at, a.id
+$$;
+
+revoke all on function pii_vault.recent_alarms() from public;
+grant execute on function pii_vault.recent_alarms() to veil_approver, veil_auditor;
+
 revoke all on function pii_vault.plant_canary(
   text, bytea, integer, bytea, uuid, bytea, text[], bytea, text
 ) from public;

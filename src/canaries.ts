@@ -48,6 +48,28 @@ export async function listCanaries(database: Database): Promise<readonly Canary[
   }));
 }
 
+export type Alarm = {
+  /** Of the audit. */
+  readonly entry: string;
+  readonly login: string;
+  readonly at: string;
+  readonly request: string;
+};
+
+/** Of the last day, the oldest first. */
+export async function recentAlarms(database: Database): Promise<readonly Alarm[]> {
+  const rows = await database.query(
+    `select entry::text, login, ${utc("recorded_at")} as at, request::text
+     from pii_vault.recent_alarms()`,
+  );
+  return rows.map(({ entry, login, at, request }) => ({
+    entry: String(entry),
+    login: String(login),
+    at: String(at),
+    request: String(request),
+  }));
+}
+
 export async function removeCanary(
   database: Database,
   token: string,
