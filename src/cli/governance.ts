@@ -97,7 +97,11 @@ function addApprovals(program: Command, context: MakeContext): void {
   program
     .command("approvals")
     .description("print the requests that wait for approval or review")
-    .option("--follow", "keep running and print each one when it comes", false)
+    .option(
+      "--follow",
+      "keep running and print each one, and each canary alarm, when it comes",
+      false,
+    )
     .option("--json", "print an array of objects; with --follow, one object a line", false)
     .addHelpText("after", examples("approvals", "approvals --follow"))
     .action(async (options) => {

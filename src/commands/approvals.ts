@@ -1,6 +1,7 @@
 // `veil approvals`, `approve`, `deny` and `review`: a second person's part in a recovery.
 import { type OpenRequest, openRequests, settle } from "../approvals.ts";
 import { chainAudit } from "../audit-chain.ts";
+import { type Alarm, recentAlarms } from "../canaries.ts";
 import { withDatabase } from "../connected.ts";
 import type { Database } from "../database.ts";
 import { isOutage } from "../database-errors.ts";
@@ -30,7 +31,7 @@ export async function runApprovals(
   else terminal.out(table(HEADER, requests.map(asRow), terminal.isStdoutTerminal));
 }
 
-/** Prints each request when it comes, until the command is interrupted. */
+/** Prints each request and each alarm when it comes, until the command is interrupted. */
 async function follow(
   { terminal, interrupt }: Context,
   database: Database,
@@ -38,7 +39,9 @@ async function follow(
 ): Promise<void> {
   let wake = () => {};
   // Only saves time: what cannot be listened to is asked for.
-  const stopListening = await database.listen("veil_approvals", () => wake()).catch(() => () => {});
+  const listening = ["veil_approvals", "veil_alarms"].map((channel) =>
+    database.listen(channel, () => wake()).catch(() => () => {}),
+  );
   interrupt.addEventListener("abort", () => wake(), { once: true });
   let known = new Set<string>();
   let isAway = false;
@@ -50,10 +53,17 @@ async function follow(
       });
       try {
         const requests = await openRequests(database);
+        const alarms = await recentAlarms(database);
         for (const request of requests) {
           if (!known.has(request.request)) show(terminal, request, json);
         }
-        known = new Set(requests.map(({ request }) => request));
+        for (const alarm of alarms) {
+          if (!known.has(alarm.entry)) sound(terminal, alarm, json);
+        }
+        known = new Set([
+          ...requests.map(({ request }) => request),
+          ...alarms.map(({ entry }) => entry),
+        ]);
         isAway = false;
       } catch (error) {
         if (!isOutage(error)) throw error;
@@ -63,7 +73,7 @@ async function follow(
       await Promise.race([told, sleep(ASK_MS, interrupt)]);
     }
   } finally {
-    stopListening();
+    for (const stop of await Promise.all(listening)) stop();
   }
 }
 
@@ -102,6 +112,15 @@ const asRow = (request: OpenRequest): string[] => [
 function show(terminal: Terminal, request: OpenRequest, json: boolean): void {
   if (json) terminal.out(`${JSON.stringify(request)}\n`);
   else terminal.out(`${asRow(request).map(printable).join("  ")}\n`);
+}
+
+function sound(terminal: Terminal, alarm: Alarm, json: boolean): void {
+  if (json) terminal.out(`${JSON.stringify({ alarm })}\n`);
+  else {
+    const { entry, login, at, request } = alarm;
+    const who = `login ${printable(login)}, ${at}, request ${request}`;
+    terminal.out(`ALARM: somebody asked for a canary (${who}, audit entry ${entry})\n`);
+  }
 }
 
 const DONE = { approve: "approved", deny: "denied", review: "reviewed" } as const;
