@@ -133,7 +133,8 @@ export class Walk {
       : this.#computed !== null && isSame(headHash, this.#computed)
         ? "computed"
         : null;
-    this.#settle(follows);
+    // The head is no second witness of the last entry: it can be changed with the last hash.
+    this.#settle(follows === "computed" ? follows : null);
     this.#findSwaps();
     if (headPosition !== this.position) {
       const words = `the chain ends at position ${this.position}, its head says ${headPosition}`;
