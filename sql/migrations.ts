@@ -12,6 +12,9 @@ import loadInOrder from "./008_load.sql" with { type: "text" };
 import check from "./009_check.sql" with { type: "text" };
 import loadCheaply from "./010_load.sql" with { type: "text" };
 import governance from "./011_governance.sql" with { type: "text" };
+import audit from "./012_audit.sql" with { type: "text" };
+import policy from "./013_policy.sql" with { type: "text" };
+import approvals from "./014_approvals.sql" with { type: "text" };
 import erasure from "./015_erasure.sql" with { type: "text" };
 import checkErasure from "./017_check.sql" with { type: "text" };
 import loadUnforgotten from "./018_load.sql" with { type: "text" };
@@ -32,6 +35,9 @@ export const migrations: readonly Migration[] = [
   { version: 9, name: "check", sql: check },
   { version: 10, name: "load", sql: loadCheaply },
   { version: 11, name: "governance", sql: governance },
+  { version: 12, name: "audit", sql: audit },
+  { version: 13, name: "policy", sql: policy },
+  { version: 14, name: "approvals", sql: approvals },
   { version: 15, name: "erasure", sql: erasure },
   { version: 17, name: "check", sql: checkErasure },
   { version: 18, name: "load", sql: loadUnforgotten },

@@ -3,6 +3,7 @@
 // done, 1 for failed or refused, 2 for wrong usage or configuration.
 import { Command, CommanderError } from "@commander-js/extra-typings";
 import { addEtl } from "./cli/etl.ts";
+import { addGovernance } from "./cli/governance.ts";
 import { addQuarantine } from "./cli/quarantine.ts";
 import { addRecovery } from "./cli/recovery.ts";
 import { addSetup } from "./cli/setup.ts";
@@ -35,7 +36,8 @@ function buildProgram() {
     })
     .exitOverride();
 
-  for (const add of [addEtl, addRecovery, addSetup, addQuarantine]) add(program, context);
+  for (const add of [addEtl, addRecovery, addGovernance, addSetup, addQuarantine])
+    add(program, context);
   return program;
 }
 

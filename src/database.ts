@@ -20,6 +20,14 @@ export type Database = {
   ) => Promise<readonly Row[]>;
   /** All of `work` or none of it, at READ COMMITTED whatever the server's default is. */
   readonly transaction: <T>(work: (query: Query) => Promise<T>, timeoutMs?: number) => Promise<T>;
+  /** Reads only, and all of `work` sees what was committed when its first query began. */
+  readonly snapshot: <T>(work: (query: Query) => Promise<T>) => Promise<T>;
+  /**
+   * Calls back at each notification, from when this answers until what it answers is called. On a connection of
+   * its own; a pooler in transaction mode lets none through, and a connection that is lost is not made again:
+   * it only ever saves time.
+   */
+  readonly listen: (channel: string, onNotify: (payload: string) => void) => Promise<() => void>;
   /** Goes on with new connections: to be called where the old ones cannot be trusted any more. */
   readonly renew: () => void;
   /** `seconds`: how long what is under way is waited for. */
@@ -56,6 +64,36 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
     if (client === broken) client = connect(config, { connections });
     broken.discard();
   };
+  const transact = async <T>(
+    mode: string,
+    work: (query: Query) => Promise<T>,
+    timeoutMs?: number,
+  ): Promise<T> => {
+    // A connection of its own, because the driver's own transactions write their rollback to a
+    // connection that is gone, and nobody can catch what that throws (3.4.9).
+    let gone = false;
+    const own = connect(config, {
+      connections: 1,
+      onclose: () => {
+        gone = true;
+      },
+    });
+    const query: Query = async (text, values = []) => {
+      // Otherwise the driver would connect again, and run the statement outside of the transaction.
+      if (gone) throw unreachable("CONNECTION_CLOSED", serverOf(config));
+      return await own.query(text, values, timeoutMs);
+    };
+    try {
+      await query(`begin ${mode}`);
+      const result = await work(query);
+      await query("commit");
+      await own.close();
+      return result;
+    } catch (error) {
+      own.discard(); // and with it what was not committed
+      throw await withoutTls(error, config);
+    }
+  };
   return {
     host: config.host,
     query: async (text, values = [], timeoutMs) => {
@@ -67,31 +105,18 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
         throw await withoutTls(error, config);
       }
     },
-    transaction: async (work, timeoutMs) => {
-      // A connection of its own, because the driver's own transactions write their rollback to a
-      // connection that is gone, and nobody can catch what that throws (3.4.9).
-      let gone = false;
-      const own = connect(config, {
-        connections: 1,
-        onclose: () => {
-          gone = true;
-        },
-      });
-      const query: Query = async (text, values = []) => {
-        // Otherwise the driver would connect again, and run the statement outside of the transaction.
-        if (gone) throw unreachable("CONNECTION_CLOSED", serverOf(config));
-        return await own.query(text, values, timeoutMs);
-      };
+    transaction: (work, timeoutMs) => transact("isolation level read committed", work, timeoutMs),
+    snapshot: (work) => transact("isolation level repeatable read read only", work),
+    listen: async (channel, onNotify) => {
+      const onnotify = (_channel: string, payload: string) => onNotify(payload);
+      const own = connect(config, { connections: 1, onnotify });
       try {
-        await query("begin isolation level read committed");
-        const result = await work(query);
-        await query("commit");
-        await own.close();
-        return result;
+        await own.query(`listen "${channel}"`, []);
       } catch (error) {
-        own.discard(); // and with it what was not committed
-        throw await withoutTls(error, config);
+        own.discard();
+        throw error;
       }
+      return () => own.discard();
     },
     renew: () => replace(client),
     close: (seconds) => client.close(seconds),
@@ -114,10 +139,13 @@ type Client = {
 /** Connections that the driver may open for each of its own without one answer. */
 const DIALS = 3;
 
-function connect(
-  config: DatabaseConfig,
-  { connections, onclose }: { readonly connections: number; readonly onclose?: () => void },
-): Client {
+type Connecting = {
+  readonly connections: number;
+  readonly onclose?: () => void;
+  readonly onnotify?: (channel: string, payload: string) => void;
+};
+
+function connect(config: DatabaseConfig, { connections, onclose, onnotify }: Connecting): Client {
   const sockets = new Set<Socket>();
   let unanswered = 0;
   let isOver = false;
@@ -152,8 +180,9 @@ function connect(
     fetch_types: false,
     connection: { application_name: config.applicationName },
     onnotice: () => {},
-    // Whoever has to know when the connection ends needs it to last.
+    // Whoever has to know when the connection ends, or what comes over it, needs it to last.
     ...(onclose === undefined ? {} : { onclose, max_lifetime: null }),
+    ...(onnotify === undefined ? {} : { onnotify, max_lifetime: null }),
     socket: dial,
   } as postgres.Options<Record<string, never>>);
   return {

@@ -14,6 +14,26 @@ test("the platform's AES makes the bytes that JavaScript's does", () => {
   }
 });
 
+test("the platform's AES opens what JavaScript's has sealed, and nothing with a bit of it changed", () => {
+  for (const length of LENGTHS) {
+    const [key, nonce, additionalData] = [random(32), random(12), random(length % 77)] as const;
+    const plaintext = random(Math.min(length, 60_000));
+    const encrypted = javaScript.encrypt(key, nonce, additionalData, plaintext);
+    const opened = native.decrypt(key, nonce, additionalData, encrypted);
+    expect(Buffer.from(opened)).toEqual(Buffer.from(plaintext));
+    for (const at of [0, encrypted.length >> 1, encrypted.length - 16, encrypted.length - 1]) {
+      const altered = Uint8Array.from(encrypted);
+      altered[at]! ^= 1;
+      expect(() => native.decrypt(key, nonce, additionalData, altered)).toThrow();
+    }
+    expect(() => native.decrypt(key, nonce, random(20), encrypted)).toThrow();
+    for (const left of [0, 15]) {
+      const cut = encrypted.subarray(0, left);
+      expect(() => native.decrypt(key, nonce, additionalData, cut)).toThrow();
+    }
+  }
+});
+
 test("the platform's HMAC makes the bytes that JavaScript's does", () => {
   for (const length of LENGTHS) {
     const [key, data] = [random(32), new Uint8Array(length)];

@@ -1,4 +1,4 @@
-// The two primitives of the hot path. In JavaScript by default, which runs everywhere and needs no trust in
+// The primitives of the hot paths. In JavaScript by default, which runs everywhere and needs no trust in
 // a platform; a program may give its platform's instead, which make the same bytes in less time.
 import { gcm } from "@noble/ciphers/aes.js";
 import { hmac } from "@noble/hashes/hmac.js";
@@ -12,6 +12,13 @@ export type Primitives = {
     additionalData: Uint8Array,
     plaintext: Uint8Array,
   ) => Uint8Array;
+  /** The plaintext of ciphertext ‖ tag. Throws, with nothing of it, where the tag does not hold. */
+  readonly decrypt: (
+    key: Uint8Array,
+    nonce: Uint8Array,
+    additionalData: Uint8Array,
+    encrypted: Uint8Array,
+  ) => Uint8Array;
   /** HMAC-SHA-256. */
   readonly hmac: (key: Uint8Array, data: Uint8Array) => Uint8Array;
 };
@@ -19,6 +26,8 @@ export type Primitives = {
 export const javaScript: Primitives = {
   encrypt: (key, nonce, additionalData, plaintext) =>
     gcm(key, nonce, additionalData).encrypt(plaintext),
+  decrypt: (key, nonce, additionalData, encrypted) =>
+    gcm(key, nonce, additionalData).decrypt(encrypted),
   hmac: (key, data) => keyed(key).clone().update(data).digest(),
 };
 

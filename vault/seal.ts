@@ -4,7 +4,6 @@
 // Why random nonces are safe here: a data key seals at most 2^20 values, and with 96-bit nonces the
 // chance that two of them meet is below 2^-57. The exception is a machine cloned while it runs: both
 // copies draw the same nonces under the same key (SECURITY.md).
-import { gcm } from "@noble/ciphers/aes.js";
 import { randomBytes } from "@noble/hashes/utils.js";
 import { decodeUtf8, encodeUtf8, labelled } from "./bytes.ts";
 import { javaScript, type Primitives } from "./primitives.ts";
@@ -45,12 +44,18 @@ export function seal(
  * place, an altered byte, a wrong length, bad padding): whoever feeds us seals learns nothing from
  * how they fail.
  */
-export function open(dataKey: Uint8Array, place: Place, sealed: Uint8Array): string | null {
+export function open(
+  dataKey: Uint8Array,
+  place: Place,
+  sealed: Uint8Array,
+  { decrypt }: Pick<Primitives, "decrypt"> = javaScript,
+): string | null {
   if (dataKey.length !== KEY_BYTES) return null;
   if (sealed.length < NONCE_BYTES + BLOCK_BYTES + TAG_BYTES) return null;
   const nonce = sealed.subarray(0, NONCE_BYTES);
   try {
-    const padded = gcm(dataKey, nonce, additionalData(place)).decrypt(sealed.subarray(NONCE_BYTES));
+    const encrypted = sealed.subarray(NONCE_BYTES);
+    const padded = decrypt(dataKey, nonce, additionalData(place), encrypted);
     const bytes = unpad(padded);
     return bytes === null ? null : decodeUtf8(bytes);
   } catch {
