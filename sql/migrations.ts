@@ -16,6 +16,7 @@ import audit from "./012_audit.sql" with { type: "text" };
 import policy from "./013_policy.sql" with { type: "text" };
 import approvals from "./014_approvals.sql" with { type: "text" };
 import erasure from "./015_erasure.sql" with { type: "text" };
+import canaries from "./016_canaries.sql" with { type: "text" };
 import checkErasure from "./017_check.sql" with { type: "text" };
 import loadUnforgotten from "./018_load.sql" with { type: "text" };
 import databaseRights from "./database_rights.sql" with { type: "text" };
@@ -39,6 +40,7 @@ export const migrations: readonly Migration[] = [
   { version: 13, name: "policy", sql: policy },
   { version: 14, name: "approvals", sql: approvals },
   { version: 15, name: "erasure", sql: erasure },
+  { version: 16, name: "canaries", sql: canaries },
   { version: 17, name: "check", sql: checkErasure },
   { version: 18, name: "load", sql: loadUnforgotten },
 ];

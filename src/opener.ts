@@ -3,10 +3,12 @@
 //
 // Whatever fails, the answer is the same null: somebody who can alter the database and watch us must not
 // learn which check his forgery has passed.
+import { createHash } from "node:crypto";
 import { checkProof, unwrapDataKey } from "../vault/data-key.ts";
 import type { GenerationKey, Subkeys } from "../vault/keys.ts";
 import { open, type Place } from "../vault/seal.ts";
 import { makeToken, parseToken } from "../vault/token.ts";
+import { native } from "./native.ts";
 
 export type RecoveryKeys = {
   readonly identities: readonly string[];
@@ -14,32 +16,38 @@ export type RecoveryKeys = {
   readonly subkeys: Subkeys | null;
 };
 
-export type SealedRow = {
-  readonly dataKeyId: string;
-  readonly sealed: Uint8Array;
+/** One object for all the rows of an answer that it seals: then it is looked up by that. */
+export type SealedDataKey = {
+  readonly id: string;
+  readonly generation: number;
   readonly wrapped: Uint8Array;
   readonly proof: Uint8Array;
-  readonly generation: number;
 };
+
+export type SealedRow = { readonly dataKey: SealedDataKey; readonly sealed: Uint8Array };
 
 /** `verified`: true if a key of ours vouches for it, null if we hold none that could. */
 export type Opened = { readonly text: string; readonly verified: true | null };
+
+/** So many data keys are kept: an unwrapping takes milliseconds, a vault may have hundreds of thousands. */
+const MOST_DATA_KEYS = 10_000;
 
 /** State: the data keys that were unwrapped already; a call often meets the same ones. */
 export class Opener {
   readonly #keys: RecoveryKeys;
   readonly #dataKeys = new Map<string, Promise<Uint8Array | null>>();
+  readonly #named = new WeakMap<SealedDataKey, Promise<Uint8Array | null>>();
 
   constructor(keys: RecoveryKeys) {
     this.#keys = keys;
   }
 
   async open(row: SealedRow, place: Place): Promise<Opened | null> {
-    const dataKey = await this.#dataKey(row);
+    const dataKey = await this.#dataKey(row.dataKey);
     if (dataKey === null) return null;
-    const text = open(dataKey, place, row.sealed);
+    const text = open(dataKey, place, row.sealed, native);
     if (text === null) return null;
-    if (place.kind === "original" && !this.#tokenHolds(place.token, text, row.generation)) {
+    if (place.kind === "original" && !this.#tokenHolds(place.token, text, row.dataKey.generation)) {
       return null;
     }
     return { text, verified: this.#canVerify() ? true : null };
@@ -49,28 +57,36 @@ export class Opener {
     return this.#keys.verifyKey !== null || this.#keys.subkeys !== null;
   }
 
-  #dataKey(row: SealedRow): Promise<Uint8Array | null> {
-    // By its bytes too, not by its id alone: one id may come with two wrappings, one of them forged.
-    const name = [row.dataKeyId, row.generation, digest(row.wrapped), digest(row.proof)].join();
-    const known = this.#dataKeys.get(name);
-    if (known !== undefined) return known;
-    const unwrapped = unwrapDataKey(row.wrapped, this.#keys.identities).then((dataKey) =>
-      dataKey !== null && this.#proofHolds(row, dataKey) ? dataKey : null,
-    );
-    this.#dataKeys.set(name, unwrapped);
-    return unwrapped;
+  #dataKey(sealed: SealedDataKey): Promise<Uint8Array | null> {
+    const named = this.#named.get(sealed);
+    if (named !== undefined) return named;
+    // By its bytes too, not by its id alone: one id may come with two wrappings, one of them forged, and
+    // whichever came first would answer for the other.
+    const bytes = createHash("sha256").update(sealed.proof).update(sealed.wrapped).digest("hex");
+    const name = [sealed.id, sealed.generation, sealed.proof.length, bytes].join();
+    const dataKey = this.#dataKeys.get(name) ?? this.#unwrap(sealed);
+    this.#dataKeys.set(name, dataKey);
+    this.#named.set(sealed, dataKey);
+    const [oldest] = this.#dataKeys.keys();
+    if (this.#dataKeys.size > MOST_DATA_KEYS) this.#dataKeys.delete(oldest!);
+    return dataKey;
+  }
+
+  async #unwrap(sealed: SealedDataKey): Promise<Uint8Array | null> {
+    const dataKey = await unwrapDataKey(sealed.wrapped, this.#keys.identities);
+    return dataKey !== null && this.#proofHolds(sealed, dataKey) ? dataKey : null;
   }
 
   /** A generation that none of our keys is of is refused: it would be the forger's way around them. */
-  #proofHolds(row: SealedRow, dataKey: Uint8Array): boolean {
+  #proofHolds(sealed: SealedDataKey, dataKey: Uint8Array): boolean {
     if (!this.#canVerify()) return true;
     const { verifyKey, subkeys } = this.#keys;
     const keys = [
-      ...(verifyKey?.generation === row.generation ? [verifyKey.bytes] : []),
-      ...(subkeys?.generation === row.generation ? [subkeys.verify] : []),
+      ...(verifyKey?.generation === sealed.generation ? [verifyKey.bytes] : []),
+      ...(subkeys?.generation === sealed.generation ? [subkeys.verify] : []),
     ];
     return (
-      keys.length > 0 && keys.every((key) => checkProof(key, row.dataKeyId, dataKey, row.proof))
+      keys.length > 0 && keys.every((key) => checkProof(key, sealed.id, dataKey, sealed.proof))
     );
   }
 
@@ -79,8 +95,6 @@ export class Opener {
     if (parts === null || parts.generation !== generation) return false;
     const { subkeys } = this.#keys;
     if (subkeys === null || subkeys.generation !== generation) return true;
-    return makeToken(subkeys, parts.field, text) === token;
+    return makeToken(subkeys, parts.field, text, native) === token;
   }
 }
-
-const digest = (bytes: Uint8Array): string => Array.from(bytes).join(".");

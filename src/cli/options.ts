@@ -28,3 +28,25 @@ export function workerCount(text: string): number | "auto" {
   }
   throw new InvalidArgumentError(`expected a whole number from 1 to ${MOST_WORKERS}, or auto`);
 }
+
+/** A day of the calendar, as YYYY-MM-DD. */
+export function day(text: string): string {
+  const date = new Date(`${text}T00:00:00Z`);
+  const isDay = /^\d{4}-\d\d-\d\d$/.test(text) && !Number.isNaN(date.getTime());
+  if (isDay && date.toISOString().startsWith(text)) return text;
+  throw new InvalidArgumentError("expected a day as YYYY-MM-DD");
+}
+
+export function purposeWord(text: string): string {
+  if (/^[a-z][a-z0-9-]{0,31}$/.test(text)) return text;
+  throw new InvalidArgumentError("expected a word of up to 32 characters of a-z, 0-9 and -");
+}
+
+/** For an option that may be given several times. */
+export function requestIds(text: string, before: readonly string[]): readonly string[] {
+  const id = text.toLowerCase();
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id)) {
+    throw new InvalidArgumentError("expected a request's id");
+  }
+  return [...new Set([...before, id])];
+}

@@ -1,25 +1,18 @@
 // `veil reveal`, `token` and `duplicates`: from tokens to logins and originals.
 import { Argument, type Command, Option } from "@commander-js/extra-typings";
-import { examples, type MakeContext, reasonText, wholeNumber } from "./options.ts";
+import { misuse } from "../failure.ts";
+import {
+  day,
+  examples,
+  type MakeContext,
+  purposeWord,
+  reasonText,
+  requestIds,
+  wholeNumber,
+} from "./options.ts";
 
 export function addRecovery(program: Command, context: MakeContext): void {
-  program
-    .command("reveal")
-    .description("print the originals of tokens, each request on record")
-    .argument("<token...>", "tokens, or - to read them from stdin, one a line")
-    .option("--reason <text>", "why, for the record", reasonText)
-    .option("--json", "print an array of objects", false)
-    .addHelpText(
-      "after",
-      examples("reveal ip1_… --reason 'case 4711'", "reveal - --json < tokens.txt"),
-    )
-    .action(async (tokens, options) => {
-      const { runReveal } = await import("../commands/reveal.ts");
-      await runReveal(await context(), tokens, {
-        reason: options.reason ?? null,
-        json: options.json,
-      });
-    });
+  addReveal(program, context);
 
   program
     .command("token")
@@ -30,7 +23,7 @@ export function addRecovery(program: Command, context: MakeContext): void {
     .option("--json", "print an array of objects", false)
     .addHelpText("after", examples("token ip", "token device_id < device-ids.txt"))
     .action(async (field, options) => {
-      const { runToken } = await import("../commands/reveal.ts");
+      const { runToken } = await import("../commands/token.ts");
       await runToken(await context(), field, options.json);
     });
 
@@ -49,5 +42,98 @@ export function addRecovery(program: Command, context: MakeContext): void {
         field: options.field ?? null,
         format: options.json ? "json" : options.csv ? "csv" : "table",
       });
+    });
+}
+
+const DETAILS = `
+With tokens, prints their originals. With --user, --since, --until, --values or --tokens, which narrow each other
+down, prints logins with the originals beside their tokens; the login to the database then needs the role
+veil_analyst, too. Everything that is asked for is on record before the first original appears.
+
+--json prints one array for tokens, and for logins an object a line. --csv leaves spreadsheets nothing to run: an
+apostrophe stands before what they would take for a formula.
+
+A token without an original is named, or among logins counted, on stderr, and the exit code is 1; a token of
+generation 0 stands for nothing, and is no failure among logins.
+`;
+
+function addReveal(program: Command, context: MakeContext): void {
+  const governing = ["reason", "purpose", "breakGlass"];
+  program
+    .command("reveal")
+    .description("print the originals of tokens, or logins with theirs, each request on record")
+    .argument("[token...]", "tokens, or - to read them from stdin, one a line")
+    .option("--user <id>", "the logins of this user")
+    .option("--since <day>", "logins of this day and later, as YYYY-MM-DD", day)
+    .option("--until <day>", "logins of this day and earlier", day)
+    .addOption(
+      new Option("--values <field>", "logins with one of the values on stdin; needs the token key")
+        .choices(["ip", "device_id"] as const)
+        .conflicts("tokens"),
+    )
+    .option("--tokens <file>", "logins with one of this file's tokens, one a line; - is stdin")
+    .option("--reason <text>", "why, for the record", reasonText)
+    .option("--purpose <word>", "what for, where the policy lists purposes", purposeWord)
+    .addOption(
+      new Option("--break-glass", "without the approval that it needs; it is reviewed afterwards")
+        .default(false)
+        .conflicts("wait"),
+    )
+    .option("--wait", "wait until somebody has approved", false)
+    .addOption(
+      new Option("--request <id>", "a request of before, once approved; may be repeated")
+        .argParser(requestIds)
+        .default([] as readonly string[], "none")
+        .conflicts(governing),
+    )
+    .option("--json", "print JSON", false)
+    .addOption(new Option("--csv", "print comma-separated values").default(false).conflicts("json"))
+    .addHelpText(
+      "after",
+      examples(
+        "reveal ip1_… --reason 'case 4711'",
+        "reveal - --json < tokens.txt",
+        "reveal --user 424cdd21-063a-43a7-b91b-7ca1a833afae --since 2026-01-01 --csv",
+        "reveal --values ip < addresses.txt",
+      ) + DETAILS,
+    )
+    .action(async (tokens, options) => {
+      const { user = null, since = null, until = null, values = null } = options;
+      const search = { user, since, until, values, tokens: options.tokens ?? null };
+      const isSearch = Object.values(search).some((value) => value !== null);
+      if (tokens.length === 0 && !isSearch && options.request.length === 0) {
+        throw misuse(
+          "missing required argument: tokens, or which logins to reveal",
+          "--help shows how it is used",
+        );
+      }
+      if (tokens.length > 0 && (isSearch || options.request.length > 0)) {
+        throw misuse(
+          "tokens stand alone, without a request or a search for logins",
+          "--tokens FILE finds the logins with certain tokens; --help shows how it is used",
+        );
+      }
+      if (since !== null && until !== null && since > until) {
+        throw misuse("--since is after --until", "both days are included");
+      }
+      const command = {
+        reason: options.reason ?? null,
+        purpose: options.purpose ?? null,
+        breakGlass: options.breakGlass,
+        wait: options.wait,
+        requests: options.request,
+        format: options.json
+          ? ("json" as const)
+          : options.csv
+            ? ("csv" as const)
+            : ("table" as const),
+      };
+      if (isSearch) {
+        const { runRevealLogins } = await import("../commands/reveal-logins.ts");
+        await runRevealLogins(await context(), { ...command, search });
+      } else {
+        const { runReveal } = await import("../commands/reveal.ts");
+        await runReveal(await context(), tokens, command);
+      }
     });
 }

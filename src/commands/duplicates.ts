@@ -1,6 +1,7 @@
 // `veil duplicates`: the tokens that several users share, most users first. What tokens are for: nothing is
 // opened, nothing put on record.
 import * as config from "../config.ts";
+import { csvLine } from "../csv.ts";
 import { openDatabase } from "../database.ts";
 import { requireSchema } from "../schema.ts";
 import { type Context, withSession } from "../session.ts";
@@ -36,8 +37,8 @@ export async function runDuplicates(context: Context, command: DuplicatesCommand
         );
         terminal.out(`${JSON.stringify(objects)}\n`);
       } else if (command.format === "csv") {
-        // Tokens, numbers and days: nothing that CSV would have to quote, or a spreadsheet run.
-        terminal.out([COLUMNS, ...cells].map((row) => `${row.join(",")}\n`).join(""));
+        // An adopted table's tokens are whatever somebody has put there.
+        terminal.out([COLUMNS, ...cells].map(csvLine).join(""));
       } else if (rows.length === 0) {
         terminal.err("no token is shared by several users\n");
       } else {
