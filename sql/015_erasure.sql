@@ -105,7 +105,9 @@ create function pii_vault.may_return(field text) returns boolean
   language sql stable
   set search_path = pg_catalog, pg_temp
 as $$
-  select false
+  select coalesce(
+    (select p.erased_may_return from pii_vault.policies p where p.field = may_return.field), false
+  )
 $$;
 
 create function pii_vault.field_of(token text) returns text
