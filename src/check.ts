@@ -65,7 +65,8 @@ export const INVARIANTS: readonly Invariant[] = [
   },
   {
     name: "erased-stay-erased",
-    description: "no token that was erased has an original, or stands in a row after it was forgotten",
+    description:
+      "no token that was erased has an original, or stands in a row after it was forgotten",
     hint:
       "was something restored beside the tombstones? forget these tokens again (docs/erasure.md, after a " +
       "restore)",
