@@ -417,6 +417,9 @@ as $$
   select a.place, a.token, pii_vault.field_of(a.token), a.logins, a.users,
     case
       when a.users > 1 then 'keep'
+      -- A decoy is to nobody what the vault holds.
+      when a.users = 0 and exists (select from pii_vault.canaries c where c.token = a.token)
+        then 'unknown'
       when a.users = 1 and not starts_with(a.token, 'ip0_') and not starts_with(a.token, 'dev0_')
         then 'erase'
       when exists (select from pii_vault.originals o where o.token = a.token) then 'erase'
@@ -821,6 +824,8 @@ begin
   from (
     select o.token, o.sealed_at from pii_vault.originals o
     where o.token > coalesce(after, '') collate "C"
+      -- Decoys are for good.
+      and not exists (select from pii_vault.canaries c where c.token = o.token)
     order by o.token
     limit 5000
   ) p;
@@ -1160,6 +1165,8 @@ as $$
   order by h.added_at, h.id
 $$;
 
+grant select on pii_vault.tombstones, pii_vault.holds to veil_auditor;
+
 revoke all on function pii_vault.may_return(text) from public;
 revoke all on function pii_vault.field_of(text) from public;
 revoke all on function pii_vault.fresh_token(text) from public;
@@ -1214,4 +1221,4 @@ grant execute on function
   pii_vault.release_hold(uuid, text)
   to veil_policy;
 grant execute on function pii_vault.place_of(bigint) to veil_eraser, veil_policy;
-grant execute on function pii_vault.list_holds() to veil_policy, veil_eraser, veil_auditor;
+grant execute on function pii_vault.list_holds() to veil_policy, veil_eraser;

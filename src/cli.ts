@@ -3,6 +3,7 @@
 // done, 1 for failed or refused, 2 for wrong usage or configuration.
 import { Command, CommanderError } from "@commander-js/extra-typings";
 import { addAudit } from "./cli/audit.ts";
+import { addErasure } from "./cli/erasure.ts";
 import { addEtl } from "./cli/etl.ts";
 import { addGovernance } from "./cli/governance.ts";
 import { addQuarantine } from "./cli/quarantine.ts";
@@ -37,8 +38,16 @@ function buildProgram() {
     })
     .exitOverride();
 
-  for (const add of [addEtl, addRecovery, addGovernance, addAudit, addSetup, addQuarantine])
-    add(program, context);
+  const families = [
+    addEtl,
+    addRecovery,
+    addGovernance,
+    addErasure,
+    addAudit,
+    addSetup,
+    addQuarantine,
+  ];
+  for (const add of families) add(program, context);
   return program;
 }
 

@@ -86,7 +86,7 @@ export async function runShow(
       if (entry === undefined) {
         throw failed(
           "the quarantine holds no body of this message",
-          "it was discarded, or never quarantined: `quarantine list --state all` shows which",
+          "it was replayed or discarded, or never quarantined: `quarantine list --state all` shows which",
         );
       }
       if (entry.body === null) {

@@ -192,7 +192,7 @@ const listed = (requests: readonly string[]): string =>
   requests.map((request) => `--request ${request}`).join(" ");
 
 /** The distinct ones, in order of first appearance. */
-async function readTokens(
+export async function readTokens(
   terminal: Terminal,
   args: readonly string[],
 ): Promise<ReadonlySet<string>> {
