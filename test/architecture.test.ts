@@ -294,6 +294,7 @@ describe("a start", () => {
     expect([...evaluated("src/cli.ts")].filter(isOurs).sort()).toEqual([
       "src/cli.ts",
       "src/cli/erasure.ts",
+      "src/cli/audit.ts",
       "src/cli/etl.ts",
       "src/cli/governance.ts",
       "src/cli/options.ts",
