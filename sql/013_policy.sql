@@ -78,6 +78,18 @@ create trigger verdicts_append_only
 
 grant select on pii_vault.verdicts to veil_auditor;
 
+-- Decoys (sql/016): a request treats them as what the vault does not hold.
+create table pii_vault.canaries (
+  token text collate "C" not null,
+  login text not null default session_user,
+  added_at timestamptz not null default clock_timestamp(),
+  constraint canaries_key primary key (token)
+);
+
+comment on table pii_vault.canaries is 'tokens of originals that no login uses: whoever asks for one has them from elsewhere';
+
+grant select on pii_vault.canaries to veil_policy;
+
 -- The field whose budget this request would exceed and by which limit; null if none.
 create function pii_vault.exceeded_budget(
   caller oid, ip_tokens integer, device_tokens integer, bodies integer
@@ -273,11 +285,15 @@ begin
   --
   -- A caller may roll this back and look at what it cost (statistics, buffers, the size of the WAL). So a
   -- token that the vault does not hold costs what one does that it holds: its successor is read, and the
-  -- random digest is made for both.
+  -- random digest is made for both. Canaries are looked up in the same way, and their alarm comes when the
+  -- entry is chained (sql/016), which is after the commit.
   select
     array_agg(t.token order by t.position),
     array_agg(
-      case when o.token = t.token then sha256(o.sealed) else t.otherwise end order by t.position
+      case when o.token = t.token and c.token is distinct from t.token
+        then sha256(o.sealed) else t.otherwise
+      end
+      order by t.position
     )
   into asked, digests
   from (
@@ -291,7 +307,14 @@ begin
     where s.token >= t.token collate "C"
     order by s.token
     limit 1
-  ) o on true;
+  ) o on true
+  left join lateral (
+    select d.token
+    from pii_vault.canaries d
+    where d.token >= t.token collate "C"
+    order by d.token
+    limit 1
+  ) c on true;
   return pii_vault.record_request('reveal', asked, digests, reason, purpose, break_glass);
 end
 $$;

@@ -12,8 +12,13 @@ import loadInOrder from "./008_load.sql" with { type: "text" };
 import check from "./009_check.sql" with { type: "text" };
 import loadCheaply from "./010_load.sql" with { type: "text" };
 import governance from "./011_governance.sql" with { type: "text" };
+import audit from "./012_audit.sql" with { type: "text" };
 import policy from "./013_policy.sql" with { type: "text" };
 import approvals from "./014_approvals.sql" with { type: "text" };
+import erasure from "./015_erasure.sql" with { type: "text" };
+import canaries from "./016_canaries.sql" with { type: "text" };
+import checkErasure from "./017_check.sql" with { type: "text" };
+import loadUnforgotten from "./018_load.sql" with { type: "text" };
 import databaseRights from "./database_rights.sql" with { type: "text" };
 
 export type Migration = { readonly version: number; readonly name: string; readonly sql: string };
@@ -31,8 +36,13 @@ export const migrations: readonly Migration[] = [
   { version: 9, name: "check", sql: check },
   { version: 10, name: "load", sql: loadCheaply },
   { version: 11, name: "governance", sql: governance },
+  { version: 12, name: "audit", sql: audit },
   { version: 13, name: "policy", sql: policy },
   { version: 14, name: "approvals", sql: approvals },
+  { version: 15, name: "erasure", sql: erasure },
+  { version: 16, name: "canaries", sql: canaries },
+  { version: 17, name: "check", sql: checkErasure },
+  { version: 18, name: "load", sql: loadUnforgotten },
 ];
 
 /** Not of a version: run after the others, every time. */

@@ -36,7 +36,7 @@ export const INVARIANTS: readonly Invariant[] = [
   },
   {
     name: "tokens-have-originals",
-    description: "every token in user_logins has its original, or was forgotten",
+    description: "every token in user_logins has its original, or was erased",
     hint: "restore pii_vault.originals from a backup: until then these tokens cannot be revealed",
   },
   {
@@ -62,6 +62,21 @@ export const INVARIANTS: readonly Invariant[] = [
     name: "requests-are-on-record",
     description: "every request for originals or bodies is in the audit as it was made",
     hint: "somebody altered pii_vault.audit: compare it with a backup, and find out who could",
+  },
+  {
+    name: "erased-stay-erased",
+    description:
+      "no token that was erased has an original, or stands in a row after it was forgotten",
+    hint:
+      "was something restored beside the tombstones? forget these tokens again (docs/erasure.md, after a " +
+      "restore)",
+  },
+  {
+    name: "erasures-are-on-record",
+    description: "every erasure is in the audit, with as many tokens as were erased",
+    hint:
+      "somebody altered pii_vault.tombstones or pii_vault.audit: compare them with the receipts and a " +
+      "backup",
   },
 ];
 

@@ -2,7 +2,10 @@
 // argv → command. The one place that prints errors and exits: `error:` and `hint:` on stderr, 0 for
 // done, 1 for failed or refused, 2 for wrong usage or configuration.
 import { Command, CommanderError } from "@commander-js/extra-typings";
+import { addAudit } from "./cli/audit.ts";
+import { addErasure } from "./cli/erasure.ts";
 import { addEtl } from "./cli/etl.ts";
+import { addGovernance } from "./cli/governance.ts";
 import { addQuarantine } from "./cli/quarantine.ts";
 import { addRecovery } from "./cli/recovery.ts";
 import { addSetup } from "./cli/setup.ts";
@@ -35,7 +38,16 @@ function buildProgram() {
     })
     .exitOverride();
 
-  for (const add of [addEtl, addRecovery, addSetup, addQuarantine]) add(program, context);
+  const families = [
+    addEtl,
+    addRecovery,
+    addGovernance,
+    addErasure,
+    addAudit,
+    addSetup,
+    addQuarantine,
+  ];
+  for (const add of families) add(program, context);
   return program;
 }
 

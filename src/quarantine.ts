@@ -6,6 +6,7 @@ import { retryContention } from "./database-errors.ts";
 import { parseMessage } from "./message.ts";
 import type { Opener } from "./opener.ts";
 import { maxSeals, protect } from "./protect.ts";
+import { readCommitted } from "./read-committed.ts";
 import { fetchFlushed, readSealed, SEALED_COLUMNS, utc } from "./reveal.ts";
 
 export type Entry = {
@@ -144,9 +145,7 @@ async function replayEntry(
     ...[row.userId, row.deviceType, row.maskedIp, row.maskedDeviceId],
     ...[row.locale, row.appVersion],
   ];
-  const [answer] = await fetchFlushed(database, () =>
-    retryContention(() => database.query(REPLAY, values)),
-  );
+  const [answer] = await fetchFlushed(database, () => readCommitted(database, REPLAY, values));
   return { outcome: answer?.done === true ? "replayed" : "not open", reason: null };
 }
 

@@ -293,7 +293,10 @@ describe("a start", () => {
   test("of veil itself evaluates the command line, the terminal, and no command", () => {
     expect([...evaluated("src/cli.ts")].filter(isOurs).sort()).toEqual([
       "src/cli.ts",
+      "src/cli/erasure.ts",
+      "src/cli/audit.ts",
       "src/cli/etl.ts",
+      "src/cli/governance.ts",
       "src/cli/options.ts",
       "src/cli/quarantine.ts",
       "src/cli/recovery.ts",

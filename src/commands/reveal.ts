@@ -1,5 +1,6 @@
 // `veil reveal TOKEN…`: from tokens to their originals; and what every revealing command runs on.
 import { parseToken } from "../../vault/token.ts";
+import { chainAudit } from "../audit-chain.ts";
 import * as config from "../config.ts";
 import { openDatabase } from "../database.ts";
 import { failed, misuse } from "../failure.ts";
@@ -166,9 +167,13 @@ export async function withRecovery(
           const { purpose, breakGlass } = command;
           const isAsked = needs.mayAsk && command.requests.length === 0;
           const reason = command.reason ?? (isAsked ? await askReason(terminal, []) : null);
-          const recovery = { database, opener, ask: { reason, purpose, breakGlass } };
+          // Chained before anything is handed out, and then what handing it out has put on record.
+          const afterRecording = async () => void (await chainAudit(database));
+          const ask = { reason, purpose, breakGlass };
+          const recovery = { database, opener, ask, afterRecording };
           await work({ ...recovery, onWaiting: onWaiting(recovery) }, session);
           waiting = [];
+          await chainAudit(database);
         } finally {
           // Not waited for: the answer is there, and the server needs a while to take its leave.
           void database.close();
@@ -192,7 +197,7 @@ const listed = (requests: readonly string[]): string =>
   requests.map((request) => `--request ${request}`).join(" ");
 
 /** The distinct ones, in order of first appearance. */
-async function readTokens(
+export async function readTokens(
   terminal: Terminal,
   args: readonly string[],
 ): Promise<ReadonlySet<string>> {

@@ -1,0 +1,258 @@
+-- The chain over the audit: each entry hashed with its predecessor, so that none can be changed, moved, put
+-- in or taken out unnoticed. docs/audit.md has the bytes, `veil audit verify` recomputes them elsewhere.
+--
+-- An entry is chained after it was committed, by a step of its own: under the writer's transaction, whoever
+-- leaves one open would block every other, and under REPEATABLE READ two would follow the same predecessor.
+
+set local role veil_owner;
+
+create table pii_vault.audit_waiting (
+  entry bigint not null,
+  constraint audit_waiting_key primary key (entry)
+);
+
+comment on table pii_vault.audit_waiting is 'the audit entries that are on no chain yet';
+
+create table pii_vault.audit_chain (
+  position bigint not null,
+  entry bigint not null,
+  hash bytea not null,
+  constraint audit_chain_key primary key (position),
+  constraint audit_chain_entry unique (entry),
+  constraint audit_chain_position check (position > 0),
+  constraint audit_chain_hash check (octet_length(hash) = 32)
+);
+
+comment on table pii_vault.audit_chain is
+  'the audit entries in the order in which they were chained, each with a hash over all of them up to it';
+
+create trigger audit_chain_append_only
+  before update or delete or truncate on pii_vault.audit_chain
+  for each statement execute function pii_vault.refuse_change();
+
+create table pii_vault.audit_head (
+  chain uuid not null default gen_random_uuid(),
+  position bigint not null,
+  hash bytea not null,
+  constraint audit_head_key primary key (chain),
+  constraint audit_head_hash check (octet_length(hash) = 32)
+);
+
+create unique index audit_head_only on pii_vault.audit_head ((true));
+
+comment on table pii_vault.audit_head is 'which chain this is, and where it ends';
+
+with made as (select gen_random_uuid() as chain)
+insert into pii_vault.audit_head (chain, position, hash)
+select m.chain, 0, sha256(convert_to('veil/v1/audit-genesis', 'UTF8') || uuid_send(m.chain)) from made m;
+
+create function pii_vault.refuse_step_back() returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if new.chain is distinct from old.chain or (new.position > old.position) is not true then
+    raise exception using
+      errcode = 'VL020', message = 'pii_vault.audit_head only moves on: this update is refused';
+  end if;
+  return new;
+end
+$$;
+
+create trigger audit_head_moves_on
+  before update on pii_vault.audit_head
+  for each row execute function pii_vault.refuse_step_back();
+create trigger audit_head_stays
+  before delete or truncate on pii_vault.audit_head
+  for each statement execute function pii_vault.refuse_change();
+
+create function pii_vault.await_chaining() returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- In conflict after a restore of the data alone.
+  insert into pii_vault.audit_waiting (entry) values (new.id) on conflict do nothing;
+  return null;
+end
+$$;
+
+create trigger audit_awaits_chaining
+  after insert on pii_vault.audit
+  for each row execute function pii_vault.await_chaining();
+
+-- The trigger's lock has let every entry of before commit.
+insert into pii_vault.audit_waiting (entry) select a.id from pii_vault.audit a;
+
+-- An entry as bytes: a label, then each column as 00 where it is null, else 01, its length in four bytes and
+-- itself. Whatever a session has set is kept out: no output function of a time or of bytes, no textsend
+-- (client_encoding), no backslash (standard_conforming_strings).
+create function pii_vault.audit_list_bytes(list text[]) returns bytea
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if list is null then
+    return null;
+  end if;
+  return (
+    select int4send(count(*)::integer) || coalesce(
+      string_agg(
+        coalesce(decode('01', 'hex') || int4send(octet_length(e.bytes)) || e.bytes, decode('00', 'hex')),
+        null order by e.position
+      ),
+      convert_to('', 'UTF8')
+    )
+    from (
+      select convert_to(u.element, 'UTF8'), u.position
+      from unnest(list) with ordinality as u (element, position)
+    ) e (bytes, position)
+  );
+end
+$$;
+
+create function pii_vault.audit_entry_bytes(entry pii_vault.audit) returns bytea
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select convert_to('veil/v1/audit-entry', 'UTF8') || string_agg(
+      coalesce(decode('01', 'hex') || int4send(octet_length(f.bytes)) || f.bytes, decode('00', 'hex')),
+      null order by f.position
+    )
+    from unnest(array[
+      int8send(entry.id), timestamptz_send(entry.at), convert_to(entry.login, 'UTF8'),
+      oidsend(entry.login_oid), convert_to(entry.role, 'UTF8'), convert_to(entry.address, 'UTF8'),
+      convert_to(entry.action, 'UTF8'), uuid_send(entry.request),
+      pii_vault.audit_list_bytes(entry.tokens), pii_vault.audit_list_bytes(entry.message_ids),
+      int4send(entry.items), convert_to(entry.reason, 'UTF8'), convert_to(entry.details::text, 'UTF8')
+    ]) with ordinality as f (bytes, position)
+  );
+end
+$$;
+
+-- What follows from entries once they are committed and chained, so that no caller can take it back. Nothing
+-- yet: a later version replaces this function. What fails here keeps these entries off the chain.
+create function pii_vault.on_chained(entries bigint[]) returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+end
+$$;
+
+-- The step itself: up to 10000 of the waiting entries that this statement sees, in the order of their ids; one
+-- that commits later is chained later. Zero: nothing waits. Null: somebody else is at it.
+create function pii_vault.chain_waiting() returns integer
+  language plpgsql security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  head pii_vault.audit_head;
+  entry pii_vault.audit;
+  last bigint;
+  start bigint;
+  entries bigint[] := '{}';
+  hashes bytea[] := '{}';
+begin
+  -- The lock below ends with the transaction, so it may not be one that its caller can keep open: what is
+  -- being executed is the procedure, alone, which commits next. (In a block of its caller's it does not come
+  -- so far. That nothing else stands in the statement is what a function could not see to: a pipeline that is
+  -- never finished would hold its lock for ever.)
+  if coalesce(current_query() ~* '^\s*call\s+pii_vault\.chain_audit\s*\(\s*\)\s*;?\s*$', false) is not true then
+    raise exception using
+      errcode = 'VL043',
+      message = 'the audit is chained by a statement of its own',
+      hint = 'send exactly: call pii_vault.chain_audit()';
+  end if;
+  -- Nothing is sent to the caller while the lock is held: one who does not read would hold it, too.
+  perform set_config('client_min_messages', 'error', true);
+  perform set_config('lock_timeout', '2s', true);
+  if not exists (select from pii_vault.audit_waiting) then
+    return 0;
+  end if;
+  -- A row of the owner's: any login could hold an advisory lock.
+  select h.* into head from pii_vault.audit_head h for update skip locked;
+  if not found then
+    if exists (select from pii_vault.audit_head) then
+      return null;
+    end if;
+    raise exception using
+      errcode = 'VL043', message = 'the head of the audit chain is missing',
+      hint = 'somebody altered the database: run `veil audit verify`';
+  end if;
+  select c.position into last from pii_vault.audit_chain c order by c.position desc limit 1;
+  if coalesce(last, 0) <> head.position then
+    raise exception using
+      errcode = 'VL043', message = 'the audit chain does not end where its head says',
+      hint = 'somebody altered the database: run `veil audit verify`';
+  end if;
+  -- A chain that were lost in a crash would be taken for a cut one, by whoever has signed its end.
+  if current_setting('synchronous_commit') = 'off' then
+    perform set_config('synchronous_commit', 'on', true);
+  end if;
+
+  start := head.position;
+  -- Entry by entry: planned once a session, whatever the tables held then. What is chained already may wait
+  -- again after a restore of the data alone; what is missing waits for ever, and verifying names it.
+  for entry in
+    select a.*
+    from pii_vault.audit_waiting w
+    cross join lateral (select l.* from pii_vault.audit l where l.id = w.entry limit 1) a
+    where not exists (select from pii_vault.audit_chain c where c.entry = w.entry offset 0)
+    order by w.entry
+    limit 10000
+  loop
+    head.position := head.position + 1;
+    head.hash := sha256(
+      convert_to('veil/v1/audit-chain', 'UTF8') || head.hash || int8send(head.position)
+        || pii_vault.audit_entry_bytes(entry)
+    );
+    entries := entries || entry.id;
+    hashes := hashes || head.hash;
+  end loop;
+  if head.position = start then
+    delete from pii_vault.audit_waiting w
+    where exists (select from pii_vault.audit_chain c where c.entry = w.entry);
+    return 0;
+  end if;
+  insert into pii_vault.audit_chain (position, entry, hash)
+  select start + n.position, n.entry, n.hash
+  from unnest(entries, hashes) with ordinality as n (entry, hash, position);
+  update pii_vault.audit_head h set position = head.position, hash = head.hash;
+  delete from pii_vault.audit_waiting w using unnest(entries) as n (entry) where w.entry = n.entry;
+  perform pii_vault.on_chained(entries);
+  return cardinality(entries);
+end
+$$;
+
+-- Runs as its caller and has no settings of its own, because only then may it commit: everything in it is
+-- qualified. The first commit fails in a transaction block; the isolation level is the step's, whatever the
+-- server's or the login's default is.
+create procedure pii_vault.chain_audit(inout chained integer default 0)
+  language plpgsql
+as $$
+begin
+  commit;
+  set transaction isolation level read committed, read write;
+  chained := pii_vault.chain_waiting();
+  commit;
+end
+$$;
+
+revoke all on function pii_vault.refuse_step_back() from public;
+revoke all on function pii_vault.await_chaining() from public;
+revoke all on function pii_vault.audit_list_bytes(text[]) from public;
+revoke all on function pii_vault.audit_entry_bytes(pii_vault.audit) from public;
+revoke all on function pii_vault.on_chained(bigint[]) from public;
+revoke all on function pii_vault.chain_waiting() from public;
+revoke all on procedure pii_vault.chain_audit(integer) from public;
+grant usage on schema pii_vault to veil_etl;
+grant execute on function pii_vault.chain_waiting() to
+  veil_etl, veil_revealer, veil_operator, veil_auditor, veil_policy, veil_approver, veil_breakglass,
+  veil_eraser;
+grant execute on procedure pii_vault.chain_audit(integer) to
+  veil_etl, veil_revealer, veil_operator, veil_auditor, veil_policy, veil_approver, veil_breakglass,
+  veil_eraser;
+grant select on pii_vault.audit_waiting, pii_vault.audit_chain, pii_vault.audit_head to veil_auditor;

@@ -1,0 +1,68 @@
+// `veil canary`: decoys, sealed as the ETL seals, that nobody has a reason to ask for.
+import { parseToken } from "../../vault/token.ts";
+import { chainAudit } from "../audit-chain.ts";
+import { listCanaries, plantCanary, removeCanary } from "../canaries.ts";
+import * as config from "../config.ts";
+import { withDatabase } from "../connected.ts";
+import { misuse } from "../failure.ts";
+import type { Context } from "../session.ts";
+import { table } from "../terminal.ts";
+
+export type CanaryOptions = { readonly reason: string | null; readonly json: boolean };
+
+/** The value comes from a prompt or stdin, as for `veil token`; it is never printed again. */
+export async function runAddCanary(
+  context: Context,
+  field: "ip" | "device_id",
+  options: CanaryOptions,
+): Promise<void> {
+  const { terminal } = context;
+  const variables = ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS"] as const;
+  const token = await withDatabase(
+    context,
+    { login: "local_policy", variables },
+    async (database, { env }) => {
+      const keys = { subkeys: config.tokenKey(env), recipients: config.recipients(env) };
+      const values: string[] = [];
+      if (terminal.isStdinTerminal) values.push(await terminal.ask(`${field}: `));
+      else for await (const line of terminal.lines()) if (line !== "") values.push(line);
+      const [value] = values;
+      if (values.length !== 1 || !value) {
+        throw misuse(`expected one ${field}, found ${values.length}`, "one canary at a time");
+      }
+      const planted = await plantCanary(database, keys, field, value, options.reason);
+      await chainAudit(database);
+      return planted;
+    },
+  );
+  if (options.json) terminal.out(`${JSON.stringify({ field, token })}\n`);
+  else terminal.out(`${token}\n`);
+}
+
+export async function runListCanaries(context: Context, json: boolean): Promise<void> {
+  const { terminal } = context;
+  const needs = { login: "local_policy", variables: [] } as const;
+  const canaries = await withDatabase(context, needs, listCanaries);
+  if (json) terminal.out(`${JSON.stringify(canaries)}\n`);
+  else if (canaries.length === 0) terminal.err("no canary is planted\n");
+  else {
+    const rows = canaries.map(({ token, login, addedAt }) => [token, login, addedAt]);
+    terminal.out(table(["TOKEN", "ADDED BY", "ADDED AT"], rows, terminal.isStdoutTerminal));
+  }
+}
+
+export async function runRemoveCanary(
+  context: Context,
+  token: string,
+  options: CanaryOptions,
+): Promise<void> {
+  if (parseToken(token) === null) throw misuse("the argument is not a token", "see `canary list`");
+  const needs = { login: "local_policy", variables: [] } as const;
+  await withDatabase(context, needs, async (database) => {
+    await removeCanary(database, token, options.reason);
+    await chainAudit(database);
+  });
+  const { terminal } = context;
+  if (options.json) terminal.out(`${JSON.stringify({ removed: token })}\n`);
+  else terminal.out(`${token} is no canary any more\n`);
+}

@@ -1,0 +1,74 @@
+// `veil hold`: what no erasure may touch, added, released and listed.
+import { parseToken } from "../../vault/token.ts";
+import { chainAudit } from "../audit-chain.ts";
+import { withDatabase } from "../connected.ts";
+import { misuse } from "../failure.ts";
+import { addHold, type Held, listHolds, releaseHold } from "../holds.ts";
+import type { Context } from "../session.ts";
+import { table } from "../terminal.ts";
+import { requiredReason, withRole } from "./governed.ts";
+
+const NEEDS = { login: "local_policy", variables: [] } as const;
+
+export type HoldOptions = { readonly reason: string | null; readonly json: boolean };
+
+export async function runAddHold(
+  context: Context,
+  token: string | null,
+  user: string | null,
+  options: HoldOptions,
+): Promise<void> {
+  const { terminal } = context;
+  if ((token === null) === (user === null)) throw misuse("expected a token, or --user");
+  if (token !== null && (parseToken(token)?.generation ?? 0) === 0) {
+    throw misuse(
+      "the argument is not a token that stands for an original",
+      "a token is ip1_ or dev1_ and 26 characters of a-z and 2-7",
+    );
+  }
+  const held: Held = token === null ? { user: user! } : { token };
+  const reason = await requiredReason(terminal, options.reason, terminal.isStdinTerminal);
+  const id = await withDatabase(context, NEEDS, (database) =>
+    withRole(database, "veil_policy", async () => {
+      const added = await addHold(database, held, reason);
+      await chainAudit(database);
+      return added;
+    }),
+  );
+  if (options.json) terminal.out(`${JSON.stringify({ id })}\n`);
+  else terminal.out(`${id}\n`);
+}
+
+export async function runReleaseHold(
+  context: Context,
+  id: string,
+  options: HoldOptions,
+): Promise<void> {
+  const { terminal } = context;
+  const reason = await requiredReason(terminal, options.reason, terminal.isStdinTerminal);
+  await withDatabase(context, NEEDS, (database) =>
+    withRole(database, "veil_policy", async () => {
+      await releaseHold(database, id, reason);
+      await chainAudit(database);
+    }),
+  );
+  if (options.json) terminal.out(`${JSON.stringify({ released: id })}\n`);
+  else terminal.out(`${id} is released\n`);
+}
+
+export async function runListHolds(context: Context, all: boolean, json: boolean): Promise<void> {
+  const { terminal } = context;
+  const holds = await withDatabase(context, NEEDS, (database) =>
+    withRole(database, "veil_policy or veil_eraser", () => listHolds(database, all)),
+  );
+  if (json) terminal.out(`${JSON.stringify(holds)}\n`);
+  else if (holds.length === 0) terminal.err("there is no legal hold\n");
+  else {
+    const rows = holds.map((hold) => [
+      ...[hold.id, hold.token ?? `user ${hold.user}`, hold.addedBy, hold.addedAt],
+      ...[hold.releasedAt ?? "", hold.reason],
+    ]);
+    const header = ["HOLD", "OF", "ADDED BY", "ADDED AT", "RELEASED AT", "REASON"];
+    terminal.out(table(header, rows, terminal.isStdoutTerminal));
+  }
+}

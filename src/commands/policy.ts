@@ -1,0 +1,107 @@
+// `veil policy`: the rules of recovery, shown and changed; every change is on record.
+import { parseToken } from "../../vault/token.ts";
+import { chainAudit } from "../audit-chain.ts";
+import { withDatabase } from "../connected.ts";
+import { array } from "../database.ts";
+import { misuse } from "../failure.ts";
+import {
+  changePolicy,
+  formatDuration,
+  POLICY_FIELDS,
+  type Policy,
+  type PolicyField,
+  PRESETS,
+  type Preset,
+  readPolicies,
+  type Settings,
+} from "../policy.ts";
+import type { Context } from "../session.ts";
+import { type Terminal, table } from "../terminal.ts";
+
+const NEEDS = { login: "local_policy", variables: [] } as const;
+
+export async function runShowPolicy(context: Context, json: boolean): Promise<void> {
+  const policies = await withDatabase(context, NEEDS, readPolicies);
+  print(context.terminal, policies, json);
+}
+
+export type PolicyChange = {
+  readonly preset: Preset | null;
+  /** Null: all three. */
+  readonly fields: readonly PolicyField[] | null;
+  readonly settings: Partial<Settings>;
+  readonly reason: string | null;
+  readonly json: boolean;
+};
+
+export async function runSetPolicy(context: Context, change: PolicyChange): Promise<void> {
+  const { preset, settings } = change;
+  if (preset === null && Object.keys(settings).length === 0) {
+    throw misuse("no setting was given", "--preset production, or single settings: see --help");
+  }
+  if (change.fields === null && (settings.purposes || settings.erasedMayReturn !== undefined)) {
+    throw misuse(
+      "a body has neither purposes nor a token that could return",
+      "name the fields: --field ip --field device_id",
+    );
+  }
+  const policies = await withDatabase(context, NEEDS, async (database) => {
+    for (const field of change.fields ?? POLICY_FIELDS) {
+      const base = preset === null ? {} : PRESETS[preset][field];
+      await changePolicy(database, field, { ...base, ...settings }, change.reason);
+    }
+    await chainAudit(database);
+    return await readPolicies(database);
+  });
+  print(context.terminal, policies, change.json);
+}
+
+export async function runLift(
+  context: Context,
+  tokens: readonly string[],
+  options: { readonly reason: string | null; readonly json: boolean },
+): Promise<void> {
+  if (tokens.some((token) => parseToken(token) === null)) {
+    throw misuse(
+      "one of the arguments is not a token; nothing was lifted",
+      "a token is ip1_ or dev1_ and 26 characters of a-z and 2-7",
+    );
+  }
+  const lifted = await withDatabase(context, NEEDS, async (database) => {
+    const [row] = await database.query(
+      "select pii_vault.lift_tombstones($1::text[], $2::text) as lifted",
+      [array([...new Set(tokens)]), options.reason],
+    );
+    await chainAudit(database);
+    return Number(row?.lifted);
+  });
+  const { terminal } = context;
+  if (options.json) terminal.out(`${JSON.stringify({ lifted })}\n`);
+  else terminal.out(`${lifted} tombstones were lifted: their values may be stored again\n`);
+}
+
+function print(terminal: Terminal, policies: readonly Policy[], json: boolean): void {
+  if (json) {
+    terminal.out(`${JSON.stringify(policies)}\n`);
+    return;
+  }
+  const yes = (is: boolean) => (is ? "yes" : "no");
+  const rows: [name: string, show: (policy: Policy) => string][] = [
+    ["reason required", (p) => yes(p.reasonRequired)],
+    ["purposes", (p) => p.purposes.join(",") || "any"],
+    ["an hour, a login", (p) => String(p.hourly ?? "no limit")],
+    ["a day, a login", (p) => String(p.daily ?? "no limit")],
+    ["somebody approves", (p) => yes(p.approval)],
+    ["a request is good for", (p) => formatDuration(p.requestSeconds)],
+    ["an approval is good for", (p) => formatDuration(p.approvalSeconds)],
+    ["erased may return", (p) => (p.field === "body" ? "-" : yes(p.erasedMayReturn))],
+  ];
+  const header = ["POLICY", ...policies.map(({ field }) => field.toUpperCase())];
+  terminal.out(
+    table(
+      header,
+      rows.map(([name, show]) => [name, ...policies.map(show)]),
+      true,
+    ),
+  );
+}
