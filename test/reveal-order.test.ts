@@ -87,7 +87,7 @@ describe("a reveal of many tokens", () => {
 
   test("records every request before it fetches the first", async () => {
     const { steps, requests, recovery } = recorder();
-    for await (const _ of revealPages(recovery, tokens));
+    for await (const _ of revealPages(recovery, new Set(tokens)));
     expect(steps).toEqual([
       ...["record", "record", "record", "all recorded", "fetch 0", "fetch 1", "fetch 2"],
     ]);
@@ -99,7 +99,7 @@ describe("a reveal of many tokens", () => {
     const { recovery } = recorder({ unknown });
     const revealed: string[] = [];
     const lost: string[] = [];
-    for await (const page of revealPages(recovery, [...tokens, tokens[7]!, tokens[0]!])) {
+    for await (const page of revealPages(recovery, new Set([...tokens, tokens[7]!, tokens[0]!]))) {
       for (const { token, original } of page.revealed) {
         expect(original).toBe(`original of ${token}`);
         revealed.push(token);
@@ -114,7 +114,7 @@ describe("a reveal of many tokens", () => {
   test("holds no more than the page that is printed and the one after it", async () => {
     const { steps, recovery } = recorder();
     let printed = 0;
-    for await (const _ of revealPages(recovery, tokens)) {
+    for await (const _ of revealPages(recovery, new Set(tokens))) {
       printed++;
       expect(steps.filter((step) => step.startsWith("fetch")).length).toBeLessThanOrEqual(
         printed + 1,
@@ -127,7 +127,7 @@ describe("a reveal of many tokens", () => {
     const { recovery } = recorder({ refuse: (nth) => (nth === 1 ? "VL035" : "") });
     let pages = 0;
     const all = (async () => {
-      for await (const _ of revealPages(recovery, tokens)) pages++;
+      for await (const _ of revealPages(recovery, new Set(tokens))) pages++;
     })();
     await expect(all).rejects.toThrow("refused");
     expect(pages).toBe(1);
@@ -145,7 +145,7 @@ describe("a reveal of many tokens", () => {
       },
     };
     let pages = 0;
-    for await (const _ of revealPages(waiting, tokens)) pages++;
+    for await (const _ of revealPages(waiting, new Set(tokens))) pages++;
     expect({ pages, asked }).toEqual({ pages: 3, asked: [["1", "2"]] });
     expect(steps.slice(4)).toEqual(["fetch 0", "fetch 1", "fetch 1", "fetch 2"]);
   });

@@ -58,9 +58,10 @@ export async function runReveal(
   command: RevealCommand,
 ): Promise<void> {
   const { terminal } = context;
-  const tokens = command.requests.length > 0 ? [] : [...(await readTokens(terminal, args))];
+  const isNew = command.requests.length === 0;
+  const tokens = isNew ? await readTokens(terminal, args) : new Set<string>();
   const output = new Output(terminal, SHEET, command.format);
-  const progress = progressOf(terminal, tokens.length);
+  const progress = progressOf(terminal, tokens.size);
   const counts = { revealed: 0, unknown: 0, refused: 0 };
   try {
     const needs = {
@@ -68,10 +69,9 @@ export async function runReveal(
       mayAsk: !args.includes("-"),
     };
     await withRecovery(context, command, needs, async (recovery) => {
-      const pages =
-        command.requests.length > 0
-          ? revealRequests(recovery, command.requests)
-          : revealPages({ ...recovery, onProgress: progress.step }, tokens);
+      const pages = isNew
+        ? revealPages({ ...recovery, onProgress: progress.step }, tokens)
+        : revealRequests(recovery, command.requests);
       for await (const page of pages) {
         progress.clear();
         await output.write(page.revealed);
