@@ -3,6 +3,7 @@
 import { identities } from "../../src/config.ts";
 import { DataKeys } from "../../src/data-keys.ts";
 import type { Database } from "../../src/database.ts";
+import { expire, forget } from "../../src/erasure.ts";
 import { load } from "../../src/load.ts";
 import { parseMessage } from "../../src/message.ts";
 import { migrate } from "../../src/migrate.ts";
@@ -98,13 +99,10 @@ export async function makeHistory(
   await replay(replayer, ["replayed"], "fixed", () => {});
   await discard(operator, ["discarded"], null);
   await reveal(revealer, opener, [host.token("ip", "203.0.113.1")], "case 1");
-  // Erased: the row stays, and its token stands for nothing.
-  const erased = host.token("ip", "203.0.113.8");
-  await owner.query("delete from pii_vault.originals where token = $1", [erased]);
-  await owner.query("update public.user_logins set masked_ip = $1 where masked_ip = $2", [
-    `ip0_${"a".repeat(26)}`,
-    erased,
-  ]);
-  await Promise.all([owner, etl, operator, revealer].map((one) => one.close()));
+  // Forgotten: the row stays, and its token stands for nothing. Expired: the day is long gone.
+  const eraser = database.open(urls.eraser);
+  await forget(eraser, { tokens: [host.token("ip", "203.0.113.8")] }, "request 1");
+  await expire(eraser, { olderThanDays: 4000, reason: "retention", dryRun: false }, () => {});
+  await Promise.all([owner, etl, operator, revealer, eraser].map((one) => one.close()));
   return urls;
 }

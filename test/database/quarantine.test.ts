@@ -209,7 +209,7 @@ test("a replay makes the row with the message's own id and date, once, on record
   ]);
   const [entry] = await owner`
     select state, changed_by, sealed is not null as kept from etl.quarantine`;
-  expect(entry).toEqual({ state: "replayed", changed_by: login, kept: true });
+  expect(entry).toEqual({ state: "replayed", changed_by: login, kept: false });
   // Again, and by the queue: nothing more.
   expect((await replayAll(operator, ["replay-1"]))[0]?.outcome).toBe("not open");
   expect(await host.load(etl, [{ id: "replay-1", sentAt: SENT, body: FIXED }])).toMatchObject({
