@@ -2813,9 +2813,9 @@ begin
     with changes as (
       select u.ctid as place, i.fresh as ip, d.fresh as device
       from public.user_logins u
-      left join unnest(fields, old, fresh) i (field, old, fresh)
+      left join unnest(replace_values.fields, replace_values.old, replace_values.fresh) i (field, old, fresh)
         on i.field = 'ip' and i.old = u.masked_ip collate "C"
-      left join unnest(fields, old, fresh) d (field, old, fresh)
+      left join unnest(replace_values.fields, replace_values.old, replace_values.fresh) d (field, old, fresh)
         on d.field = 'device_id' and d.old = u.masked_device_id collate "C"
       where u.user_id = replace_values.user_id
         and u.user_id collate "C" = replace_values.user_id
@@ -2833,12 +2833,12 @@ begin
   else
     with found as (
       select u.ctid as place, n.fresh as ip, null as device
-      from unnest(fields, old, fresh) n (field, old, fresh)
+      from unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
       join public.user_logins u on u.masked_ip = n.old
       where n.field = 'ip' and u.masked_ip collate "C" = n.old
       union all
       select u.ctid, null, n.fresh
-      from unnest(fields, old, fresh) n (field, old, fresh)
+      from unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
       join public.user_logins u on u.masked_device_id = n.old
       where n.field = 'device_id' and u.masked_device_id collate "C" = n.old
     ),
