@@ -2,6 +2,7 @@
 // argv → command. The one place that prints errors and exits: `error:` and `hint:` on stderr, 0 for
 // done, 1 for failed or refused, 2 for wrong usage or configuration.
 import { Command, CommanderError } from "@commander-js/extra-typings";
+import { addAudit } from "./cli/audit.ts";
 import { addErasure } from "./cli/erasure.ts";
 import { addEtl } from "./cli/etl.ts";
 import { addGovernance } from "./cli/governance.ts";
@@ -37,8 +38,16 @@ function buildProgram() {
     })
     .exitOverride();
 
-  for (const add of [addEtl, addRecovery, addGovernance, addErasure, addSetup, addQuarantine])
-    add(program, context);
+  const families = [
+    addEtl,
+    addRecovery,
+    addGovernance,
+    addErasure,
+    addAudit,
+    addSetup,
+    addQuarantine,
+  ];
+  for (const add of families) add(program, context);
   return program;
 }
 

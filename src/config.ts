@@ -3,6 +3,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { isIdentity, looksLikeIdentity, recipientKind } from "../vault/age.ts";
+import { type AuditKey, parseAuditKey } from "../vault/checkpoint.ts";
 import { deriveSubkeys, type GenerationKey, parseKey, type Subkeys } from "../vault/keys.ts";
 import type { DatabaseConfig } from "./database.ts";
 import { DATABASE_URL_EXPECTED, parseDatabaseUrl } from "./database-url.ts";
@@ -18,7 +19,8 @@ type Name =
   | "VEIL_TOKEN_KEY"
   | "VEIL_RECIPIENTS"
   | "VEIL_IDENTITY"
-  | "VEIL_VERIFY_KEY";
+  | "VEIL_VERIFY_KEY"
+  | "VEIL_AUDIT_KEY";
 
 const EXPECTED: Record<Name, string> = {
   DATABASE_URL: DATABASE_URL_EXPECTED,
@@ -28,6 +30,8 @@ const EXPECTED: Record<Name, string> = {
     "expected age recipients (age1… or age1pq1…), separated by white space or commas",
   VEIL_IDENTITY: "expected age identities (AGE-SECRET-KEY-…), one a line",
   VEIL_VERIFY_KEY: "expected the line that `veil keys generate` writes to verify.key",
+  VEIL_AUDIT_KEY:
+    "expected the line that `veil keys generate --audit` writes to audit.key, or to verify, to audit.pub",
 };
 
 export const isSet = (env: Environment, name: string): boolean =>
@@ -144,6 +148,25 @@ export function identities(env: Environment): readonly string[] {
   return texts;
 }
 
+/** Either of the two: who verifies needs the public one only, and its file may be anybody's to read. */
+export function auditKey(env: Environment): AuditKey {
+  const key = parseAuditKey(require(env, "VEIL_AUDIT_KEY"));
+  if (key === null) throw malformed("VEIL_AUDIT_KEY");
+  const file = env.VEIL_AUDIT_KEY_FILE;
+  if (file && key.kind === "secret") requirePrivate(env, "VEIL_AUDIT_KEY", file);
+  return key;
+}
+
+/** The one that signs. */
+export function auditSecretKey(env: Environment): AuditKey {
+  const key = auditKey(env);
+  if (key.kind === "secret") return key;
+  throw misuse(
+    "VEIL_AUDIT_KEY is the public key, and a checkpoint is signed with the secret one",
+    "give the line of audit.key; `veil keys generate --audit` makes both",
+  );
+}
+
 const LINE_VARIABLES = ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS", "DATABASE_URL"] as const;
 
 export type LineVariables = Readonly<Record<(typeof LINE_VARIABLES)[number], string>>;
@@ -168,6 +191,7 @@ const READERS: Record<KeyVariable, (env: Environment) => unknown> = {
   VEIL_RECIPIENTS: recipients,
   VEIL_IDENTITY: identities,
   VEIL_VERIFY_KEY: optionalVerifyKey,
+  VEIL_AUDIT_KEY: auditKey,
 };
 
 /** Throws if one of these variables is set and malformed. */

@@ -1,5 +1,5 @@
-// `veil keys generate`: four files, each for a host of its own. Secrets go to files of mode 0600, never
-// to a terminal.
+// `veil keys generate`: four files, each for a host of its own, or with `--audit` the two of whoever watches
+// over the record. Secrets go to files of mode 0600, never to a terminal.
 import {
   closeSync,
   existsSync,
@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { type AgeKind, generateIdentity, identityRecipients, isIdentity } from "../vault/age.ts";
+import { formatAuditKey, generateAuditKey, publicKey } from "../vault/checkpoint.ts";
 import { deriveSubkeys, formatKey, generateTokenKey } from "../vault/keys.ts";
 import { failed } from "./failure.ts";
 
@@ -21,28 +22,52 @@ export const KEY_FILES = ["token.key", "verify.key", "identity.txt", "recipients
 
 /** Writes all four or none; refuses if one of them exists. */
 export async function writeKeyFiles(folder: string, kind: AgeKind): Promise<readonly string[]> {
-  const existing = KEY_FILES.filter((name) => existsSync(join(folder, name)));
+  requireNone(folder, KEY_FILES);
+  const tokenKey = generateTokenKey();
+  const { generation, verify } = deriveSubkeys(tokenKey);
+  const { identity, recipient } = await generateIdentity(kind);
+  const created = new Date().toISOString().replace(/\.[0-9]+Z$/, "Z");
+  return writeFiles(folder, KEY_FILES, {
+    "token.key": `${formatKey(tokenKey)}\n`,
+    "verify.key": `${formatKey({ generation, bytes: verify })}\n`,
+    // As age-keygen writes it.
+    "identity.txt": `# created: ${created}\n# public key: ${recipient}\n${identity}\n`,
+    "recipients.txt": `${recipient}\n`,
+  });
+}
+
+export const AUDIT_KEY_FILES = ["audit.key", "audit.pub"] as const;
+
+/** Writes both or none; refuses if one of them exists. */
+export async function writeAuditKeyFiles(folder: string): Promise<readonly string[]> {
+  requireNone(folder, AUDIT_KEY_FILES);
+  const key = generateAuditKey();
+  return writeFiles(folder, AUDIT_KEY_FILES, {
+    "audit.key": `${formatAuditKey(key)}\n`,
+    "audit.pub": `${formatAuditKey(await publicKey(key))}\n`,
+  });
+}
+
+function requireNone(folder: string, names: readonly string[]): void {
+  const existing = names.filter((name) => existsSync(join(folder, name)));
   if (existing.length > 0) {
     throw failed(
       `${folder} already holds ${existing.join(", ")}; nothing was written`,
       "a key that is overwritten is lost, and with it what it protects: choose another folder",
     );
   }
-  const tokenKey = generateTokenKey();
-  const { generation, verify } = deriveSubkeys(tokenKey);
-  const { identity, recipient } = await generateIdentity(kind);
-  const created = new Date().toISOString().replace(/\.[0-9]+Z$/, "Z");
-  const contents: Record<(typeof KEY_FILES)[number], string> = {
-    "token.key": `${formatKey(tokenKey)}\n`,
-    "verify.key": `${formatKey({ generation, bytes: verify })}\n`,
-    // As age-keygen writes it.
-    "identity.txt": `# created: ${created}\n# public key: ${recipient}\n${identity}\n`,
-    "recipients.txt": `${recipient}\n`,
-  };
+}
+
+/** All of them or none, in this order. */
+function writeFiles<Name extends string>(
+  folder: string,
+  names: readonly Name[],
+  contents: Readonly<Record<Name, string>>,
+): readonly string[] {
   const written: string[] = [];
   try {
     if (!existsSync(folder)) mkdirSync(folder, { recursive: true, mode: 0o700 });
-    for (const name of KEY_FILES) {
+    for (const name of names) {
       const path = join(folder, name);
       const file = openSync(path, "wx", 0o600); // throws if it has come into being meanwhile
       written.push(path);

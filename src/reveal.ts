@@ -57,7 +57,8 @@ export async function reveal(
 ): Promise<RevealResult> {
   const ask = { reason, purpose: null, breakGlass: false };
   const pages: RevealResult[] = [];
-  for await (const page of revealPages({ database, opener, ask }, tokens)) pages.push(page);
+  const distinct = new Set(tokens);
+  for await (const page of revealPages({ database, opener, ask }, distinct)) pages.push(page);
   return {
     revealed: pages.flatMap(({ revealed }) => revealed),
     unknown: pages.flatMap(({ unknown }) => unknown),
@@ -65,15 +66,19 @@ export async function reveal(
   };
 }
 
-/** Throws if a request is refused; a token that cannot be revealed is part of the answer. */
+/**
+ * Pages in the set's order. Throws if a request is refused; a token that cannot be revealed is part of the answer.
+ */
 export async function* revealPages(
   recovery: Recovery,
-  tokens: readonly string[],
+  tokens: ReadonlySet<string>,
 ): AsyncGenerator<RevealResult> {
-  const distinct = [...new Set(tokens)];
-  const chunks = Array.from({ length: Math.ceil(distinct.length / TOKENS_PER_REQUEST) }, (_, i) =>
-    distinct.slice(i * TOKENS_PER_REQUEST, (i + 1) * TOKENS_PER_REQUEST),
-  );
+  const chunks: string[][] = [];
+  for (const token of tokens) {
+    const last = chunks.at(-1);
+    if (last !== undefined && last.length < TOKENS_PER_REQUEST) last.push(token);
+    else chunks.push([token]);
+  }
   const requests: string[] = [];
   let recorded = 0;
   for (const chunk of chunks) {

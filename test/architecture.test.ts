@@ -293,6 +293,7 @@ describe("a start", () => {
   test("of veil itself evaluates the command line, the terminal, and no command", () => {
     expect([...evaluated("src/cli.ts")].filter(isOurs).sort()).toEqual([
       "src/cli.ts",
+      "src/cli/audit.ts",
       "src/cli/erasure.ts",
       "src/cli/etl.ts",
       "src/cli/governance.ts",

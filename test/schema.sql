@@ -41,6 +41,16 @@ pii_vault.audit.reason text
 pii_vault.audit.role text default NULLIF(current_setting('role'::text), 'none'::text)
 pii_vault.audit.address text default host(inet_client_addr())
 pii_vault.audit.details json
+pii_vault.audit_chain."position" bigint not null
+pii_vault.audit_chain.entry bigint not null
+pii_vault.audit_chain.hash bytea not null
+pii_vault.audit_head.chain uuid not null default gen_random_uuid()
+pii_vault.audit_head."position" bigint not null
+pii_vault.audit_head.hash bytea not null
+pii_vault.audit_waiting.entry bigint not null
+pii_vault.canaries.token text collate C not null
+pii_vault.canaries.login text not null default SESSION_USER
+pii_vault.canaries.added_at timestamp with time zone not null default clock_timestamp()
 pii_vault.data_keys.id uuid not null
 pii_vault.data_keys.generation integer not null
 pii_vault.data_keys.wrapped bytea not null
@@ -48,6 +58,15 @@ pii_vault.data_keys.recipients text[] not null
 pii_vault.data_keys.proof bytea not null
 pii_vault.data_keys.created_by text not null default SESSION_USER
 pii_vault.data_keys.created_at timestamp with time zone not null default clock_timestamp()
+pii_vault.holds.id uuid not null default gen_random_uuid()
+pii_vault.holds.token text collate C
+pii_vault.holds.user_id text collate C
+pii_vault.holds.reason text not null
+pii_vault.holds.added_by text not null default SESSION_USER
+pii_vault.holds.added_at timestamp with time zone not null default clock_timestamp()
+pii_vault.holds.released_by text
+pii_vault.holds.released_at timestamp with time zone
+pii_vault.holds.release_reason text
 pii_vault.key_generations.generation integer not null
 pii_vault.key_generations.key_check bytea not null
 pii_vault.key_generations.registered_by text not null default SESSION_USER
@@ -56,6 +75,15 @@ pii_vault.originals.token text collate C not null
 pii_vault.originals.data_key uuid not null
 pii_vault.originals.sealed bytea not null
 pii_vault.originals.sealed_at timestamp with time zone not null default clock_timestamp()
+pii_vault.policies.field text not null
+pii_vault.policies.reason_required boolean not null default false
+pii_vault.policies.purposes text[] not null default '{}'::text[]
+pii_vault.policies.hourly integer
+pii_vault.policies.daily integer
+pii_vault.policies.approval boolean not null default false
+pii_vault.policies.request_seconds integer not null default 900
+pii_vault.policies.approval_seconds integer not null default 900
+pii_vault.policies.erased_may_return boolean not null default false
 pii_vault.requests.id uuid not null default gen_random_uuid()
 pii_vault.requests.purpose text not null
 pii_vault.requests.login text not null default SESSION_USER
@@ -64,6 +92,31 @@ pii_vault.requests.subjects text[] not null
 pii_vault.requests.digests bytea[] not null
 pii_vault.requests.recorded_at timestamp with time zone not null default clock_timestamp()
 pii_vault.requests.recorded_xid xid8 not null default pg_current_xact_id()
+pii_vault.requests.reason text
+pii_vault.requests.stated_purpose text
+pii_vault.requests.break_glass boolean not null default false
+pii_vault.requests.approval text not null default 'none'::text
+pii_vault.requests.refusal text
+pii_vault.requests.request_seconds integer not null default 900
+pii_vault.requests.approval_seconds integer not null default 900
+pii_vault.requests.ip_tokens integer not null default 0
+pii_vault.requests.device_tokens integer not null default 0
+pii_vault.requests.bodies integer not null default 0
+pii_vault.reviews.request uuid not null
+pii_vault.reviews.login text not null default SESSION_USER
+pii_vault.reviews.login_oid oid not null
+pii_vault.reviews.reviewed_at timestamp with time zone not null default clock_timestamp()
+pii_vault.spenders.login_oid oid not null
+pii_vault.spenders.requests bigint not null default 1
+pii_vault.tombstones.token text collate C not null
+pii_vault.tombstones.kind text not null
+pii_vault.tombstones.erasure uuid not null
+pii_vault.tombstones.erased_at timestamp with time zone not null default clock_timestamp()
+pii_vault.verdicts.request uuid not null
+pii_vault.verdicts.approved boolean not null
+pii_vault.verdicts.login text not null default SESSION_USER
+pii_vault.verdicts.login_oid oid not null
+pii_vault.verdicts.decided_at timestamp with time zone not null default clock_timestamp()
 public.user_logins.user_id character varying(128)
 public.user_logins.device_type character varying(32)
 public.user_logins.masked_ip character varying(256)
@@ -81,10 +134,21 @@ table etl.ledger_totals owner veil_owner
 table etl.migrations owner veil_owner
 table etl.quarantine owner veil_owner
 table pii_vault.audit owner veil_owner
+table pii_vault.audit_chain owner veil_owner
+table pii_vault.audit_head owner veil_owner
+table pii_vault.audit_waiting owner veil_owner
+table pii_vault.canaries owner veil_owner
 table pii_vault.data_keys owner veil_owner
+table pii_vault.erasure_gate owner veil_owner
+table pii_vault.holds owner veil_owner
 table pii_vault.key_generations owner veil_owner
 table pii_vault.originals owner veil_owner
+table pii_vault.policies owner veil_owner
 table pii_vault.requests owner veil_owner
+table pii_vault.reviews owner veil_owner
+table pii_vault.spenders owner veil_owner
+table pii_vault.tombstones owner veil_owner
+table pii_vault.verdicts owner veil_owner
 table public.user_logins owner veil_owner
 view public.user_logins_per_token_and_day owner veil_owner
 view public.user_logins_shared_tokens owner veil_owner
@@ -103,25 +167,53 @@ etl.migrations migrations_key PRIMARY KEY (version)
 etl.quarantine quarantine_key PRIMARY KEY (message_id)
 etl.quarantine quarantine_message_id CHECK (((char_length(message_id) >= 1) AND (char_length(message_id) <= 128)))
 etl.quarantine quarantine_reason CHECK (((char_length(reason) >= 1) AND (char_length(reason) <= 500)))
-etl.quarantine quarantine_sealed CHECK (((sealed IS NULL) = (state = 'discarded'::text)))
+etl.quarantine quarantine_sealed CHECK (((sealed IS NOT NULL) = (state = 'open'::text)))
 etl.quarantine quarantine_state CHECK ((state = ANY (ARRAY['open'::text, 'replayed'::text, 'discarded'::text])))
 pii_vault.audit audit_action CHECK ((action ~ '^[a-z]+\.[a-z]+$'::text))
 pii_vault.audit audit_key PRIMARY KEY (id)
 pii_vault.audit audit_reason CHECK ((char_length(reason) <= 1000))
+pii_vault.audit_chain audit_chain_entry UNIQUE (entry)
+pii_vault.audit_chain audit_chain_hash CHECK ((octet_length(hash) = 32))
+pii_vault.audit_chain audit_chain_key PRIMARY KEY ("position")
+pii_vault.audit_chain audit_chain_position CHECK (("position" > 0))
+pii_vault.audit_head audit_head_hash CHECK ((octet_length(hash) = 32))
+pii_vault.audit_head audit_head_key PRIMARY KEY (chain)
+pii_vault.audit_waiting audit_waiting_key PRIMARY KEY (entry)
+pii_vault.canaries canaries_key PRIMARY KEY (token)
 pii_vault.data_keys data_keys_generation CHECK ((generation > 0))
 pii_vault.data_keys data_keys_key PRIMARY KEY (id)
 pii_vault.data_keys data_keys_proof CHECK ((octet_length(proof) = 32))
 pii_vault.data_keys data_keys_recipients CHECK ((cardinality(recipients) > 0))
 pii_vault.data_keys data_keys_wrapped CHECK (((octet_length(wrapped) >= 100) AND (octet_length(wrapped) <= 1048576)))
+pii_vault.holds holds_key PRIMARY KEY (id)
+pii_vault.holds holds_released CHECK ((((released_at IS NULL) = (released_by IS NULL)) AND ((released_at IS NULL) = (release_reason IS NULL))))
+pii_vault.holds holds_subject CHECK (((token IS NULL) <> (user_id IS NULL)))
+pii_vault.holds holds_token CHECK ((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'::text))
+pii_vault.holds holds_user_id CHECK (((char_length(user_id) >= 1) AND (char_length(user_id) <= 128)))
 pii_vault.key_generations key_generations_generation CHECK ((generation > 0))
 pii_vault.key_generations key_generations_key PRIMARY KEY (generation)
 pii_vault.key_generations key_generations_key_check CHECK ((octet_length(key_check) = 8))
 pii_vault.originals originals_key PRIMARY KEY (token)
-pii_vault.originals originals_sealed CHECK ((((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068)) AND ((octet_length(sealed) % 16) = 12)))
+pii_vault.originals originals_sealed CHECK ((((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068)) AND ((octet_length(sealed) % 16) = 12))) NOT VALID
 pii_vault.originals originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text))) NOT VALID
+pii_vault.policies policies_approval_seconds CHECK (((approval_seconds >= 60) AND (approval_seconds <= 2592000)))
+pii_vault.policies policies_body CHECK (((field <> 'body'::text) OR ((purposes = '{}'::text[]) AND (NOT erased_may_return))))
+pii_vault.policies policies_daily CHECK ((daily >= 0))
+pii_vault.policies policies_field CHECK ((field = ANY (ARRAY['ip'::text, 'device_id'::text, 'body'::text])))
+pii_vault.policies policies_hourly CHECK ((hourly >= 0))
+pii_vault.policies policies_key PRIMARY KEY (field)
+pii_vault.policies policies_purposes CHECK (((cardinality(purposes) <= 50) AND (COALESCE(array_position(purposes, NULL::text), 0) = 0) AND (array_to_string(purposes, ' '::text) ~ '^([a-z][a-z0-9-]{0,31}( |$))*$'::text)))
+pii_vault.policies policies_request_seconds CHECK (((request_seconds >= 60) AND (request_seconds <= 2592000)))
+pii_vault.requests requests_approval CHECK ((approval = ANY (ARRAY['none'::text, 'needed'::text, 'skipped'::text])))
 pii_vault.requests requests_digests CHECK ((cardinality(digests) = cardinality(subjects)))
 pii_vault.requests requests_key PRIMARY KEY (id)
 pii_vault.requests requests_purpose CHECK ((purpose = ANY (ARRAY['reveal'::text, 'show'::text, 'replay'::text])))
+pii_vault.reviews reviews_key PRIMARY KEY (request)
+pii_vault.spenders spenders_key PRIMARY KEY (login_oid)
+pii_vault.tombstones tombstones_key PRIMARY KEY (token)
+pii_vault.tombstones tombstones_kind CHECK ((kind = ANY (ARRAY['forgotten'::text, 'expired'::text])))
+pii_vault.tombstones tombstones_token CHECK ((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'::text))
+pii_vault.verdicts verdicts_key PRIMARY KEY (request)
 
 -- indexes
 
@@ -132,12 +224,30 @@ CREATE UNIQUE INDEX ledger_totals_key ON etl.ledger_totals USING btree (sent_on)
 CREATE UNIQUE INDEX migrations_key ON etl.migrations USING btree (version)
 CREATE UNIQUE INDEX quarantine_key ON etl.quarantine USING btree (message_id)
 CREATE INDEX quarantine_open ON etl.quarantine USING btree (sent_at) WHERE (state = 'open'::text)
+CREATE INDEX audit_alarms ON pii_vault.audit USING btree (at) WHERE (action = 'canary.alarm'::text)
 CREATE INDEX audit_at ON pii_vault.audit USING btree (at)
 CREATE UNIQUE INDEX audit_key ON pii_vault.audit USING btree (id)
+CREATE UNIQUE INDEX audit_chain_entry ON pii_vault.audit_chain USING btree (entry)
+CREATE UNIQUE INDEX audit_chain_key ON pii_vault.audit_chain USING btree ("position")
+CREATE UNIQUE INDEX audit_head_key ON pii_vault.audit_head USING btree (chain)
+CREATE UNIQUE INDEX audit_head_only ON pii_vault.audit_head USING btree ((true))
+CREATE UNIQUE INDEX audit_waiting_key ON pii_vault.audit_waiting USING btree (entry)
+CREATE UNIQUE INDEX canaries_key ON pii_vault.canaries USING btree (token)
 CREATE UNIQUE INDEX data_keys_key ON pii_vault.data_keys USING btree (id)
+CREATE UNIQUE INDEX holds_key ON pii_vault.holds USING btree (id)
+CREATE INDEX holds_open ON pii_vault.holds USING btree (token, user_id) WHERE (released_at IS NULL)
 CREATE UNIQUE INDEX key_generations_key ON pii_vault.key_generations USING btree (generation)
 CREATE UNIQUE INDEX originals_key ON pii_vault.originals USING btree (token)
+CREATE UNIQUE INDEX policies_key ON pii_vault.policies USING btree (field)
+CREATE INDEX requests_break_glass ON pii_vault.requests USING btree (recorded_at) WHERE break_glass
 CREATE UNIQUE INDEX requests_key ON pii_vault.requests USING btree (id)
+CREATE INDEX requests_of_login ON pii_vault.requests USING btree (login_oid, recorded_at)
+CREATE INDEX requests_waiting ON pii_vault.requests USING btree (recorded_at) WHERE (approval = 'needed'::text)
+CREATE UNIQUE INDEX reviews_key ON pii_vault.reviews USING btree (request)
+CREATE UNIQUE INDEX spenders_key ON pii_vault.spenders USING btree (login_oid)
+CREATE INDEX tombstones_erasure ON pii_vault.tombstones USING btree (erasure)
+CREATE UNIQUE INDEX tombstones_key ON pii_vault.tombstones USING btree (token)
+CREATE UNIQUE INDEX verdicts_key ON pii_vault.verdicts USING btree (request)
 CREATE INDEX user_logins_create_date_idx ON public.user_logins USING brin (create_date)
 CREATE INDEX user_logins_masked_device_id_idx ON public.user_logins USING btree (masked_device_id)
 CREATE INDEX user_logins_masked_ip_idx ON public.user_logins USING btree (masked_ip)
@@ -146,7 +256,15 @@ CREATE INDEX user_logins_user_id_idx ON public.user_logins USING btree (user_id)
 -- triggers
 
 CREATE TRIGGER audit_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.audit FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
+CREATE TRIGGER audit_awaits_chaining AFTER INSERT ON pii_vault.audit FOR EACH ROW EXECUTE FUNCTION pii_vault.await_chaining()
+CREATE TRIGGER audit_chain_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.audit_chain FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
+CREATE TRIGGER audit_head_moves_on BEFORE UPDATE ON pii_vault.audit_head FOR EACH ROW EXECUTE FUNCTION pii_vault.refuse_step_back()
+CREATE TRIGGER audit_head_stays BEFORE DELETE OR TRUNCATE ON pii_vault.audit_head FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
+CREATE TRIGGER holds_kept BEFORE DELETE OR TRUNCATE ON pii_vault.holds FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
 CREATE TRIGGER requests_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.requests FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
+CREATE TRIGGER reviews_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.reviews FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
+CREATE TRIGGER tombstones_final BEFORE UPDATE OR TRUNCATE ON pii_vault.tombstones FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
+CREATE TRIGGER verdicts_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.verdicts FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
 
 -- views
 
@@ -216,8 +334,8 @@ begin
   end if;
 
   if invariant = 'tokens-have-originals' then
-    -- Generation 0 stands for nothing recoverable. The columns' own collation may be anything in an
-    -- adopted table.
+    -- Generation 0 stands for nothing recoverable, and what has expired was erased. The columns' own collation
+    -- may be anything in an adopted table.
     return query
       with lost as (
         select distinct t.token
@@ -235,6 +353,9 @@ begin
           offset 0
         ) t (token)
         where t.token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'
+          and not exists (
+            select from pii_vault.tombstones s where s.token = t.token and s.kind = 'expired'
+          )
       )
       select
         (select count(u.masked_ip) + count(u.masked_device_id) from public.user_logins u),
@@ -415,6 +536,54 @@ begin
         (select count(*) from pii_vault.requests),
         (select count(*) from lost),
         array(select l.id::text from lost l order by l.id limit 5);
+
+  elsif invariant = 'erased-stay-erased' then
+    -- A load that stores an expired value anew takes its tombstone away.
+    return query
+      with back as (
+        select s.token from pii_vault.tombstones s
+        where exists (select from pii_vault.originals o where o.token = s.token)
+        union
+        select s.token from pii_vault.tombstones s
+        join public.user_logins u on u.masked_ip collate "C" = s.token
+        where s.kind = 'forgotten'
+        union
+        select s.token from pii_vault.tombstones s
+        join public.user_logins u on u.masked_device_id collate "C" = s.token
+        where s.kind = 'forgotten'
+      )
+      select
+        (select count(*) from pii_vault.tombstones),
+        (select count(*) from back),
+        array(select b.token from back b order by b.token limit 5);
+
+  elsif invariant = 'erasures-are-on-record' then
+    -- Tombstones may have become fewer since: lifted, or of values that came again. What is left of one that is
+    -- whole makes its digest.
+    return query
+      with stones as (
+        select s.erasure, count(*) as erased, pii_vault.token_digest(array_agg(s.token::text)) as digest
+        from pii_vault.tombstones s group by s.erasure
+      ),
+      receipts as (
+        select
+          a.details ->> 'erasure' as erasure,
+          (a.details #>> '{erased,ip}')::bigint + (a.details #>> '{erased,device_id}')::bigint as erased,
+          a.details ->> 'digest' as digest
+        from pii_vault.audit a where a.action in ('erasure.forget', 'erasure.expire')
+      ),
+      lost as (
+        select s.erasure from stones s
+        where not exists (
+          select from receipts r
+          where r.erasure = s.erasure::text
+            and (s.erased < r.erased or (s.erased = r.erased and s.digest = r.digest))
+        )
+      )
+      select
+        (select count(*) from stones),
+        (select count(*) from lost),
+        array(select l.erasure::text from lost l order by l.erasure limit 5);
 
   else
     raise exception using errcode = 'VL006', message = 'there is no such invariant';
@@ -678,6 +847,7 @@ declare
   days date[];
   fresh text[];
   entered text[];
+  forgotten text[];
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using
@@ -707,6 +877,8 @@ begin
   if current_setting('lock_timeout') = '0' then
     perform set_config('lock_timeout', '20s', true);
   end if;
+  -- Before anything is read: no erasure is under way from here on, and what was erased before is seen.
+  lock table pii_vault.erasure_gate in row share mode;
   -- Plans are made once a session: one that was made for an empty vault must not read a full one through.
   perform set_config('enable_seqscan', 'off', true);
 
@@ -772,9 +944,14 @@ begin
           order by position
         ) m;
       end if;
-      new_originals := etl.store_originals(
+      select s.stored, s.forgotten into new_originals, forgotten
+      from etl.store_originals(
         tokens, sealed, load.data_key, masked_ips, masked_device_ids
-      );
+      ) s;
+      if cardinality(forgotten) > 0 then
+        masked_ips := pii_vault.freshen('ip', masked_ips, forgotten);
+        masked_device_ids := pii_vault.freshen('device_id', masked_device_ids, forgotten);
+      end if;
       -- Elements come in the arrays' order, so rows stand in the order of the batch.
       insert into public.user_logins (
         user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
@@ -901,17 +1078,23 @@ AS $function$
 declare
   admitted pii_vault.requests;
   entry etl.quarantine;
+  forgotten text[];
 begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using
+      errcode = 'VL015', message = 'a replay needs the isolation level read committed';
+  end if;
   admitted := pii_vault.admit(replay.request, 'replay');
   if (replay.message_id = any (admitted.subjects)) is not true then
     raise exception using
       errcode = 'VL001', message = 'the request does not name this message';
   end if;
+  lock table pii_vault.erasure_gate in row share mode;
   perform etl.check_key(replay.generation, replay.key_check, true);
-  update etl.quarantine q
-  set state = 'replayed', changed_at = clock_timestamp(), changed_by = session_user
+  select q.* into entry
+  from etl.quarantine q
   where q.message_id = replay.message_id and q.state = 'open'
-  returning q.* into entry;
+  for update;
   if not found then
     return false;
   end if;
@@ -928,15 +1111,22 @@ begin
       replay.data_key, replay.generation, replay.wrapped, replay.recipients, replay.proof
     );
   end if;
-  perform etl.store_originals(
+  -- What it held stands in the row: nothing of it is kept beside that.
+  update etl.quarantine q
+  set state = 'replayed', sealed = null, changed_at = clock_timestamp(), changed_by = session_user
+  where q.message_id = replay.message_id;
+  select s.forgotten into forgotten
+  from etl.store_originals(
     replay.tokens, replay.sealed, replay.data_key, array[replay.masked_ip],
     array[replay.masked_device_id]
-  );
+  ) s;
   insert into public.user_logins (
     user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
   ) values (
-    replay.user_id, replay.device_type, replay.masked_ip, replay.masked_device_id, replay.locale,
-    replay.app_version, (entry.sent_at at time zone 'UTC')::date
+    replay.user_id, replay.device_type,
+    (pii_vault.freshen('ip', array[replay.masked_ip], forgotten))[1],
+    (pii_vault.freshen('device_id', array[replay.masked_device_id], forgotten))[1],
+    replay.locale, replay.app_version, (entry.sent_at at time zone 'UTC')::date
   );
   insert into pii_vault.audit (login_oid, action, request, message_ids, items)
   values (
@@ -974,7 +1164,7 @@ begin
   into asked, digests
   from (select distinct id from unnest(message_ids) u (id)) m
   left join etl.quarantine q on q.message_id = m.id;
-  return pii_vault.record_request(purpose, asked, digests, reason);
+  return pii_vault.record_request(purpose, asked, digests, reason, null, false);
 end
 $function$
 -- owner veil_owner
@@ -989,41 +1179,102 @@ AS $function$
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION etl.store_originals(tokens text[], sealed bytea[], data_key uuid, masked_ips text[], masked_device_ids text[])
- RETURNS integer
+CREATE OR REPLACE FUNCTION etl.store_originals(tokens text[], sealed bytea[], data_key uuid, masked_ips text[], masked_device_ids text[], OUT stored integer, OUT forgotten text[])
+ RETURNS record
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
-  stored integer := 0;
+  any_erased boolean := exists (select from pii_vault.tombstones);
+  returning_now text[];
+  lacking text[];
+  absent text[];
 begin
+  stored := 0;
+  forgotten := '{}';
   if cardinality(tokens) > 0 then
+    if any_erased then
+      select
+        coalesce(array_agg(e.token) filter (where e.stays), '{}'),
+        coalesce(array_agg(e.token) filter (where not e.stays), '{}')
+      into forgotten, returning_now
+      from pii_vault.erased_among(tokens) e
+      where (e.token in (select unnest(masked_ips || masked_device_ids))) is true;
+      if cardinality(returning_now) > 0 then
+        -- In one order, so that two loads that bring the same back cannot deadlock.
+        with locked as (
+          select t.token from pii_vault.tombstones t
+          where t.token = any (returning_now) order by t.token for update
+        )
+        delete from pii_vault.tombstones t using locked l where t.token = l.token;
+      end if;
+    end if;
     insert into pii_vault.originals (token, data_key, sealed)
     select o.token, store_originals.data_key, o.sealed
     from (select unnest(tokens), unnest(store_originals.sealed)) o (token, sealed)
     -- "is true" has the planner hash the list, where it could choose a loop: it takes each for short.
     where (o.token in (select unnest(masked_ips || masked_device_ids))) is true
+      and (o.token in (select unnest(forgotten))) is not true
     order by o.token collate "C"
     on conflict do nothing;
     get diagnostics stored = row_count;
   end if;
-  -- What is being deleted at this moment still counts as there: whoever deletes originals has to lock out loads.
-  if exists (
-    select from (
-      select r.token
-      from (select unnest(masked_ips || masked_device_ids)) r (token)
-      where r.token is not null
-        and (r.token in (select unnest(tokens))) is not true
-      offset 0
-    ) other
-    -- One by one: the vault is large.
-    where not exists (
-      select from pii_vault.originals o where o.token = other.token offset 0
-    )
-  ) then
-    raise exception using errcode = 'VL013', message = 'a row has a token without an original';
+  -- Whoever deletes originals has locked out loads: what is there now is there when this commits.
+  select array_agg(distinct other.token) into lacking
+  from (
+    select r.token
+    from (select unnest(masked_ips || masked_device_ids)) r (token)
+    where r.token is not null
+      and (r.token in (select unnest(tokens))) is not true
+    offset 0
+  ) other
+  -- One by one: the vault is large.
+  where not exists (
+    select from pii_vault.originals o where o.token = other.token offset 0
+  );
+  if lacking is not null then
+    absent := array(select e.token from pii_vault.erased_among(lacking) e where e.stays);
+    -- What only expired, or may come back, has to be sent.
+    if cardinality(absent) < cardinality(lacking) then
+      raise exception using errcode = 'VL013', message = 'a row has a token without an original';
+    end if;
+    forgotten := forgotten || absent;
   end if;
-  return stored;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.add_hold(token text, user_id text, reason text)
+ RETURNS uuid
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  made pii_vault.holds;
+begin
+  if (add_hold.token is null) = (add_hold.user_id is null) then
+    raise exception using errcode = 'VL006', message = 'a hold is of a token or of a user';
+  end if;
+  if add_hold.token is null then
+    perform pii_vault.require_user_id(add_hold.user_id);
+  elsif char_length(add_hold.token) > 64
+    or add_hold.token !~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$' then
+    raise exception using errcode = 'VL006', message = 'expected a token that stands for an original';
+  end if;
+  perform pii_vault.require_reason(add_hold.reason);
+  -- An erasure sees it, or was done before.
+  perform pii_vault.close_gate();
+  insert into pii_vault.holds (token, user_id, reason)
+  values (add_hold.token, add_hold.user_id, btrim(add_hold.reason))
+  returning * into made;
+  perform pii_vault.record(
+    'hold.added', null,
+    case when made.token is null then '{}' else array[made.token::text] end,
+    1, add_hold.reason, pii_vault.describe_hold(made)
+  );
+  return made.id;
 end
 $function$
 -- owner veil_owner
@@ -1035,6 +1286,8 @@ CREATE OR REPLACE FUNCTION pii_vault.admit(request uuid, purpose text)
 AS $function$
 declare
   found_request pii_vault.requests;
+  caller oid;
+  state text;
   target pg_lsn;
   give_up timestamptz;
 begin
@@ -1044,11 +1297,12 @@ begin
       message = 'a standby serves no request',
       hint = 'connect to the primary';
   end if;
+  caller := pii_vault.caller();
   select r.* into found_request
   from pii_vault.requests r
   where r.id = admit.request and r.purpose = admit.purpose
     and r.login = session_user
-    and r.login_oid = (select p.oid from pg_roles p where p.rolname = session_user);
+    and r.login_oid = caller;
   if not found then
     raise exception using
       errcode = 'VL001',
@@ -1063,14 +1317,38 @@ begin
       message = 'the request was recorded by this very transaction, which may still be rolled back',
       hint = 'commit first, then fetch';
   end if;
-  if clock_timestamp() > found_request.recorded_at + interval '15 minutes' then
+  state := pii_vault.state_of(found_request);
+  if state = 'refused' then
+    raise exception using
+      errcode = found_request.refusal,
+      message = case found_request.refusal
+        when 'VL030' then 'the policy wants a reason, and this request gives none'
+        when 'VL033' then 'the policy does not allow the purpose of this request, or it names none'
+        when 'VL035' then 'this request would exceed the budget of this login'
+      end,
+      hint = case found_request.refusal
+        when 'VL030' then 'ask again with a reason; the refusal is on record'
+        when 'VL033' then 'ask again with a purpose that the policy lists; the refusal is on record'
+        when 'VL035' then 'ask for less or later, or have the policy changed; the refusal is on record'
+      end;
+  elsif state = 'waiting' then
+    raise exception using
+      errcode = 'VL031',
+      message = format('request %s waits for approval', found_request.id),
+      hint = 'somebody else with the approver role decides; then fetch it';
+  elsif state = 'denied' then
+    raise exception using
+      errcode = 'VL032',
+      message = format('request %s was denied', found_request.id),
+      hint = 'ask the approver why; the audit has the reason';
+  elsif state = 'expired' then
     raise exception using
       errcode = 'VL003',
-      message = 'the request is older than fifteen minutes',
+      message = 'the request, or its approval, is older than the policy allows',
       hint = 'record a new one';
   end if;
-  -- Committed is not flushed: with synchronous_commit off, a crash loses the last commits. From 17 on a
-  -- flush can be asked for.
+  -- Committed is not flushed: with synchronous_commit off, a crash loses the last commits, the approver's
+  -- too. From 17 on a flush can be asked for.
   if current_setting('server_version_num')::integer >= 170000 then
     perform pg_logical_emit_message(false, 'veil', '', true);
   else
@@ -1087,6 +1365,171 @@ begin
     end loop;
   end if;
   return found_request;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.assess_tokens(tokens text[], most integer)
+ RETURNS TABLE("position" bigint, token text, field text, logins bigint, users bigint, outcome text)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select a.place, a.token, pii_vault.field_of(a.token), a.logins, a.users,
+    case
+      when a.users > 1 then 'keep'
+      -- A decoy is to nobody what the vault holds.
+      when a.users = 0 and exists (select from pii_vault.canaries c where c.token = a.token)
+        then 'unknown'
+      when a.users = 1 and not starts_with(a.token, 'ip0_') and not starts_with(a.token, 'dev0_')
+        then 'erase'
+      when exists (select from pii_vault.originals o where o.token = a.token) then 'erase'
+      else coalesce(
+        (
+          select case t.kind when 'forgotten' then 'forgotten' else 'erase' end
+          from pii_vault.tombstones t where t.token = a.token
+        ),
+        'unknown'
+      )
+    end
+  from (
+    select t.place, t.token, u.logins, u.users
+    from (
+      select min(g.place) as place, g.token
+      from unnest(tokens) with ordinality g (token, place) group by g.token
+    ) t
+    cross join lateral (
+      select * from pii_vault.users_of_ip(t.token, most) where starts_with(t.token, 'ip')
+      union all
+      select * from pii_vault.users_of_device(t.token, most) where starts_with(t.token, 'dev')
+    ) u
+    offset 0
+  ) a
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.assess_user(user_id text, most integer)
+ RETURNS TABLE(field text, value text, is_token boolean, logins bigint, others bigint)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select v.field, v.value, v.is_token, v.logins,
+    case
+      when not v.is_token then 0
+      when v.field = 'ip' then (
+        select count(distinct coalesce(o.user_id collate "C", ''))
+        from (
+          select u.user_id from public.user_logins u
+          where u.masked_ip = v.value and u.masked_ip collate "C" = v.value
+            and u.user_id collate "C" is distinct from assess_user.user_id
+          limit most
+        ) o
+      )
+      else (
+        select count(distinct coalesce(o.user_id collate "C", ''))
+        from (
+          select u.user_id from public.user_logins u
+          where u.masked_device_id = v.value and u.masked_device_id collate "C" = v.value
+            and u.user_id collate "C" is distinct from assess_user.user_id
+          limit most
+        ) o
+      )
+    end
+  from pii_vault.values_of_user(assess_user.user_id) v
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.audit_entry_bytes(entry pii_vault.audit)
+ RETURNS bytea
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  return (
+    select convert_to('veil/v1/audit-entry', 'UTF8') || string_agg(
+      coalesce(decode('01', 'hex') || int4send(octet_length(f.bytes)) || f.bytes, decode('00', 'hex')),
+      null order by f.position
+    )
+    from unnest(array[
+      int8send(entry.id), timestamptz_send(entry.at), convert_to(entry.login, 'UTF8'),
+      oidsend(entry.login_oid), convert_to(entry.role, 'UTF8'), convert_to(entry.address, 'UTF8'),
+      convert_to(entry.action, 'UTF8'), uuid_send(entry.request),
+      pii_vault.audit_list_bytes(entry.tokens), pii_vault.audit_list_bytes(entry.message_ids),
+      int4send(entry.items), convert_to(entry.reason, 'UTF8'), convert_to(entry.details::text, 'UTF8')
+    ]) with ordinality as f (bytes, position)
+  );
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.audit_list_bytes(list text[])
+ RETURNS bytea
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if list is null then
+    return null;
+  end if;
+  return (
+    select int4send(count(*)::integer) || coalesce(
+      string_agg(
+        coalesce(decode('01', 'hex') || int4send(octet_length(e.bytes)) || e.bytes, decode('00', 'hex')),
+        null order by e.position
+      ),
+      convert_to('', 'UTF8')
+    )
+    from (
+      select convert_to(u.element, 'UTF8'), u.position
+      from unnest(list) with ordinality as u (element, position)
+    ) e (bytes, position)
+  );
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.await_chaining()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  -- In conflict after a restore of the data alone.
+  insert into pii_vault.audit_waiting (entry) values (new.id) on conflict do nothing;
+  return null;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.break_glass(tokens text[], reason text, purpose text)
+ RETURNS uuid
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select pii_vault.request_tokens(tokens, reason, nullif(btrim(purpose), ''), true)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.bury(tokens text[], kind text, erasure uuid)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  originals integer;
+begin
+  -- What expired before is forgotten now.
+  delete from pii_vault.tombstones t where t.token = any (bury.tokens);
+  delete from pii_vault.originals o where o.token = any (bury.tokens);
+  get diagnostics originals = row_count;
+  insert into pii_vault.tombstones (token, kind, erasure)
+  select u.token, bury.kind, bury.erasure
+  from unnest(bury.tokens) u (token) order by u.token collate "C";
+  return originals;
 end
 $function$
 -- owner veil_owner
@@ -1108,6 +1551,482 @@ begin
       hint = 'connect as the login itself; set session authorization does not do here';
   end if;
   return named;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE PROCEDURE pii_vault.chain_audit(INOUT chained integer DEFAULT 0)
+ LANGUAGE plpgsql
+AS $procedure$
+begin
+  commit;
+  set transaction isolation level read committed, read write;
+  chained := pii_vault.chain_waiting();
+  commit;
+end
+$procedure$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.chain_waiting()
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  head pii_vault.audit_head;
+  entry pii_vault.audit;
+  last bigint;
+  start bigint;
+  entries bigint[] := '{}';
+  hashes bytea[] := '{}';
+begin
+  -- The lock below ends with the transaction, so it may not be one that its caller can keep open: what is
+  -- being executed is the procedure, alone, which commits next. (In a block of its caller's it does not come
+  -- so far. That nothing else stands in the statement is what a function could not see to: a pipeline that is
+  -- never finished would hold its lock for ever.)
+  if coalesce(current_query() ~* '^\s*call\s+pii_vault\.chain_audit\s*\(\s*\)\s*;?\s*$', false) is not true then
+    raise exception using
+      errcode = 'VL043',
+      message = 'the audit is chained by a statement of its own',
+      hint = 'send exactly: call pii_vault.chain_audit()';
+  end if;
+  -- Nothing is sent to the caller while the lock is held: one who does not read would hold it, too.
+  perform set_config('client_min_messages', 'error', true);
+  perform set_config('lock_timeout', '2s', true);
+  if not exists (select from pii_vault.audit_waiting) then
+    return 0;
+  end if;
+  -- A row of the owner's: any login could hold an advisory lock.
+  select h.* into head from pii_vault.audit_head h for update skip locked;
+  if not found then
+    if exists (select from pii_vault.audit_head) then
+      return null;
+    end if;
+    raise exception using
+      errcode = 'VL043', message = 'the head of the audit chain is missing',
+      hint = 'somebody altered the database: run `veil audit verify`';
+  end if;
+  select c.position into last from pii_vault.audit_chain c order by c.position desc limit 1;
+  if coalesce(last, 0) <> head.position then
+    raise exception using
+      errcode = 'VL043', message = 'the audit chain does not end where its head says',
+      hint = 'somebody altered the database: run `veil audit verify`';
+  end if;
+  -- A chain that were lost in a crash would be taken for a cut one, by whoever has signed its end.
+  if current_setting('synchronous_commit') = 'off' then
+    perform set_config('synchronous_commit', 'on', true);
+  end if;
+
+  start := head.position;
+  -- Entry by entry: planned once a session, whatever the tables held then. What is chained already may wait
+  -- again after a restore of the data alone; what is missing waits for ever, and verifying names it.
+  for entry in
+    select a.*
+    from pii_vault.audit_waiting w
+    cross join lateral (select l.* from pii_vault.audit l where l.id = w.entry limit 1) a
+    where not exists (select from pii_vault.audit_chain c where c.entry = w.entry offset 0)
+    order by w.entry
+    limit 10000
+  loop
+    head.position := head.position + 1;
+    head.hash := sha256(
+      convert_to('veil/v1/audit-chain', 'UTF8') || head.hash || int8send(head.position)
+        || pii_vault.audit_entry_bytes(entry)
+    );
+    entries := entries || entry.id;
+    hashes := hashes || head.hash;
+  end loop;
+  if head.position = start then
+    delete from pii_vault.audit_waiting w
+    where exists (select from pii_vault.audit_chain c where c.entry = w.entry);
+    return 0;
+  end if;
+  insert into pii_vault.audit_chain (position, entry, hash)
+  select start + n.position, n.entry, n.hash
+  from unnest(entries, hashes) with ordinality as n (entry, hash, position);
+  update pii_vault.audit_head h set position = head.position, hash = head.hash;
+  delete from pii_vault.audit_waiting w using unnest(entries) as n (entry) where w.entry = n.entry;
+  perform pii_vault.on_chained(entries);
+  return cardinality(entries);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.close_gate()
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using
+      errcode = 'VL015', message = 'an erasure needs the isolation level read committed';
+  end if;
+  if current_setting('synchronous_commit') = 'off' then
+    perform set_config('synchronous_commit', 'on', true);
+  end if;
+  -- Loads wait behind whoever waits here; and behind a caller who has gone without a word.
+  if current_setting('lock_timeout') = '0' then
+    perform set_config('lock_timeout', '5s', true);
+  end if;
+  if current_setting('idle_in_transaction_session_timeout') = '0' then
+    perform set_config('idle_in_transaction_session_timeout', '10s', true);
+  end if;
+  -- Token by token, also where nothing is known of the tables' sizes yet; and never by a plan that was made for
+  -- a few tokens when there are many.
+  perform set_config('enable_seqscan', 'off', true);
+  perform set_config('plan_cache_mode', 'force_custom_plan', true);
+  begin
+    lock table pii_vault.erasure_gate in exclusive mode;
+  exception when lock_not_available then
+    raise exception using
+      errcode = '55P03',
+      message = 'a load, or another erasure, does not end; nothing was changed',
+      hint = 'try again; pg_locks of pii_vault.erasure_gate names the session that holds it';
+  end;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.count_by_field(tokens text[])
+ RETURNS json
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select json_build_object(
+    'ip', count(*) filter (where starts_with(t, 'ip')),
+    'device_id', count(*) filter (where not starts_with(t, 'ip'))
+  )
+  from unnest(tokens) t
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.day_before(older_than integer)
+ RETURNS date
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if (older_than between 1 and 36500) is not true then
+    raise exception using errcode = 'VL006', message = 'expected 1 to 36500 days';
+  end if;
+  return (clock_timestamp() at time zone 'UTC')::date - older_than;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.decide(request uuid, approve boolean, reason text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  asked pii_vault.requests;
+begin
+  perform pii_vault.require_reason_length(decide.reason);
+  if decide.approve is null then
+    raise exception using errcode = 'VL006', message = 'expected a verdict';
+  end if;
+  asked := pii_vault.request_of_another(decide.request);
+  if asked.approval <> 'needed' or asked.refusal is not null then
+    raise exception using
+      errcode = 'VL037', message = 'this request waits for no verdict';
+  end if;
+  -- Of two verdicts at once, the first one stands.
+  insert into pii_vault.verdicts (request, approved, login_oid)
+  select asked.id, decide.approve, pii_vault.caller()
+  where pii_vault.state_of(asked) = 'waiting'
+  on conflict do nothing;
+  if not found then
+    raise exception using
+      errcode = 'VL037',
+      message = 'this request has had its verdict, or has expired',
+      hint = 'whoever made it can make a new one';
+  end if;
+  perform pii_vault.record(
+    case when decide.approve then 'reveal.approved' else 'reveal.denied' end,
+    asked.id, '{}', cardinality(asked.subjects), decide.reason,
+    json_build_object('requester', asked.login)
+  );
+  perform pg_notify('veil_verdicts', asked.id::text);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.describe_hold(hold pii_vault.holds)
+ RETURNS json
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select json_build_object(
+    'hold', hold.id,
+    'kind', case when hold.token is null then 'user' else 'token' end,
+    'subject', coalesce(hold.token, pii_vault.user_digest(hold.user_id))
+  )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.erased_among(tokens text[])
+ RETURNS TABLE(token text, stays boolean)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select g.token, t.kind = 'forgotten' and not pii_vault.may_return(pii_vault.field_of(g.token))
+  from (select unnest(tokens)) g (token)
+  -- One by one, in whatever order the planner would rather have it.
+  cross join lateral (
+    select s.kind from pii_vault.tombstones s where s.token = g.token offset 0
+  ) t
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.exceeded_budget(caller oid, ip_tokens integer, device_tokens integer, bodies integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  exceeded text;
+begin
+  if not exists (
+    select from pii_vault.policies p where p.hourly is not null or p.daily is not null
+  ) then
+    return null;
+  end if;
+  insert into pii_vault.spenders as s (login_oid) values (exceeded_budget.caller)
+  on conflict (login_oid) do update set requests = s.requests + 1;
+  -- A statement of its own, with a snapshot of after the wait.
+  select case when s.hour + f.asked > p.hourly
+    then format('%s tokens of %s an hour', p.hourly, f.field)
+    else format('%s tokens of %s a day', p.daily, f.field)
+  end
+  into exceeded
+  from (
+    values ('ip', exceeded_budget.ip_tokens), ('device_id', exceeded_budget.device_tokens),
+      ('body', exceeded_budget.bodies)
+  ) f (field, asked)
+  join pii_vault.policies p on p.field = f.field
+  cross join lateral (
+    select
+      coalesce(
+        sum(u.tokens) filter (where u.recorded_at > clock_timestamp() - interval '1 hour'), 0
+      ) as hour,
+      coalesce(sum(u.tokens), 0) as day
+    from (
+      select r.recorded_at, case f.field
+        when 'ip' then r.ip_tokens when 'device_id' then r.device_tokens else r.bodies
+      end as tokens
+      from pii_vault.requests r
+      where r.login_oid = exceeded_budget.caller
+        and r.recorded_at > clock_timestamp() - interval '1 day'
+        and r.refusal is null
+        and not exists (
+          select from pii_vault.verdicts v where v.request = r.id and not v.approved
+        )
+    ) u
+  ) s
+  where f.asked > 0 and (s.hour + f.asked > p.hourly or s.day + f.asked > p.daily)
+  limit 1;
+  return exceeded;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.expire(older_than integer, after text, run uuid, reason text)
+ RETURNS TABLE(entry bigint, upto text, looked integer, erased_ip integer, erased_device_id integer, held integer)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  day date := pii_vault.day_before(expire.older_than);
+  erasure uuid := gen_random_uuid();
+  page record;
+  kept text[] := '{}';
+  gone text[];
+  originals integer;
+begin
+  perform pii_vault.require_reason(expire.reason);
+  if expire.run is null then
+    raise exception using errcode = 'VL006', message = 'expected the id of the run';
+  end if;
+  perform set_config('enable_seqscan', 'off', true);
+  select * into page from pii_vault.expired_after(day, expire.after);
+  upto := page.upto;
+  looked := page.looked;
+  erased_ip := 0;
+  erased_device_id := 0;
+  held := 0;
+  if cardinality(page.tokens) > 0 then
+    perform pii_vault.close_gate();
+    kept := pii_vault.held_among(page.tokens);
+    held := cardinality(kept);
+    -- Looked at again: loads went on until the gate was closed.
+    gone := array(
+      select o.token from pii_vault.originals o
+      where o.token in (
+        select unnest(page.tokens)
+        except select unnest(kept)
+        except select unnest(pii_vault.used_since(day, page.tokens))
+      )
+      order by o.token
+    );
+    if cardinality(gone) > 0 then
+      originals := pii_vault.bury(gone, 'expired', erasure);
+      select
+        count(*) filter (where starts_with(g.token, 'ip')),
+        count(*) filter (where not starts_with(g.token, 'ip'))
+      into erased_ip, erased_device_id
+      from unnest(gone) g (token);
+      entry := pii_vault.record_erasure(
+        'erasure.expire', cardinality(gone), expire.reason,
+        json_build_object(
+          'erasure', erasure,
+          'kind', 'expiry',
+          'run', expire.run,
+          'at', pii_vault.utc_text(clock_timestamp()),
+          'before', to_char(day, 'YYYY-MM-DD'),
+          'erased', pii_vault.count_by_field(gone),
+          'held', held,
+          'originals', originals,
+          'digest', pii_vault.token_digest(gone)
+        )
+      );
+    end if;
+  end if;
+  return next;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.expire_bodies(older_than integer, run uuid, reason text, dry boolean)
+ RETURNS TABLE(discarded integer, held integer)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  day timestamptz :=
+    pii_vault.day_before(expire_bodies.older_than)::timestamp at time zone 'UTC';
+  gone text[];
+begin
+  perform pii_vault.require_reason(expire_bodies.reason);
+  if expire_bodies.run is null or expire_bodies.dry is null then
+    raise exception using errcode = 'VL006', message = 'expected the id of the run';
+  end if;
+  discarded := 0;
+  held := 0;
+  if not expire_bodies.dry then
+    -- A hold that comes now waits for this, or this for it.
+    perform pii_vault.close_gate();
+  end if;
+  if exists (select from pii_vault.holds h where h.released_at is null) then
+    select count(*) into held from etl.quarantine q where q.state = 'open' and q.sent_at < day;
+  elsif expire_bodies.dry then
+    select count(*) into discarded from etl.quarantine q where q.state = 'open' and q.sent_at < day;
+  else
+    with locked as (
+      select q.message_id from etl.quarantine q
+      where q.state = 'open' and q.sent_at < day
+      order by q.message_id
+      limit 1000
+      for update
+    ),
+    emptied as (
+      update etl.quarantine q
+      set state = 'discarded', sealed = null, changed_at = clock_timestamp(),
+        changed_by = session_user
+      from locked l
+      where q.message_id = l.message_id
+      returning q.message_id
+    )
+    select coalesce(array_agg(e.message_id::text order by e.message_id), '{}') into gone
+    from emptied e;
+    discarded := cardinality(gone);
+    if discarded > 0 then
+      insert into pii_vault.audit (login_oid, action, message_ids, items, reason, details)
+      values (
+        pii_vault.caller(), 'quarantine.discard', gone, discarded, btrim(expire_bodies.reason),
+        json_build_object('kind', 'expiry', 'run', expire_bodies.run)
+      );
+    end if;
+  end if;
+  return next;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.expired_after(day date, after text, OUT tokens text[], OUT looked integer, OUT upto text)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  page text[];
+  sealed timestamptz[];
+  used text[];
+  logins bigint[];
+  cut integer;
+begin
+  select
+    coalesce(array_agg(p.token order by p.token), '{}'), array_agg(p.sealed_at order by p.token)
+  into page, sealed
+  from (
+    select o.token, o.sealed_at from pii_vault.originals o
+    where o.token > coalesce(after, '') collate "C"
+      -- Decoys are for good.
+      and not exists (select from pii_vault.canaries c where c.token = o.token)
+    order by o.token
+    limit 5000
+  ) p;
+  used := pii_vault.used_since(day, page);
+  select
+    coalesce(array_agg(p.token order by p.position), '{}')
+  into tokens
+  from unnest(page) with ordinality p (token, position)
+  where (p.token in (select unnest(used))) is not true;
+  logins := pii_vault.logins_with(tokens);
+  select
+    coalesce(array_agg(p.token order by p.position), '{}'),
+    -- The first one whose predecessors have rows enough.
+    min(p.position) filter (where p.before_it > 20000)
+  into tokens, cut
+  from (
+    select c.token, c.position,
+      coalesce(
+        sum(c.logins) over (
+          order by c.position rows between unbounded preceding and 1 preceding
+        ),
+        0
+      ) as before_it
+    from (
+      select p.token, p.position, coalesce(l.logins, 0) as logins,
+        coalesce(l.logins, 0) = 0 as unused, p.sealed_at, l.token is not null as listed
+      from unnest(page, sealed) with ordinality p (token, sealed_at, position)
+      left join unnest(tokens, logins) l (token, logins) on l.token = p.token
+    ) c
+    where c.listed and not (c.unused and c.sealed_at >= (day::timestamp at time zone 'UTC'))
+  ) p;
+  if cut is null then
+    looked := cardinality(page);
+    upto := case when looked = 5000 then page[5000] end;
+  else
+    looked := cut - 1;
+    upto := page[looked];
+    tokens := array(
+      select t.token from unnest(tokens) with ordinality t (token, position)
+      where t.token collate "C" <= upto collate "C" order by t.position
+    );
+  end if;
 end
 $function$
 -- owner veil_owner
@@ -1135,12 +2054,494 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.field_of(token text)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select case when starts_with(token, 'ip') then 'ip' else 'device_id' end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.forget_tokens(tokens text[], reason text)
+ RETURNS TABLE(entry bigint, receipt json, outcomes json)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  erasure uuid := gen_random_uuid();
+  gone text[];
+  kept text[];
+  originals integer;
+  replaced integer;
+begin
+  perform pii_vault.require_tokens(forget_tokens.tokens);
+  perform pii_vault.require_reason(forget_tokens.reason);
+  perform pii_vault.close_gate();
+
+  select
+    coalesce(array_agg(a.token) filter (where a.outcome = 'erase'), '{}'),
+    coalesce(array_agg(a.token) filter (where a.outcome = 'keep'), '{}'),
+    json_agg(
+      json_build_object('token', a.token, 'field', a.field, 'outcome', a.outcome)
+      order by a."position"
+    )
+  into gone, kept, outcomes
+  from pii_vault.assess_tokens(forget_tokens.tokens, 1) a;
+  perform pii_vault.refuse_held(pii_vault.held_among(gone), json_array_length(outcomes));
+
+  originals := pii_vault.bury(gone, 'forgotten', erasure);
+  replaced := pii_vault.replace_values(
+    null,
+    array(select pii_vault.field_of(g.token) from unnest(gone) with ordinality g (token, position)
+      order by g.position),
+    gone,
+    array(
+      select pii_vault.fresh_token(pii_vault.field_of(g.token))
+      from unnest(gone) with ordinality g (token, position) order by g.position
+    )
+  );
+  receipt := json_build_object(
+    'erasure', erasure,
+    'kind', 'tokens',
+    'at', pii_vault.utc_text(clock_timestamp()),
+    'erased', pii_vault.count_by_field(gone),
+    'kept', pii_vault.count_by_field(kept),
+    'originals', originals,
+    'rows', replaced,
+    'digest', pii_vault.token_digest(gone)
+  );
+  entry := pii_vault.record_erasure(
+    'erasure.forget', cardinality(gone), forget_tokens.reason, receipt
+  );
+  return next;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.forget_user(user_id text, reason text)
+ RETURNS TABLE(entry bigint, receipt json, outcomes json)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  erasure uuid := gen_random_uuid();
+  fields text[];
+  found text[];
+  gone text[];
+  kept text[];
+  plain integer;
+  held text[];
+  originals integer;
+  replaced integer;
+begin
+  perform pii_vault.require_user_id(forget_user.user_id);
+  perform pii_vault.require_reason(forget_user.reason);
+  perform pii_vault.close_gate();
+
+  select
+    coalesce(array_agg(a.field order by a.field desc, a.value collate "C"), '{}'),
+    coalesce(array_agg(a.value order by a.field desc, a.value collate "C"), '{}'),
+    coalesce(array_agg(a.value) filter (where a.is_token and a.others = 0), '{}'),
+    coalesce(array_agg(a.value) filter (where a.is_token and a.others > 0), '{}'),
+    count(*) filter (where not a.is_token),
+    coalesce(
+      json_agg(
+        json_build_object(
+          'token', case when a.is_token then a.value end,
+          'field', a.field,
+          'logins', a.logins,
+          'outcome', case when not a.is_token then 'replace' when a.others > 0 then 'keep' else 'erase' end
+        )
+        order by a.field desc, a.value collate "C"
+      ),
+      '[]'
+    )
+  into fields, found, gone, kept, plain, outcomes
+  from pii_vault.assess_user(forget_user.user_id, 1) a;
+
+  held := case
+    when exists (
+      select from pii_vault.holds h where h.released_at is null and h.user_id = forget_user.user_id
+    ) then gone || kept
+    else pii_vault.held_among(gone || kept)
+  end;
+  perform pii_vault.refuse_held(held, cardinality(gone || kept));
+  if cardinality(found) = 0 and exists (
+    select from pii_vault.holds h where h.released_at is null and h.user_id = forget_user.user_id
+  ) then
+    raise exception using errcode = 'VL040', message = 'this user is under a legal hold';
+  end if;
+
+  originals := pii_vault.bury(gone, 'forgotten', erasure);
+  replaced := pii_vault.replace_values(
+    forget_user.user_id, fields, found,
+    array(
+      select pii_vault.fresh_token(f.field)
+      from unnest(fields) with ordinality f (field, position) order by f.position
+    )
+  );
+  receipt := json_build_object(
+    'erasure', erasure,
+    'kind', 'user',
+    'at', pii_vault.utc_text(clock_timestamp()),
+    'subject', pii_vault.user_digest(forget_user.user_id),
+    'erased', pii_vault.count_by_field(gone),
+    'kept', pii_vault.count_by_field(kept),
+    'plain', plain,
+    'originals', originals,
+    'rows', replaced,
+    'digest', pii_vault.token_digest(gone)
+  );
+  entry := pii_vault.record_erasure(
+    'erasure.forget', cardinality(gone), forget_user.reason, receipt
+  );
+  return next;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.fresh_token(field text)
+ RETURNS text
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select case field when 'ip' then 'ip0_' else 'dev0_' end
+    || string_agg(
+      substr(
+        'abcdefghijklmnopqrstuvwxyz234567',
+        -- The last of 26 letters has only three bits left to say.
+        1 + case when i < 25 then get_byte(r.bytes, i) & 31 else (get_byte(r.bytes, i) & 7) * 4 end,
+        1
+      ),
+      '' order by i
+    )
+  from (select pii_vault.random_digest() as bytes) r, generate_series(0, 25) i
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.freshen(field text, tokens text[], forgotten text[])
+ RETURNS text[]
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(
+    array_agg(
+      case
+        when t.token in (select unnest(forgotten)) then pii_vault.fresh_token(freshen.field)
+        else t.token
+      end
+      order by t.position
+    ),
+    '{}'
+  )
+  from unnest(tokens) with ordinality t (token, position)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.held_among(tokens text[])
+ RETURNS text[]
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(array_agg(distinct t.token), '{}')
+  from unnest(tokens) t (token)
+  where t.token in (
+    select h.token from pii_vault.holds h where h.released_at is null and h.token is not null
+    union all
+    select v.value
+    from pii_vault.holds h cross join lateral pii_vault.values_of_user(h.user_id) v
+    where h.released_at is null and h.user_id is not null
+  )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.lift_tombstones(tokens text[], reason text)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  lifted text[];
+begin
+  perform pii_vault.require_tokens(lift_tombstones.tokens);
+  perform pii_vault.require_reason(lift_tombstones.reason);
+  perform pii_vault.close_gate();
+  with gone as (
+    delete from pii_vault.tombstones t
+    where t.token = any (lift_tombstones.tokens) and t.kind = 'forgotten'
+    returning t.token
+  )
+  select coalesce(array_agg(g.token::text order by g.token), '{}') into lifted from gone g;
+  if cardinality(lifted) > 0 then
+    perform pii_vault.record(
+      'tombstone.lifted', null, lifted, cardinality(lifted), lift_tombstones.reason, null
+    );
+  end if;
+  return cardinality(lifted);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.list_holds()
+ RETURNS TABLE(id uuid, token text, user_id text, reason text, added_by text, added_at timestamp with time zone, released_by text, released_at timestamp with time zone, release_reason text)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select h.id, h.token, h.user_id, h.reason, h.added_by, h.added_at, h.released_by, h.released_at,
+    h.release_reason
+  from pii_vault.holds h
+  order by h.added_at, h.id
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.logins_with(tokens text[])
+ RETURNS bigint[]
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(
+    array_agg(
+      case
+        when starts_with(t.token, 'ip') then (
+          select count(*) from public.user_logins u
+          where u.masked_ip = t.token and u.masked_ip collate "C" = t.token
+        )
+        else (
+          select count(*) from public.user_logins u
+          where u.masked_device_id = t.token and u.masked_device_id collate "C" = t.token
+        )
+      end
+      order by t.position
+    ),
+    '{}'
+  )
+  from unnest(tokens) with ordinality t (token, position)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.may_return(field text)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(
+    (select p.erased_may_return from pii_vault.policies p where p.field = may_return.field), false
+  )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.on_chained(entries bigint[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  touched record;
+  alarm bigint;
+begin
+  if not exists (select from pii_vault.canaries) then
+    return;
+  end if;
+  for touched in
+    select a.id, a.login, a.login_oid, a.role, a.address, a.request, array_agg(c.token) as tokens
+    from pii_vault.audit a
+    cross join lateral unnest(a.tokens) t (token)
+    join pii_vault.canaries c on c.token = t.token collate "C"
+    where a.id = any (entries) and a.action = 'reveal.request'
+    group by a.id
+    order by a.id
+  loop
+    insert into pii_vault.audit (
+      login, login_oid, role, address, action, request, tokens, items, details
+    ) values (
+      touched.login, touched.login_oid, touched.role, touched.address, 'canary.alarm',
+      touched.request, touched.tokens, cardinality(touched.tokens),
+      json_build_object('entry', touched.id)
+    )
+    returning id into alarm;
+    raise log 'veil: request % of % touched a canary: audit entry %',
+      touched.request, touched.login, alarm;
+    perform pg_notify('veil_alarms', alarm::text);
+  end loop;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.place_of(entry bigint)
+ RETURNS TABLE("position" bigint, hash text)
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  return query
+    select c.position, encode(c.hash, 'hex')
+    from pii_vault.audit_chain c
+    join pii_vault.audit a on a.id = c.entry
+    where a.id = place_of.entry and a.login_oid = pii_vault.caller()
+      and a.action ~ '^(erasure|hold|tombstone)\.';
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.plan_expire(older_than integer, after text)
+ RETURNS TABLE(upto text, looked integer, erased_ip integer, erased_device_id integer, held integer)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  page record;
+  kept text[];
+begin
+  perform set_config('enable_seqscan', 'off', true);
+  select * into page
+  from pii_vault.expired_after(pii_vault.day_before(plan_expire.older_than), plan_expire.after);
+  kept := pii_vault.held_among(page.tokens);
+  upto := page.upto;
+  looked := page.looked;
+  held := cardinality(kept);
+  select
+    count(*) filter (where starts_with(t.token, 'ip')),
+    count(*) filter (where not starts_with(t.token, 'ip'))
+  into erased_ip, erased_device_id
+  from unnest(page.tokens) t (token)
+  where (t.token in (select unnest(kept))) is not true;
+  return next;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.plan_forget_tokens(tokens text[])
+ RETURNS TABLE(token text, field text, logins bigint, others bigint, outcome text)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+begin
+  perform pii_vault.require_tokens(plan_forget_tokens.tokens);
+  perform set_config('enable_seqscan', 'off', true);
+  return query
+    with held as materialized (
+      select unnest(pii_vault.held_among(plan_forget_tokens.tokens)) as token
+    )
+    select a.token, a.field, a.logins, greatest(a.users - 1, 0),
+      case
+        when a.outcome = 'erase' and a.token in (select h.token from held h) then 'held'
+        else a.outcome
+      end
+    from pii_vault.assess_tokens(plan_forget_tokens.tokens, 10000) a
+    order by a."position";
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.plan_forget_user(user_id text)
+ RETURNS TABLE(token text, field text, logins bigint, others bigint, outcome text)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  user_is_held boolean;
+begin
+  perform pii_vault.require_user_id(plan_forget_user.user_id);
+  perform set_config('enable_seqscan', 'off', true);
+  user_is_held := exists (
+    select from pii_vault.holds h
+    where h.released_at is null and h.user_id = plan_forget_user.user_id
+  );
+  return query
+    with assessed as materialized (
+      select * from pii_vault.assess_user(plan_forget_user.user_id, 10000)
+    ),
+    held as materialized (
+      select unnest(pii_vault.held_among(array(select a.value from assessed a))) as value
+    )
+    select
+      case when a.is_token then a.value end, a.field, a.logins, a.others,
+      case
+        when user_is_held or a.value in (select h.value from held h) then 'held'
+        when not a.is_token then 'replace'
+        when a.others > 0 then 'keep'
+        else 'erase'
+      end
+    from assessed a
+    order by a.field desc, a.value collate "C";
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.plant_canary(token text, sealed bytea, generation integer, key_check bytea, data_key uuid, wrapped bytea, recipients text[], proof bytea, reason text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+begin
+  perform pii_vault.require_reason_length(plant_canary.reason);
+  lock table pii_vault.erasure_gate in row share mode;
+  perform etl.check_key(plant_canary.generation, plant_canary.key_check, true);
+  if exists (
+      select from public.user_logins u
+      where u.masked_ip = plant_canary.token or u.masked_device_id = plant_canary.token
+    )
+    or exists (select from pii_vault.originals o where o.token = plant_canary.token)
+    or exists (select from pii_vault.tombstones t where t.token = plant_canary.token)
+  then
+    raise exception using
+      errcode = 'VL041',
+      message = 'this value is in use, or was: a canary is a value that no login has',
+      hint = 'choose another one, of an address range or a form that your users cannot have';
+  end if;
+  perform etl.register_data_key(
+    plant_canary.data_key, plant_canary.generation, plant_canary.wrapped,
+    plant_canary.recipients, plant_canary.proof
+  );
+  insert into pii_vault.originals (token, data_key, sealed)
+  values (plant_canary.token, plant_canary.data_key, plant_canary.sealed);
+  insert into pii_vault.canaries (token) values (plant_canary.token);
+  perform pii_vault.record(
+    'canary.added', null, array[plant_canary.token], 1, plant_canary.reason, null
+  );
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.random_digest()
  RETURNS bytea
  LANGUAGE sql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   select sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.recent_alarms()
+ RETURNS TABLE(entry bigint, login text, recorded_at timestamp with time zone, request uuid, items integer)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select a.id, a.login, a.at, a.request, a.items
+  from pii_vault.audit a
+  where a.action = 'canary.alarm' and a.at > clock_timestamp() - interval '1 day'
+  order by a.at, a.id
 $function$
 -- owner veil_owner
 
@@ -1159,6 +2560,21 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.record_erasure(action text, items integer, reason text, receipt json)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform pii_vault.record(
+    record_erasure.action, null, '{}', record_erasure.items, record_erasure.reason,
+    record_erasure.receipt
+  );
+  return currval(pg_get_serial_sequence('pii_vault.audit', 'id'));
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.record_fetch(request pii_vault.requests, action text, items integer)
  RETURNS void
  LANGUAGE sql
@@ -1169,34 +2585,111 @@ AS $function$
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.record_request(purpose text, subjects text[], digests bytea[], reason text)
+CREATE OR REPLACE FUNCTION pii_vault.record_request(kind text, subjects text[], digests bytea[], reason text, purpose text, break_glass boolean)
  RETURNS uuid
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
-  request uuid;
-  caller oid := (select r.oid from pg_roles r where r.rolname = session_user);
+  caller oid := pii_vault.caller();
+  asked pii_vault.requests;
+  rule record;
+  why text := nullif(btrim(record_request.reason), '');
+  what text;
 begin
   -- A commit that is not flushed could be lost in a crash. The caller may set this back: fetch_reveal
   -- does not rely on it, it only makes its wait short.
   if current_setting('synchronous_commit') = 'off' then
     perform set_config('synchronous_commit', 'on', true);
   end if;
-  insert into pii_vault.requests (purpose, login_oid, subjects, digests)
-  values (record_request.purpose, caller, record_request.subjects, record_request.digests)
-  returning id into request;
-  insert into pii_vault.audit (login_oid, action, request, tokens, message_ids, items, reason)
-  values (
+  if record_request.kind = 'reveal' then
+    select count(*) filter (where starts_with(s.token, 'ip')),
+      count(*) filter (where starts_with(s.token, 'dev'))
+    into asked.ip_tokens, asked.device_tokens
+    from unnest(record_request.subjects) s (token);
+    asked.bodies := 0;
+  else
+    asked.ip_tokens := 0;
+    asked.device_tokens := 0;
+    asked.bodies := cardinality(record_request.subjects);
+  end if;
+  -- Of several fields, whatever is stricter.
+  select
+    bool_or(p.reason_required) as reason_required,
+    bool_or(p.approval) as approval,
+    min(p.request_seconds) as request_seconds,
+    min(p.approval_seconds) as approval_seconds,
+    bool_and(
+      p.purposes = '{}' or coalesce(record_request.purpose = any (p.purposes), false)
+    ) as purpose_allowed
+  into rule
+  from pii_vault.policies p
+  where (p.field = 'ip' and asked.ip_tokens > 0)
+    or (p.field = 'device_id' and asked.device_tokens > 0)
+    or (p.field = 'body' and asked.bodies > 0);
+
+  if why is null and (rule.reason_required or record_request.break_glass) then
+    asked.refusal := 'VL030';
+  elsif not rule.purpose_allowed then
+    asked.refusal := 'VL033';
+  else
+    what := pii_vault.exceeded_budget(
+      caller, asked.ip_tokens, asked.device_tokens, asked.bodies
+    );
+    if what is not null then
+      asked.refusal := 'VL035';
+    end if;
+  end if;
+  asked.approval := case
+    when not rule.approval then 'none'
+    when record_request.break_glass then 'skipped'
+    else 'needed'
+  end;
+
+  insert into pii_vault.requests (
+    purpose, login_oid, subjects, digests, reason, stated_purpose, break_glass, approval, refusal,
+    request_seconds, approval_seconds, ip_tokens, device_tokens, bodies
+  ) values (
+    record_request.kind, caller, record_request.subjects, record_request.digests, why,
+    record_request.purpose, record_request.break_glass, asked.approval, asked.refusal,
+    rule.request_seconds, rule.approval_seconds, asked.ip_tokens, asked.device_tokens, asked.bodies
+  )
+  returning id into asked.id;
+  insert into pii_vault.audit (
+    login_oid, action, request, tokens, message_ids, items, reason, details
+  ) values (
     caller,
-    case record_request.purpose when 'reveal' then 'reveal.request' else 'quarantine.' || purpose end,
-    request,
-    case record_request.purpose when 'reveal' then record_request.subjects else '{}' end,
-    case record_request.purpose when 'reveal' then '{}' else record_request.subjects end,
+    case kind when 'reveal' then 'reveal.request' else 'quarantine.' || kind end,
+    asked.id,
+    case kind when 'reveal' then record_request.subjects else '{}' end,
+    case kind when 'reveal' then '{}' else record_request.subjects end,
     cardinality(record_request.subjects),
-    nullif(btrim(record_request.reason), '')
+    why,
+    nullif(
+      json_strip_nulls(json_build_object(
+        'purpose', record_request.purpose, 'approval', nullif(asked.approval, 'none')
+      ))::text,
+      '{}'
+    )::json
   );
-  return request;
+  if record_request.break_glass then
+    perform pii_vault.record(
+      'reveal.breakglass', asked.id, '{}', cardinality(record_request.subjects), why, null
+    );
+  end if;
+  if asked.refusal is not null then
+    perform pii_vault.record(
+      case kind when 'reveal' then 'reveal.refused' else 'quarantine.refused' end,
+      asked.id, '{}', cardinality(record_request.subjects), null,
+      json_strip_nulls(json_build_object('refusal', asked.refusal, 'limit', what))
+    );
+    -- Stays in the server's log also where the caller rolls this back.
+    raise log 'veil: request % of % is refused: %', asked.id, session_user, asked.refusal;
+  elsif asked.approval = 'needed' then
+    -- Anybody may listen: the id says nothing to who may not look it up.
+    perform pg_notify('veil_approvals', asked.id::text);
+  end if;
+  return asked.id;
 end
 $function$
 -- owner veil_owner
@@ -1214,10 +2707,231 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.request_reveal(tokens text[], reason text)
- RETURNS uuid
+CREATE OR REPLACE FUNCTION pii_vault.refuse_held(held text[], asked integer)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if cardinality(held) > 0 then
+    raise exception using
+      errcode = 'VL040',
+      message = format(
+        '%s of %s tokens are under a legal hold, so nothing was erased: %s%s',
+        cardinality(held), asked, array_to_string(held[1:5], ', '),
+        case when cardinality(held) > 5 then ', …' else '' end
+      ),
+      hint = '`veil hold list` shows the holds, and who added them';
+  end if;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.refuse_step_back()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if new.chain is distinct from old.chain or (new.position > old.position) is not true then
+    raise exception using
+      errcode = 'VL020', message = 'pii_vault.audit_head only moves on: this update is refused';
+  end if;
+  return new;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.release_hold(hold uuid, reason text)
+ RETURNS void
  LANGUAGE plpgsql
  SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  released pii_vault.holds;
+begin
+  perform pii_vault.require_reason(release_hold.reason);
+  update pii_vault.holds h
+  set released_by = session_user, released_at = clock_timestamp(),
+    release_reason = btrim(release_hold.reason)
+  where h.id = release_hold.hold and h.released_at is null
+  returning h.* into released;
+  if not found then
+    raise exception using
+      errcode = 'VL042',
+      message = 'there is no such hold, or it was released before',
+      hint = '`veil hold list` shows the holds';
+  end if;
+  perform pii_vault.record(
+    'hold.released', null,
+    case when released.token is null then '{}' else array[released.token::text] end,
+    1, release_hold.reason, pii_vault.describe_hold(released)
+  );
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.remove_canary(token text, reason text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+begin
+  perform pii_vault.require_reason_length(remove_canary.reason);
+  perform pii_vault.close_gate();
+  delete from pii_vault.canaries c where c.token = remove_canary.token;
+  if not found then
+    raise exception using errcode = 'VL042', message = 'this token is no canary';
+  end if;
+  -- A login has it after all: then the original is that login's now.
+  delete from pii_vault.originals o
+  where o.token = remove_canary.token
+    and not exists (
+      select from public.user_logins u
+      where u.masked_ip = remove_canary.token or u.masked_device_id = remove_canary.token
+    );
+  perform pii_vault.record(
+    'canary.removed', null, array[remove_canary.token], 1, remove_canary.reason, null
+  );
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.replace_values(user_id text, fields text[], old text[], fresh text[])
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  replaced integer;
+  wanted integer;
+begin
+  if replace_values.user_id is not null then
+    with changes as (
+      select u.ctid as place, i.fresh as ip, d.fresh as device
+      from public.user_logins u
+      left join unnest(fields, old, fresh) i (field, old, fresh)
+        on i.field = 'ip' and i.old = u.masked_ip collate "C"
+      left join unnest(fields, old, fresh) d (field, old, fresh)
+        on d.field = 'device_id' and d.old = u.masked_device_id collate "C"
+      where u.user_id = replace_values.user_id
+        and u.user_id collate "C" = replace_values.user_id
+        and (i.fresh is not null or d.fresh is not null)
+    ),
+    updated as (
+      update public.user_logins u
+      set masked_ip = coalesce(b.ip, u.masked_ip),
+        masked_device_id = coalesce(b.device, u.masked_device_id)
+      from changes b
+      where u.ctid = b.place
+      returning 1
+    )
+    select (select count(*) from updated), (select count(*) from changes) into replaced, wanted;
+  else
+    with found as (
+      select u.ctid as place, n.fresh as ip, null as device
+      from unnest(fields, old, fresh) n (field, old, fresh)
+      join public.user_logins u on u.masked_ip = n.old
+      where n.field = 'ip' and u.masked_ip collate "C" = n.old
+      union all
+      select u.ctid, null, n.fresh
+      from unnest(fields, old, fresh) n (field, old, fresh)
+      join public.user_logins u on u.masked_device_id = n.old
+      where n.field = 'device_id' and u.masked_device_id collate "C" = n.old
+    ),
+    changes as (
+      select f.place, max(f.ip) as ip, max(f.device) as device from found f group by f.place
+    ),
+    updated as (
+      update public.user_logins u
+      set masked_ip = coalesce(b.ip, u.masked_ip),
+        masked_device_id = coalesce(b.device, u.masked_device_id)
+      from changes b
+      where u.ctid = b.place
+      returning 1
+    )
+    select (select count(*) from updated), (select count(*) from changes) into replaced, wanted;
+  end if;
+  if replaced <> wanted then
+    raise exception using
+      errcode = 'VL016',
+      message = format('public.user_logins took %s of %s changes; nothing was erased', replaced, wanted),
+      hint = 'a trigger or a rule on it drops them: veil needs each of them made';
+  end if;
+  return replaced;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.request_of_another(request uuid)
+ RETURNS pii_vault.requests
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  caller oid := pii_vault.caller();
+  asked pii_vault.requests;
+begin
+  select r.* into asked from pii_vault.requests r where r.id = request_of_another.request;
+  if not found then
+    raise exception using
+      errcode = 'VL042', message = 'there is no such request', hint = 'was its id copied in full?';
+  end if;
+  if asked.login_oid = caller or asked.login = session_user then
+    raise exception using
+      errcode = 'VL036',
+      message = 'nobody decides on a request of his own',
+      hint = 'another login with the approver role has to';
+  end if;
+  return asked;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.request_reveal(tokens text[], reason text, purpose text)
+ RETURNS uuid
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select pii_vault.request_tokens(tokens, reason, nullif(btrim(purpose), ''), false)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.request_reveal(tokens text[], reason text)
+ RETURNS uuid
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select pii_vault.request_tokens(tokens, reason, null, false)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.request_state(request uuid)
+ RETURNS text
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(
+    (
+      select pii_vault.state_of(r)
+      from pii_vault.requests r
+      where r.id = request_state.request and r.login = session_user
+        and r.login_oid = (select p.oid from pg_roles p where p.rolname = session_user)
+    ),
+    'unknown'
+  )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.request_tokens(tokens text[], reason text, purpose text, break_glass boolean)
+ RETURNS uuid
+ LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
@@ -1225,6 +2939,9 @@ declare
   digests bytea[];
 begin
   perform pii_vault.require_reason_length(reason);
+  if char_length(purpose) > 32 then
+    raise exception using errcode = 'VL006', message = 'a purpose has up to 32 characters';
+  end if;
   if coalesce(array_ndims(tokens), 0) <> 1 or cardinality(tokens) > 10000 then
     raise exception using errcode = 'VL006', message = 'expected 1 to 10000 tokens';
   end if;
@@ -1239,11 +2956,15 @@ begin
   --
   -- A caller may roll this back and look at what it cost (statistics, buffers, the size of the WAL). So a
   -- token that the vault does not hold costs what one does that it holds: its successor is read, and the
-  -- random digest is made for both.
+  -- random digest is made for both. Canaries are looked up in the same way, and their alarm comes when the
+  -- entry is chained (sql/016), which is after the commit.
   select
     array_agg(t.token order by t.position),
     array_agg(
-      case when o.token = t.token then sha256(o.sealed) else t.otherwise end order by t.position
+      case when o.token = t.token and c.token is distinct from t.token
+        then sha256(o.sealed) else t.otherwise
+      end
+      order by t.position
     )
   into asked, digests
   from (
@@ -1257,8 +2978,15 @@ begin
     where s.token >= t.token collate "C"
     order by s.token
     limit 1
-  ) o on true;
-  return pii_vault.record_request('reveal', asked, digests, reason);
+  ) o on true
+  left join lateral (
+    select d.token
+    from pii_vault.canaries d
+    where d.token >= t.token collate "C"
+    order by d.token
+    limit 1
+  ) c on true;
+  return pii_vault.record_request('reveal', asked, digests, reason, purpose, break_glass);
 end
 $function$
 -- owner veil_owner
@@ -1292,14 +3020,363 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.require_tokens(tokens text[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if coalesce(array_ndims(tokens), 0) <> 1 or cardinality(tokens) > 100000 then
+    raise exception using errcode = 'VL006', message = 'expected 1 to 100000 tokens';
+  end if;
+  if exists (
+    select from unnest(tokens) t (token)
+    where token is null or char_length(token) > 64
+      or token !~ '^(ip|dev)(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
+  ) then
+    raise exception using errcode = 'VL006', message = 'one of the tokens is not written as a token is';
+  end if;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.require_user_id(user_id text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if (char_length(user_id) between 1 and 128) is not true then
+    raise exception using errcode = 'VL006', message = 'expected a user id of 1 to 128 characters';
+  end if;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.review(request uuid, note text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  asked pii_vault.requests;
+begin
+  perform pii_vault.require_reason(review.note);
+  asked := pii_vault.request_of_another(review.request);
+  if not asked.break_glass then
+    raise exception using
+      errcode = 'VL037', message = 'this request was no break-glass: there is nothing to review';
+  end if;
+  insert into pii_vault.reviews (request, login_oid) values (asked.id, pii_vault.caller())
+  on conflict do nothing;
+  if not found then
+    raise exception using errcode = 'VL037', message = 'this request has been reviewed already';
+  end if;
+  perform pii_vault.record(
+    'reveal.reviewed', asked.id, '{}', cardinality(asked.subjects), review.note,
+    json_build_object('requester', asked.login)
+  );
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.set_policy(field text, settings jsonb, reason text)
+ RETURNS SETOF pii_vault.policies
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  before pii_vault.policies;
+  after pii_vault.policies;
+  unknown text;
+begin
+  perform pii_vault.require_reason_length(set_policy.reason);
+  select p.* into before from pii_vault.policies p where p.field = set_policy.field for update;
+  if not found then
+    raise exception using
+      errcode = 'VL006', message = 'expected the field ip, device_id or body';
+  end if;
+  if jsonb_typeof(settings) is distinct from 'object' then
+    raise exception using errcode = 'VL006', message = 'expected settings as a JSON object';
+  end if;
+  select k.key into unknown from jsonb_object_keys(settings) k (key)
+  where k.key not in (
+    'reason_required', 'purposes', 'hourly', 'daily', 'approval', 'request_seconds',
+    'approval_seconds', 'erased_may_return'
+  )
+  limit 1;
+  if found then
+    raise exception using errcode = 'VL006', message = 'a policy has no such setting';
+  end if;
+  begin
+    after := jsonb_populate_record(before, settings);
+    update pii_vault.policies p
+    set reason_required = after.reason_required, purposes = after.purposes, hourly = after.hourly,
+      daily = after.daily, approval = after.approval, request_seconds = after.request_seconds,
+      approval_seconds = after.approval_seconds, erased_may_return = after.erased_may_return
+    where p.field = set_policy.field;
+  exception
+    when check_violation or not_null_violation or data_exception then
+      raise exception using
+        errcode = 'VL006', message = 'a setting of the policy is out of its bounds',
+        hint = 'purposes are words of a-z, 0-9 and -; times are 60 seconds to 30 days; limits are 0 or more';
+  end;
+  if after is distinct from before then
+    perform pii_vault.record(
+      'policy.changed', null, '{}', 1, set_policy.reason,
+      json_build_object('before', to_json(before), 'after', to_json(after))
+    );
+  end if;
+  return next after;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.state_of(request pii_vault.requests)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  verdict pii_vault.verdicts;
+begin
+  if request.refusal is not null then
+    return 'refused';
+  end if;
+  if request.approval = 'needed' then
+    select v.* into verdict from pii_vault.verdicts v where v.request = state_of.request.id;
+    if not found then
+      return case when clock_timestamp()
+          > request.recorded_at + request.request_seconds * interval '1 second'
+        then 'expired' else 'waiting' end;
+    end if;
+    return case
+      when not verdict.approved then 'denied'
+      when clock_timestamp()
+        > verdict.decided_at + request.approval_seconds * interval '1 second' then 'expired'
+      else 'ready'
+    end;
+  end if;
+  return case when clock_timestamp() > request.recorded_at + interval '1 second'
+      * case request.approval
+        when 'skipped' then request.approval_seconds else request.request_seconds
+      end
+    then 'expired' else 'ready' end;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.token_digest(tokens text[])
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select encode(
+    sha256(convert_to(coalesce(string_agg(t, E'\n' order by t collate "C"), ''), 'UTF8')), 'hex'
+  )
+  from unnest(tokens) t
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.unreviewed_requests()
+ RETURNS TABLE(request uuid, login text, recorded_at timestamp with time zone, kind text, items integer, reason text, purpose text, subjects text[])
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select
+    r.id, r.login, r.recorded_at, r.purpose, cardinality(r.subjects), r.reason, r.stated_purpose,
+    r.subjects
+  from pii_vault.requests r
+  where r.break_glass and r.refusal is null
+    and not exists (select from pii_vault.reviews v where v.request = r.id)
+  order by r.recorded_at, r.id
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.used_since(day date, tokens text[])
+ RETURNS text[]
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(array_agg(t.token), '{}')
+  from unnest(tokens) t (token)
+  where case
+    when starts_with(t.token, 'ip') then exists (
+      select from public.user_logins u
+      where u.masked_ip = t.token and u.masked_ip collate "C" = t.token
+        and (u.create_date < day) is not true
+      offset 0
+    )
+    else exists (
+      select from public.user_logins u
+      where u.masked_device_id = t.token and u.masked_device_id collate "C" = t.token
+        and (u.create_date < day) is not true
+      offset 0
+    )
+  end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.user_digest(user_id text)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select encode(sha256(convert_to(user_id, 'UTF8')), 'hex')
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.users_of_device(token text, most integer, OUT logins bigint, OUT users bigint)
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select
+    (
+      select count(*) from (
+        select from public.user_logins u
+        where u.masked_device_id = users_of_device.token
+          and u.masked_device_id collate "C" = users_of_device.token
+        limit most
+      ) l
+    ),
+    coalesce(
+      (
+        select 1 + (
+          select count(distinct coalesce(o.user_id collate "C", ''))
+          from (
+            select u.user_id from public.user_logins u
+            where u.masked_device_id = users_of_device.token
+              and u.masked_device_id collate "C" = users_of_device.token
+              and u.user_id collate "C" is distinct from one.user_id
+            limit most
+          ) o
+        )
+        from (
+          select u.user_id collate "C" as user_id from public.user_logins u
+          where u.masked_device_id = users_of_device.token
+            and u.masked_device_id collate "C" = users_of_device.token
+          limit 1
+        ) one
+      ),
+      0
+    )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.users_of_ip(token text, most integer, OUT logins bigint, OUT users bigint)
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select
+    (
+      select count(*) from (
+        select from public.user_logins u
+        where u.masked_ip = users_of_ip.token and u.masked_ip collate "C" = users_of_ip.token
+        limit most
+      ) l
+    ),
+    -- One, and whoever is somebody else.
+    coalesce(
+      (
+        select 1 + (
+          select count(distinct coalesce(o.user_id collate "C", ''))
+          from (
+            select u.user_id from public.user_logins u
+            where u.masked_ip = users_of_ip.token and u.masked_ip collate "C" = users_of_ip.token
+              and u.user_id collate "C" is distinct from one.user_id
+            limit most
+          ) o
+        )
+        from (
+          select u.user_id collate "C" as user_id from public.user_logins u
+          where u.masked_ip = users_of_ip.token and u.masked_ip collate "C" = users_of_ip.token
+          limit 1
+        ) one
+      ),
+      0
+    )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.utc_text(at timestamp with time zone)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.values_of_user(user_id text)
+ RETURNS TABLE(field text, value text, is_token boolean, logins bigint)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select v.field, v.value, v.value ~ (v.prefix || '[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'), v.logins
+  from (
+    select 'ip', '^ip', u.masked_ip collate "C", count(*)
+    from public.user_logins u
+    where u.user_id = values_of_user.user_id and u.user_id collate "C" = values_of_user.user_id
+      and u.masked_ip is not null
+    group by u.masked_ip collate "C"
+    union all
+    select 'device_id', '^dev', u.masked_device_id collate "C", count(*)
+    from public.user_logins u
+    where u.user_id = values_of_user.user_id and u.user_id collate "C" = values_of_user.user_id
+      and u.masked_device_id is not null
+    group by u.masked_device_id collate "C"
+  ) v (field, prefix, value, logins)
+  where v.value !~ (v.prefix || '0_[a-z2-7]{25}[aeimquy4]$')
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.waiting_requests()
+ RETURNS TABLE(request uuid, login text, recorded_at timestamp with time zone, expires_at timestamp with time zone, kind text, items integer, reason text, purpose text, subjects text[])
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select
+    r.id, r.login, r.recorded_at, r.recorded_at + r.request_seconds * interval '1 second', r.purpose,
+    cardinality(r.subjects), r.reason, r.stated_purpose, r.subjects
+  from pii_vault.requests r
+  where r.approval = 'needed' and r.refusal is null
+    and clock_timestamp() <= r.recorded_at + r.request_seconds * interval '1 second'
+    and not exists (select from pii_vault.verdicts v where v.request = r.id)
+  order by r.recorded_at, r.id
+$function$
+-- owner veil_owner
+
 -- comments
 
 etl.adopted: rows that no ledger entry stands for and values that are no tokens, as they were found at first
 etl.ledger_totals: how many messages of each day were stored, of days whose part of the ledger is gone
 pii_vault.audit: who asked for which originals, when and why; written before the answer exists, never changed
+pii_vault.audit_chain: the audit entries in the order in which they were chained, each with a hash over all of them up to it
+pii_vault.audit_head: which chain this is, and where it ends
+pii_vault.audit_waiting: the audit entries that are on no chain yet
+pii_vault.canaries: tokens of originals that no login uses: whoever asks for one has them from elsewhere
 pii_vault.data_keys: data keys, each an age file to the recipients; proof shows that a holder of the token key made it
+pii_vault.erasure_gate: always empty: loads lock it in row share mode, erasures in exclusive mode
+pii_vault.holds: what must not be erased meanwhile: a token, or every token of a user's rows
 pii_vault.key_generations: which token key belongs to which generation: eight derived bytes of it, no secret
 pii_vault.originals: for each token the first original that was stored, sealed: nonce, ciphertext, tag
+pii_vault.policies: what a request for originals of a field, or for quarantined bodies, has to meet; null: no limit
+pii_vault.tombstones: tokens whose originals were erased; forgotten ones must not come back
 public.user_logins_per_token_and_day: how often each token logged in on each day, and as how many users
 public.user_logins_shared_tokens: tokens that more than one user logged in with
 
@@ -1341,9 +3418,67 @@ function etl.schema_version: execute to veil_etl
 function etl.schema_version: execute to veil_operator
 function etl.schema_version: execute to veil_policy
 function etl.schema_version: execute to veil_revealer
+function pii_vault.add_hold: execute to veil_policy
+function pii_vault.break_glass: execute to veil_breakglass
+function pii_vault.chain_audit: execute to veil_approver
+function pii_vault.chain_audit: execute to veil_auditor
+function pii_vault.chain_audit: execute to veil_breakglass
+function pii_vault.chain_audit: execute to veil_eraser
+function pii_vault.chain_audit: execute to veil_etl
+function pii_vault.chain_audit: execute to veil_operator
+function pii_vault.chain_audit: execute to veil_policy
+function pii_vault.chain_audit: execute to veil_revealer
+function pii_vault.chain_waiting: execute to veil_approver
+function pii_vault.chain_waiting: execute to veil_auditor
+function pii_vault.chain_waiting: execute to veil_breakglass
+function pii_vault.chain_waiting: execute to veil_eraser
+function pii_vault.chain_waiting: execute to veil_etl
+function pii_vault.chain_waiting: execute to veil_operator
+function pii_vault.chain_waiting: execute to veil_policy
+function pii_vault.chain_waiting: execute to veil_revealer
+function pii_vault.decide: execute to veil_approver
+function pii_vault.expire: execute to veil_eraser
+function pii_vault.expire_bodies: execute to veil_eraser
+function pii_vault.fetch_reveal: execute to veil_breakglass
 function pii_vault.fetch_reveal: execute to veil_revealer
+function pii_vault.forget_tokens: execute to veil_eraser
+function pii_vault.forget_user: execute to veil_eraser
+function pii_vault.lift_tombstones: execute to veil_policy
+function pii_vault.list_holds: execute to veil_eraser
+function pii_vault.list_holds: execute to veil_policy
+function pii_vault.place_of: execute to veil_eraser
+function pii_vault.place_of: execute to veil_policy
+function pii_vault.plan_expire: execute to veil_eraser
+function pii_vault.plan_forget_tokens: execute to veil_eraser
+function pii_vault.plan_forget_user: execute to veil_eraser
+function pii_vault.plant_canary: execute to veil_policy
+function pii_vault.recent_alarms: execute to veil_approver
+function pii_vault.recent_alarms: execute to veil_auditor
+function pii_vault.release_hold: execute to veil_policy
+function pii_vault.remove_canary: execute to veil_policy
 function pii_vault.request_reveal: execute to veil_revealer
+function pii_vault.request_reveal: execute to veil_revealer
+function pii_vault.request_state: execute to veil_breakglass
+function pii_vault.request_state: execute to veil_operator
+function pii_vault.request_state: execute to veil_revealer
+function pii_vault.review: execute to veil_approver
+function pii_vault.set_policy: execute to veil_policy
+function pii_vault.unreviewed_requests: execute to veil_approver
+function pii_vault.unreviewed_requests: execute to veil_auditor
+function pii_vault.waiting_requests: execute to veil_approver
+function pii_vault.waiting_requests: execute to veil_auditor
 pii_vault.audit: select to veil_auditor
+pii_vault.audit_chain: select to veil_auditor
+pii_vault.audit_head: select to veil_auditor
+pii_vault.audit_waiting: select to veil_auditor
+pii_vault.canaries: select to veil_policy
+pii_vault.holds: select to veil_auditor
+pii_vault.policies: select to veil_approver
+pii_vault.policies: select to veil_auditor
+pii_vault.policies: select to veil_policy
+pii_vault.reviews: select to veil_auditor
+pii_vault.tombstones: select to veil_auditor
+pii_vault.verdicts: select to veil_auditor
 public.user_logins: select to veil_analyst
 public.user_logins_per_token_and_day: select to veil_analyst
 public.user_logins_shared_tokens: select to veil_analyst
@@ -1360,6 +3495,7 @@ schema pii_vault: usage to veil_approver
 schema pii_vault: usage to veil_auditor
 schema pii_vault: usage to veil_breakglass
 schema pii_vault: usage to veil_eraser
+schema pii_vault: usage to veil_etl
 schema pii_vault: usage to veil_operator
 schema pii_vault: usage to veil_policy
 schema pii_vault: usage to veil_revealer

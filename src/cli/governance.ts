@@ -60,8 +60,8 @@ function addPolicy(program: Command, context: MakeContext): void {
       const settings: Partial<Settings> = {
         ...(options.reasonRequired === undefined ? {} : { reasonRequired: options.reasonRequired }),
         ...(options.purposes === undefined ? {} : { purposes: options.purposes }),
-        ...(options.hourly === undefined ? {} : { hourly: options.hourly }),
-        ...(options.daily === undefined ? {} : { daily: options.daily }),
+        ...(options.hourly === undefined ? {} : { hourly: orNull(options.hourly) }),
+        ...(options.daily === undefined ? {} : { daily: orNull(options.daily) }),
         ...(options.approval === undefined ? {} : { approval: options.approval }),
         ...(options.requestValid === undefined ? {} : { requestSeconds: options.requestValid }),
         ...(options.approvalValid === undefined ? {} : { approvalSeconds: options.approvalValid }),
@@ -174,13 +174,16 @@ function addCanaries(program: Command, context: MakeContext): void {
     });
 }
 
+const orNull = (given: number | "none"): number | null => (given === "none" ? null : given);
+
 function yesOrNo(text: string): boolean {
   if (text === "yes" || text === "no") return text === "yes";
   throw new InvalidArgumentError("expected yes or no");
 }
 
-function limit(text: string): number | null {
-  if (text === "none") return null;
+/** Not null for none: that would be taken for an option without its argument. */
+function limit(text: string): number | "none" {
+  if (text === "none") return text;
   if (/^[0-9]{1,9}$/.test(text)) return Number(text);
   throw new InvalidArgumentError("expected a whole number, or none");
 }

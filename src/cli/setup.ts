@@ -1,5 +1,5 @@
 // `veil check`, `migrate` and `keys`: what is done once, and what looks after the rest.
-import type { Command } from "@commander-js/extra-typings";
+import { type Command, Option } from "@commander-js/extra-typings";
 import { examples, type MakeContext } from "./options.ts";
 
 export function addSetup(program: Command, context: MakeContext): void {
@@ -29,12 +29,17 @@ export function addSetup(program: Command, context: MakeContext): void {
     .description("write token.key, verify.key, identity.txt and recipients.txt")
     .requiredOption("--out <folder>", "where; made with mode 0700 if missing")
     .option("--pq", "a post-quantum identity (ML-KEM-768 with X25519)", false)
+    .addOption(
+      new Option("--audit", "instead audit.key and audit.pub, which sign and verify checkpoints")
+        .default(false)
+        .conflicts("pq"),
+    )
     .option("--json", "print the files' paths as JSON", false)
-    .addHelpText("after", examples("keys generate --out keys"))
+    .addHelpText("after", examples("keys generate --out keys", "keys generate --audit --out audit"))
     .action(async (options) => {
       const { runGenerateKeys } = await import("../commands/setup.ts");
       await runGenerateKeys(await context(), options.out, {
-        postQuantum: options.pq,
+        kind: options.audit ? "audit" : options.pq ? "post-quantum" : "classic",
         json: options.json,
       });
     });

@@ -1,4 +1,5 @@
 // `veil etl`: opens queue, database and keys, runs the line, and says what was done.
+import { chainAudit } from "../audit-chain.ts";
 import { Availability, type Notice } from "../availability.ts";
 import * as config from "../config.ts";
 import { type Counts, newCounts } from "../counts.ts";
@@ -123,6 +124,8 @@ async function run(
       await reaching(() => database.query(HOUSEKEEP, [], START_MS), interrupt);
       await reaching(() => warnIfVolatile(database, notify), interrupt);
     });
+    // What others have put on record, in psql say. Not awaited: the line waits for nobody's backlog.
+    void chainAudit(database, interrupt);
     const opened = await starting(() => reaching(() => openQueue(queueConfig), interrupt));
     queue = opened;
     const { waiting, inFlight } = await starting(() => reaching(() => opened.depth(), interrupt));
@@ -130,7 +133,7 @@ async function run(
     const bar = new Progress(terminal, total);
     progress = bar;
     if (command.follow) {
-      endHousekeeping = housekeepHourly(database, notify);
+      endHousekeeping = housekeepHourly(database, notify, interrupt);
       if (!terminal.isStderrTerminal) {
         const report = () => terminal.err(formatReport(counts, command.log));
         timers.push(setInterval(report, REPORT_MS));
@@ -212,10 +215,15 @@ async function warnIfVolatile(database: Database, notify: (notice: Notice) => vo
   });
 }
 
-function housekeepHourly(database: Database, notify: (notice: Notice) => void): () => void {
+function housekeepHourly(
+  database: Database,
+  notify: (notice: Notice) => void,
+  signal: AbortSignal,
+): () => void {
   const housekeep = async () => {
     try {
       await database.query(HOUSEKEEP);
+      await chainAudit(database, signal);
     } catch (error) {
       // An outage is the line's to tell of, and the next hour is soon enough: partitions are a week ahead.
       if (isOutage(error)) return;

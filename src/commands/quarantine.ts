@@ -1,5 +1,6 @@
 // `veil quarantine`: what could not become a row.
 import { identityRecipients } from "../../vault/age.ts";
+import { chainAudit } from "../audit-chain.ts";
 import * as config from "../config.ts";
 import { DataKeys } from "../data-keys.ts";
 import { type Database, openDatabase } from "../database.ts";
@@ -78,7 +79,9 @@ export async function runShow(
     ({ env }) => new Opener(recoveryKeys(env)),
     async (database, opener) => {
       const reason = options.reason ?? (await askReason(terminal, []));
-      const { bodies } = await openBodies(database, opener, [messageId], "show", reason);
+      const { bodies } = await openBodies(database, opener, [messageId], "show", reason).finally(
+        () => chainAudit(database),
+      );
       const [entry] = bodies;
       if (entry === undefined) {
         throw failed(
@@ -129,6 +132,7 @@ export async function runReplay(
       } finally {
         // What was done is said, also where something failed half-way.
         printOutcomes(context, outcomes, options.json);
+        await chainAudit(database);
       }
       const failures = outcomes.filter(({ outcome }) => outcome !== "replayed").length;
       if (failures > 0) {
@@ -174,6 +178,7 @@ export async function runDiscard(
         : [...new Set(messageIds)];
       const reason = options.reason ?? (await askReason(terminal, []));
       const discarded = ids.length === 0 ? 0 : await discard(database, ids, reason);
+      await chainAudit(database);
       if (options.json) terminal.out(`${JSON.stringify({ discarded })}\n`);
       else terminal.out(`discarded ${discarded} of ${ids.length}\n`);
       if (discarded < ids.length) {

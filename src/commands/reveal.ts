@@ -1,5 +1,6 @@
 // `veil reveal TOKEN…`: from tokens to their originals; and what every revealing command runs on.
 import { parseToken } from "../../vault/token.ts";
+import { chainAudit } from "../audit-chain.ts";
 import * as config from "../config.ts";
 import { openDatabase } from "../database.ts";
 import { failed, misuse } from "../failure.ts";
@@ -57,9 +58,10 @@ export async function runReveal(
   command: RevealCommand,
 ): Promise<void> {
   const { terminal } = context;
-  const tokens = command.requests.length > 0 ? [] : [...(await readTokens(terminal, args))];
+  const isNew = command.requests.length === 0;
+  const tokens = isNew ? await readTokens(terminal, args) : new Set<string>();
   const output = new Output(terminal, SHEET, command.format);
-  const progress = progressOf(terminal, tokens.length);
+  const progress = progressOf(terminal, tokens.size);
   const counts = { revealed: 0, unknown: 0, refused: 0 };
   try {
     const needs = {
@@ -67,10 +69,9 @@ export async function runReveal(
       mayAsk: !args.includes("-"),
     };
     await withRecovery(context, command, needs, async (recovery) => {
-      const pages =
-        command.requests.length > 0
-          ? revealRequests(recovery, command.requests)
-          : revealPages({ ...recovery, onProgress: progress.step }, tokens);
+      const pages = isNew
+        ? revealPages({ ...recovery, onProgress: progress.step }, tokens)
+        : revealRequests(recovery, command.requests);
       for await (const page of pages) {
         progress.clear();
         await output.write(page.revealed);
@@ -166,9 +167,13 @@ export async function withRecovery(
           const { purpose, breakGlass } = command;
           const isAsked = needs.mayAsk && command.requests.length === 0;
           const reason = command.reason ?? (isAsked ? await askReason(terminal, []) : null);
-          const recovery = { database, opener, ask: { reason, purpose, breakGlass } };
+          // Chained before anything is handed out, and then what handing it out has put on record.
+          const afterRecording = async () => void (await chainAudit(database));
+          const ask = { reason, purpose, breakGlass };
+          const recovery = { database, opener, ask, afterRecording };
           await work({ ...recovery, onWaiting: onWaiting(recovery) }, session);
           waiting = [];
+          await chainAudit(database);
         } finally {
           // Not waited for: the answer is there, and the server needs a while to take its leave.
           void database.close();

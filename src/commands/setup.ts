@@ -2,7 +2,7 @@
 
 import * as config from "../config.ts";
 import { openDatabase } from "../database.ts";
-import { KEY_FILES, writeKeyFiles } from "../key-files.ts";
+import { AUDIT_KEY_FILES, KEY_FILES, writeAuditKeyFiles, writeKeyFiles } from "../key-files.ts";
 import { migrate } from "../migrate.ts";
 import { reaching } from "../schema.ts";
 import { type Context, withSession } from "../session.ts";
@@ -28,25 +28,34 @@ export async function runMigrate(context: Context, json: boolean): Promise<void>
   });
 }
 
-const PURPOSES: Record<(typeof KEY_FILES)[number], string> = {
+const PURPOSES: Record<(typeof KEY_FILES | typeof AUDIT_KEY_FILES)[number], string> = {
   "token.key": "VEIL_TOKEN_KEY of every etl host; whoever has it can guess IPs from tokens",
   "verify.key": "VEIL_VERIFY_KEY of whoever reveals; makes no token",
   "identity.txt": "VEIL_IDENTITY of whoever reveals, and a copy offline: it opens the vault",
   "recipients.txt": "VEIL_RECIPIENTS of every etl host; public",
+  "audit.key": "VEIL_AUDIT_KEY of whoever signs checkpoints; never on the database's host",
+  "audit.pub": "VEIL_AUDIT_KEY of whoever verifies them; public",
+};
+
+export type GenerateOptions = {
+  readonly kind: "classic" | "post-quantum" | "audit";
+  readonly json: boolean;
 };
 
 export async function runGenerateKeys(
   { terminal }: Context,
   folder: string,
-  options: { readonly postQuantum: boolean; readonly json: boolean },
+  { kind, json }: GenerateOptions,
 ): Promise<void> {
-  const written = await writeKeyFiles(folder, options.postQuantum ? "post-quantum" : "classic");
-  if (options.json) {
+  const names = kind === "audit" ? AUDIT_KEY_FILES : KEY_FILES;
+  const written =
+    kind === "audit" ? await writeAuditKeyFiles(folder) : await writeKeyFiles(folder, kind);
+  if (json) {
     terminal.out(`${JSON.stringify({ files: written })}\n`);
     return;
   }
   const width = Math.max(...written.map((path) => path.length));
   for (const [i, path] of written.entries()) {
-    terminal.out(`${path.padEnd(width)}  ${PURPOSES[KEY_FILES[i]!]}\n`);
+    terminal.out(`${path.padEnd(width)}  ${PURPOSES[names[i]!]}\n`);
   }
 }

@@ -14,12 +14,15 @@ type Allowed = {
   readonly schemas: readonly string[];
 };
 
+/** For everybody who puts something on record, or looks after the record. */
+const CHAINING = ["pii_vault.chain_audit", "pii_vault.chain_waiting"];
+
 const ALLOWED: Record<Role, Allowed> = {
   etl: {
     relations: [],
     columns: [],
-    functions: ["etl.housekeep", "etl.load", "etl.schema_version"],
-    schemas: ["etl"],
+    functions: ["etl.housekeep", "etl.load", "etl.schema_version", ...CHAINING],
+    schemas: ["etl", "pii_vault"],
   },
   analyst: {
     relations: [
@@ -36,6 +39,7 @@ const ALLOWED: Record<Role, Allowed> = {
     columns: [],
     functions: [
       "etl.schema_version",
+      ...CHAINING,
       "pii_vault.fetch_reveal",
       "pii_vault.request_reveal",
       "pii_vault.request_reveal",
@@ -61,6 +65,7 @@ const ALLOWED: Record<Role, Allowed> = {
       "etl.replay",
       "etl.request_bodies",
       "etl.schema_version",
+      ...CHAINING,
       "pii_vault.request_state",
     ],
     schemas: ["etl", "pii_vault"],
@@ -68,14 +73,20 @@ const ALLOWED: Record<Role, Allowed> = {
   auditor: {
     relations: [
       "SELECT pii_vault.audit",
+      "SELECT pii_vault.audit_chain",
+      "SELECT pii_vault.audit_head",
+      "SELECT pii_vault.audit_waiting",
+      "SELECT pii_vault.holds",
       "SELECT pii_vault.policies",
       "SELECT pii_vault.reviews",
+      "SELECT pii_vault.tombstones",
       "SELECT pii_vault.verdicts",
     ],
     columns: [],
     functions: [
       "etl.check_invariant",
       "etl.schema_version",
+      ...CHAINING,
       "pii_vault.recent_alarms",
       "pii_vault.unreviewed_requests",
       "pii_vault.waiting_requests",
@@ -87,7 +98,13 @@ const ALLOWED: Record<Role, Allowed> = {
     columns: [],
     functions: [
       "etl.schema_version",
+      "pii_vault.add_hold",
+      ...CHAINING,
+      "pii_vault.lift_tombstones",
+      "pii_vault.list_holds",
+      "pii_vault.place_of",
       "pii_vault.plant_canary",
+      "pii_vault.release_hold",
       "pii_vault.remove_canary",
       "pii_vault.set_policy",
     ],
@@ -98,6 +115,7 @@ const ALLOWED: Record<Role, Allowed> = {
     columns: [],
     functions: [
       "etl.schema_version",
+      ...CHAINING,
       "pii_vault.decide",
       "pii_vault.recent_alarms",
       "pii_vault.review",
@@ -112,6 +130,7 @@ const ALLOWED: Record<Role, Allowed> = {
     functions: [
       "etl.schema_version",
       "pii_vault.break_glass",
+      ...CHAINING,
       "pii_vault.fetch_reveal",
       "pii_vault.request_state",
     ],
@@ -120,7 +139,19 @@ const ALLOWED: Record<Role, Allowed> = {
   eraser: {
     relations: [],
     columns: [],
-    functions: ["etl.schema_version"],
+    functions: [
+      "etl.schema_version",
+      ...CHAINING,
+      "pii_vault.expire",
+      "pii_vault.expire_bodies",
+      "pii_vault.forget_tokens",
+      "pii_vault.forget_user",
+      "pii_vault.list_holds",
+      "pii_vault.place_of",
+      "pii_vault.plan_expire",
+      "pii_vault.plan_forget_tokens",
+      "pii_vault.plan_forget_user",
+    ],
     schemas: ["etl", "pii_vault"],
   },
 };
@@ -153,7 +184,7 @@ const functions = async () =>
     select
       format('%I.%I', n.nspname, p.proname) as name,
       p.oid::regprocedure::text as signature,
-      format('select %I.%I(%s)', n.nspname, p.proname, (
+      format('%s %I.%I(%s)', case p.prokind when 'p' then 'call' else 'select' end, n.nspname, p.proname, (
         -- Zero and not null for a number: a strict function of null is not called at all.
         select string_agg(
           format('%s::%s', case t when 'integer'::regtype then '0' else 'null' end, t::regtype),

@@ -40,6 +40,7 @@ const RELATIONS = [
     "s",
     "v",
   ],
+  ...["audit_chain", "audit_head", "audit_waiting", "w", "c", "a", "l", "n", "head", "entry"],
   ...["ledger_totals", "adopted", "lost", "broken", "days", "ids", "seals", "nonces", "read"],
 ];
 const FUNCTIONS = [
@@ -49,6 +50,13 @@ const FUNCTIONS = [
   ...["to_char(date, text)", "octet_length(bytea)", "pg_current_xact_id()", "max(integer)"],
   ...["pg_notify(text, text)", "jsonb_populate_record(anyelement, jsonb)", "to_json(anyelement)"],
   ...["pg_stat_get_activity(int4)", "json_strip_nulls(json)", "bool_or(bool)", "format(text)"],
+  ...[
+    "timestamptz_send(timestamptz)",
+    "convert_to(text, name)",
+    "int8send(int8)",
+    "int4send(int4)",
+  ],
+  ...["uuid_send(uuid)", "oidsend(oid)", "current_query()", "set_config(text, text, bool)"],
   ...["starts_with(text, text)", "isfinite(date)", "count(anyarray)", "decode(text, text)"],
 ];
 
@@ -178,6 +186,11 @@ const CALLS: Record<string, (role: Role, sql: postgres.Sql) => Promise<void>> = 
       const [row] = await sql.unsafe("select offenders from etl.check_invariant($1)", [name]);
       expect([name, row?.offenders]).toEqual([name, "0"]);
     }
+  },
+  "pii_vault.chain_waiting": async (_, sql) => {
+    await owner`insert into pii_vault.audit (login_oid, action, items) values (1, 'a.b', 0)`;
+    const [row] = await sql.unsafe("call pii_vault.chain_audit()");
+    expect(row?.chained).toBeGreaterThan(0);
   },
   "pii_vault.request_reveal": async (_, sql) => {
     for (const purpose of ["", ", 'fraud'"]) {
@@ -344,9 +357,14 @@ test("every other function of veil's that runs inside them has that search path 
     select p.oid::regprocedure::text as name from pg_catalog.pg_proc p
     join pg_catalog.pg_namespace n on n.oid = p.pronamespace
     where n.nspname in ('etl', 'pii_vault')
-      and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']`;
-  // Runs as its caller, and is inlined into his query only without settings of its own.
-  expect(loose.map((row) => row.name)).toEqual(["etl.app_version_text(integer)"]);
+      and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
+    order by 1`;
+  // Both run as their caller: one is inlined into his query only without settings of its own, the other
+  // may commit only without.
+  expect(loose.map((row) => row.name)).toEqual([
+    "etl.app_version_text(integer)",
+    "pii_vault.chain_audit(integer)",
+  ]);
 });
 
 test("what is planted does run, as the login that planted it", async () => {

@@ -2,6 +2,8 @@
 // need no environment, file, network or clock, and give the same bytes there.
 import { parseMessage } from "../../src/message.ts";
 import { protect } from "../../src/protect.ts";
+import { chainHash, genesisHash } from "../../vault/audit.ts";
+import { parseAuditKey, signCheckpoint, verifyCheckpoint } from "../../vault/checkpoint.ts";
 import { checkProof } from "../../vault/data-key.ts";
 import * as vault from "../../vault/vault.ts";
 import * as vectors from "../vectors/vectors.ts";
@@ -73,6 +75,33 @@ for (const { identities, dataKey, wrapped } of vectors.wrapped.files) {
   for (const identity of identities) {
     const key = await vault.unwrapDataKey(bytes(wrapped), [identity]);
     same("a wrapped key", key === null ? null : hex(key), dataKey);
+  }
+}
+
+let previous = genesisHash(vectors.audit.chain);
+for (const { position, id, at, hash, ...columns } of vectors.audit.entries) {
+  const entry = { ...columns, id: BigInt(id), at: at === null ? null : BigInt(at) };
+  previous = chainHash(previous, BigInt(position), entry);
+  same("a hash of the audit's chain", hex(previous), hash);
+}
+for (const expected of [true, false]) {
+  for (const vector of expected ? vectors.audit.accept : vectors.audit.reject) {
+    const key = parseAuditKey(vector.secretKey);
+    if (key === null) throw new Error("a key that was published is none");
+    const checkpoint = {
+      ...vector,
+      ...{
+        position: BigInt(vector.position),
+        entry: BigInt(vector.entry),
+        hash: bytes(vector.hash),
+      },
+      marks: vector.marks.map(([position, hash]) => ({
+        ...{ position: BigInt(position ?? 0), hash: bytes(hash ?? "") },
+      })),
+    };
+    const good = await verifyCheckpoint(key, checkpoint, bytes(vector.signature));
+    same("a checkpoint", good, expected);
+    if (expected) same("a signature", hex(await signCheckpoint(key, checkpoint)), vector.signature);
   }
 }
 

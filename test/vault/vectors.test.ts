@@ -6,7 +6,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isIdentity, recipientKind } from "../../vault/age.ts";
+import { type AuditEntry, chainHash, entryBytes, genesisHash } from "../../vault/audit.ts";
 import { canonicalBytes } from "../../vault/canonical.ts";
+import {
+  type AuditKey,
+  formatAuditKey,
+  parseAuditKey,
+  publicKey,
+  signCheckpoint,
+  verifyCheckpoint,
+} from "../../vault/checkpoint.ts";
 import { checkProof, proveDataKey, unwrapDataKey } from "../../vault/data-key.ts";
 import { deriveSubkeys, formatKey, parseKey } from "../../vault/keys.ts";
 import { open, seal } from "../../vault/seal.ts";
@@ -213,6 +222,76 @@ describe("wrapped data keys", () => {
   });
 });
 
+describe("the audit's chain", () => {
+  test("is that of the vectors and of node:crypto, entry by entry", () => {
+    expect(hex(genesisHash(vectors.audit.chain))).toBe(vectors.audit.genesis);
+    expect(independent.auditGenesis(vectors.audit.chain)).toBe(vectors.audit.genesis);
+    let previous = vectors.audit.genesis;
+    for (const vector of vectors.audit.entries) {
+      const entry: AuditEntry = {
+        ...vector,
+        id: BigInt(vector.id),
+        at: vector.at === null ? null : BigInt(vector.at),
+      };
+      expect(hex(entryBytes(entry))).toBe(vector.bytes);
+      expect(independent.auditBytes(vector)).toBe(vector.bytes);
+      const { position, hash } = vector;
+      expect(hex(chainHash(bytes(previous), BigInt(position), entry))).toBe(hash);
+      expect(independent.auditHash(previous, position, vector.bytes)).toBe(hash);
+      previous = hash;
+    }
+  });
+
+  const read = (vector: (typeof vectors.audit.accept)[number]) => ({
+    ...vector,
+    position: BigInt(vector.position),
+    entry: BigInt(vector.entry),
+    hash: bytes(vector.hash),
+    marks: vector.marks.map(([position, hash]) => ({
+      position: BigInt(position!),
+      hash: bytes(hash!),
+    })),
+  });
+  const keyOf = (line: string): AuditKey => parseAuditKey(line)!;
+
+  test("is signed as in the vectors", async () => {
+    for (const vector of vectors.audit.accept) {
+      const { secretKey, signature } = vector;
+      expect(formatAuditKey(await publicKey(keyOf(secretKey)))).toBe(vector.publicKey);
+      expect(hex(await signCheckpoint(keyOf(secretKey), read(vector)))).toBe(signature);
+      expect(independent.checkpointBytes(vector)).toBe(vector.bytes);
+      for (const line of [secretKey, vector.publicKey]) {
+        expect(await verifyCheckpoint(keyOf(line), read(vector), bytes(signature))).toBe(true);
+      }
+      expect(independent.checkpointHolds(vector)).toBe(true);
+    }
+  });
+
+  test("is refused where anything that is signed is another", async () => {
+    for (const vector of vectors.audit.reject) {
+      const { why, signature } = vector;
+      const good = await verifyCheckpoint(keyOf(vector.publicKey), read(vector), bytes(signature));
+      const second = independent.checkpointHolds(vector);
+      expect({ why, good, second }).toEqual({ why, good: false, second: false });
+    }
+  });
+
+  test("has keys whose lines say which is the secret one, and near misses are none", async () => {
+    const { secretKey, publicKey: line } = vectors.audit.accept[0]!;
+    expect([keyOf(secretKey).kind, keyOf(line).kind]).toEqual(["secret", "public"]);
+    for (const wrong of [
+      ...["", "audit-secret:", "audit-secret", secretKey.slice(6), ` ${secretKey}`],
+      ...[secretKey.toUpperCase(), `${secretKey}\n`, secretKey.replace("=", ""), `${line}=`],
+      ...[line.replace("public", "private"), line.slice(0, -2), `1:${line.split(":")[1]}`],
+    ]) {
+      expect([wrong, parseAuditKey(wrong)]).toEqual([wrong, null]);
+    }
+    await expect(signCheckpoint(keyOf(line), read(vectors.audit.accept[0]!))).rejects.toThrow(
+      "secret",
+    );
+  });
+});
+
 const python = Bun.which("python3");
 
 describe("other tools", () => {
@@ -230,7 +309,7 @@ describe("other tools", () => {
     () => {
       const { exitCode, stdout, stderr } = run([python!, "-B", pathOf("check.py")]);
       expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
-      expect(stdout.toString().trim().split("\n").length).toBe(7);
+      expect(stdout.toString().trim().split("\n").length).toBe(8);
     },
   );
 

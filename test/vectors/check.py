@@ -302,6 +302,61 @@ def check_proofs(file, vectors):
             check((proof.hex() == v["proof"]) is expected, file, i, kind)
 
 
+# The audit
+
+
+def audit_field(value):
+    return b"\x00" if value is None else b"\x01" + len(value).to_bytes(4, "big") + value
+
+
+def audit_number(value, length):
+    return None if value is None else int(value).to_bytes(length, "big", signed=True)
+
+
+def audit_text(value):
+    return None if value is None else value.encode("utf-8", "surrogatepass")
+
+
+def audit_list(values):
+    if values is None:
+        return None
+    return len(values).to_bytes(4, "big") + b"".join(audit_field(audit_text(v)) for v in values)
+
+
+def audit_bytes(v):
+    oid = None if v["loginOid"] is None else v["loginOid"].to_bytes(4, "big")
+    request = None if v["request"] is None else bytes.fromhex(v["request"].replace("-", ""))
+    fields = (
+        *(audit_number(v["id"], 8), audit_number(v["at"], 8), audit_text(v["login"]), oid),
+        *(audit_text(v["role"]), audit_text(v["address"]), audit_text(v["action"]), request),
+        *(audit_list(v["tokens"]), audit_list(v["messageIds"]), audit_number(v["items"], 4)),
+        *(audit_text(v["reason"]), audit_text(v["details"])),
+    )
+    return b"veil/v1/audit-entry" + b"".join(map(audit_field, fields))
+
+
+def check_audit(file, vectors):
+    chain = bytes.fromhex(vectors["chain"].replace("-", ""))
+    previous = hashlib.sha256(b"veil/v1/audit-genesis" + chain).digest()
+    check(previous.hex() == vectors["genesis"], file, 0, "genesis")
+    for i, v in enumerate(vectors["entries"]):
+        entry = audit_bytes(v)
+        check(entry.hex() == v["bytes"], file, i, "bytes")
+        position = int(v["position"]).to_bytes(8, "big")
+        previous = hashlib.sha256(b"veil/v1/audit-chain" + previous + position + entry).digest()
+        check(previous.hex() == v["hash"], file, i, "hash")
+    # The standard library has no Ed25519: only what is signed is checked here.
+    for i, v in enumerate(vectors["accept"]):
+        signed = b"veil/v1/audit-checkpoint" + bytes.fromhex(v["chain"].replace("-", ""))
+        signed += int(v["position"]).to_bytes(8, "big") + int(v["entry"]).to_bytes(8, "big")
+        signed += bytes.fromhex(v["hash"]) + v["madeAt"].encode("ascii")
+        signed += base64.b64decode(v["publicKey"].split(":")[1])
+        signed += len(v["marks"]).to_bytes(4, "big")
+        for position, mark in v["marks"]:
+            signed += int(position).to_bytes(8, "big") + bytes.fromhex(mark)
+        check(signed.hex() == v["bytes"], file, i, "bytes of the checkpoint")
+
+
 CHECKS = {
     "keys.json": check_keys,
     "canonical.json": check_canonical,
@@ -310,6 +365,7 @@ CHECKS = {
     "recipients.json": check_recipients,
     "seals.json": check_seals,
     "proofs.json": check_proofs,
+    "audit.json": check_audit,
 }
 
 for name, run in CHECKS.items():

@@ -1,6 +1,14 @@
 // The formats a second time, on node:crypto, node:net and the platform's URL parser, written from their
 // description. Nothing here may import vault/: two programs that share a mistake would agree on it.
-import { createCipheriv, createDecipheriv, createHmac, hkdfSync } from "node:crypto";
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  createPublicKey,
+  hkdfSync,
+  verify,
+} from "node:crypto";
 import { isIPv6 } from "node:net";
 
 type Field = "ip" | "device_id";
@@ -131,3 +139,82 @@ export function open(dataKey: Uint8Array, place: Place, sealed: Uint8Array): str
     return null;
   }
 }
+
+type Columns = {
+  readonly id: string;
+  readonly at: string | null;
+  readonly loginOid: number | null;
+  readonly items: number | null;
+  readonly request: string | null;
+  readonly tokens: readonly (string | null)[] | null;
+  readonly messageIds: readonly (string | null)[] | null;
+} & Readonly<Record<"login" | "role" | "address" | "action" | "reason" | "details", string | null>>;
+
+/** 00, or 01 and the length and the bytes, all in hex. */
+const field = (hex: string | null): string =>
+  hex === null ? "00" : `01${unsigned(hex.length / 2, 4)}${hex}`;
+
+/** Two's complement, big-endian. */
+const unsigned = (value: bigint | number, bytes: number): string =>
+  BigInt.asUintN(bytes * 8, BigInt(value))
+    .toString(16)
+    .padStart(bytes * 2, "0");
+
+const utf8 = (text: string | null): string | null =>
+  text === null ? null : Buffer.from(text, "utf8").toString("hex");
+
+const listed = (items: readonly (string | null)[] | null): string | null =>
+  items && unsigned(items.length, 4) + items.map((item) => field(utf8(item))).join("");
+
+export const auditBytes = (entry: Columns): string =>
+  [
+    utf8("veil/v1/audit-entry"),
+    field(unsigned(BigInt(entry.id), 8)),
+    field(entry.at === null ? null : unsigned(BigInt(entry.at), 8)),
+    field(utf8(entry.login)),
+    field(entry.loginOid === null ? null : unsigned(entry.loginOid, 4)),
+    field(utf8(entry.role)),
+    field(utf8(entry.address)),
+    field(utf8(entry.action)),
+    field(entry.request === null ? null : entry.request.replaceAll("-", "")),
+    field(listed(entry.tokens)),
+    field(listed(entry.messageIds)),
+    field(entry.items === null ? null : unsigned(entry.items, 4)),
+    field(utf8(entry.reason)),
+    field(utf8(entry.details)),
+  ].join("");
+
+const sha256 = (hex: string): string =>
+  createHash("sha256").update(Buffer.from(hex, "hex")).digest("hex");
+
+export const auditGenesis = (chain: string): string =>
+  sha256(`${utf8("veil/v1/audit-genesis")}${chain.replaceAll("-", "")}`);
+
+export const auditHash = (previous: string, position: string, bytes: string): string =>
+  sha256(`${utf8("veil/v1/audit-chain")}${previous}${unsigned(BigInt(position), 8)}${bytes}`);
+
+type SignedCheckpoint = Readonly<
+  Record<"publicKey" | "chain" | "position" | "entry" | "hash" | "madeAt" | "signature", string>
+> & { readonly marks: readonly (readonly string[])[] };
+
+const publicBytes = (line: string): Buffer => Buffer.from(line.split(":")[1] ?? "", "base64");
+
+export const checkpointBytes = (checkpoint: SignedCheckpoint): string =>
+  [
+    utf8("veil/v1/audit-checkpoint"),
+    checkpoint.chain.replaceAll("-", ""),
+    unsigned(BigInt(checkpoint.position), 8),
+    unsigned(BigInt(checkpoint.entry), 8),
+    checkpoint.hash,
+    utf8(checkpoint.madeAt),
+    publicBytes(checkpoint.publicKey).toString("hex"),
+    unsigned(checkpoint.marks.length, 4),
+    ...checkpoint.marks.map(([position, hash]) => `${unsigned(BigInt(position ?? 0), 8)}${hash}`),
+  ].join("");
+
+export const checkpointHolds = (checkpoint: SignedCheckpoint): boolean => {
+  const x = publicBytes(checkpoint.publicKey).toString("base64url");
+  const key = createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x }, format: "jwk" });
+  const signed = Buffer.from(checkpointBytes(checkpoint), "hex");
+  return verify(null, signed, key, Buffer.from(checkpoint.signature, "hex"));
+};

@@ -4,7 +4,16 @@ import { createHash } from "node:crypto";
 import { existsSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { type AgeKind, identityRecipients } from "../../vault/age.ts";
+import { type AuditEntry, chainHash, entryBytes, genesisHash } from "../../vault/audit.ts";
 import { canonicalBytes, type Field } from "../../vault/canonical.ts";
+import {
+  type AuditKey,
+  type Checkpoint,
+  checkpointBytes,
+  formatAuditKey,
+  publicKey,
+  signCheckpoint,
+} from "../../vault/checkpoint.ts";
 import { proveDataKey, wrapDataKey } from "../../vault/data-key.ts";
 import { deriveSubkeys, formatKey, type GenerationKey } from "../../vault/keys.ts";
 import { type Place, seal } from "../../vault/seal.ts";
@@ -12,6 +21,7 @@ import { makeToken } from "../../vault/token.ts";
 import { BECH32M, encodeBech32, encodeWords, toWords, wordsOf } from "./bech32.ts";
 import { additionalData, encrypt, pad } from "./independent.ts";
 import type {
+  AuditVectors,
   CanonicalVectors,
   KeyLineVectors,
   KeyVectors,
@@ -605,6 +615,120 @@ function proofVectors(): ProofVectors {
   };
 }
 
+const CHAIN = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+
+const PLAIN_ENTRY: AuditEntry = {
+  id: 1n,
+  at: 820_497_600_123_456n, // 2026-01-01T00:00:00.123456Z
+  login: "alice",
+  loginOid: 16_385,
+  role: null,
+  address: "192.0.2.1",
+  action: "reveal.request",
+  request: DATA_KEY_ID,
+  tokens: [TOKEN],
+  messageIds: [],
+  items: 1,
+  reason: "case 4711",
+  details: null,
+};
+
+const AUDIT_ENTRIES: readonly AuditEntry[] = [
+  PLAIN_ENTRY,
+  { ...PLAIN_ENTRY, id: 2n, action: "reveal.fetch", tokens: [], reason: null },
+  {
+    ...{
+      id: 3n,
+      at: -1n,
+      login: "\u03a9\ud83d\udcf1\u0001",
+      loginOid: 4_294_967_295,
+      role: "veil_operator",
+    },
+    ...{ address: "2001:db8::1", action: "quarantine.show", request: null, tokens: [] },
+    ...{ messageIds: ["", null, "NULL", '{a,"b"}', "\\"], items: -2_147_483_648, reason: "" },
+    details: '{ "n": 1.0,\n"t": "\\u00e9\u00e9" }',
+  },
+  {
+    ...{ id: 9_007_199_254_740_993n, at: 9_223_372_036_854_775_807n, login: "", loginOid: 0 },
+    ...{
+      role: "",
+      address: "",
+      action: "a.b",
+      request: null,
+      tokens: ["a", "b"],
+      messageIds: ["ab"],
+    },
+    ...{ items: 2_147_483_647, reason: "x".repeat(300), details: "null" },
+  },
+  {
+    ...{ id: 4n, at: null, login: null, loginOid: null, role: null, address: null, action: null },
+    ...{ request: null, tokens: null, messageIds: null, items: null, reason: null, details: null },
+  },
+];
+
+async function auditVectors(): Promise<AuditVectors> {
+  let hash = genesisHash(CHAIN);
+  const entries = AUDIT_ENTRIES.map((entry, i) => {
+    const position = BigInt(i + 1);
+    hash = chainHash(hash, position, entry);
+    return {
+      ...{ position: String(position), ...entry, id: String(entry.id) },
+      at: entry.at === null ? null : String(entry.at),
+      ...{ bytes: hex(entryBytes(entry)), hash: hex(hash) },
+    };
+  });
+  const secret: AuditKey = { kind: "secret", bytes: named("veil test vectors: audit key") };
+  const sign = async (checkpoint: Checkpoint, key = secret) => ({
+    ...{ secretKey: formatAuditKey(key), publicKey: formatAuditKey(await publicKey(key)) },
+    ...{ chain: checkpoint.chain, position: String(checkpoint.position) },
+    ...{ entry: String(checkpoint.entry), hash: hex(checkpoint.hash), madeAt: checkpoint.madeAt },
+    marks: checkpoint.marks.map((mark) => [String(mark.position), hex(mark.hash)]),
+    bytes: hex(checkpointBytes(checkpoint, (await publicKey(key)).bytes)),
+    signature: hex(await signCheckpoint(key, checkpoint)),
+  });
+  const marks = entries.map((entry) => ({
+    position: BigInt(entry.position),
+    hash: bytesOf(entry.hash),
+  }));
+  const full: Checkpoint = {
+    ...{ chain: CHAIN, position: 5n, entry: 4n, hash, madeAt: "2026-01-02T03:04:05.678Z", marks },
+  };
+  const empty: Checkpoint = {
+    ...{ chain: CHAIN, position: 0n, entry: 0n, hash: genesisHash(CHAIN) },
+    ...{ madeAt: "2026-01-01T00:00:00.000Z", marks: [] },
+  };
+  const good = await sign(full);
+  const other = await sign(full, { kind: "secret", bytes: new Uint8Array(32) });
+  const altered = (index: number): string => {
+    const bytes = bytesOf(good.signature);
+    return hex(bytes.with(index, bytes[index]! ^ 1));
+  };
+  return {
+    about:
+      "entry -> bytes -> hash over the one before it, from the genesis of a chain on (numbers beyond 2^53 as " +
+      "text; at: microseconds since 2000-01-01 UTC); checkpoint -> bytes -> Ed25519 signature; bytes in hex",
+    chain: CHAIN,
+    genesis: hex(genesisHash(CHAIN)),
+    entries,
+    accept: [await sign(empty), good],
+    reject: [
+      { ...good, why: "the signature's first bit", signature: altered(0) },
+      { ...good, why: "the signature's last byte", signature: altered(63) },
+      { ...good, why: "no signature", signature: "" },
+      { ...good, why: "a truncated signature", signature: good.signature.slice(0, -2) },
+      { ...good, why: "another key's signature", signature: other.signature },
+      { ...good, why: "another key", secretKey: other.secretKey, publicKey: other.publicKey },
+      { ...good, why: "another chain", chain: DATA_KEY_ID },
+      { ...good, why: "another position", position: "4" },
+      { ...good, why: "another entry", entry: "3" },
+      { ...good, why: "another hash", hash: good.marks[0]![1]! },
+      { ...good, why: "another time", madeAt: "2026-01-02T03:04:05.679Z" },
+      { ...good, why: "a mark less", marks: good.marks.slice(1) },
+      { ...good, why: "two marks swapped", marks: good.marks.with(0, good.marks[1]!) },
+    ],
+  };
+}
+
 async function wrappedVectors(): Promise<WrappedVectors> {
   const groups: readonly (readonly [AgeKind, readonly string[]])[] = [
     ["classic", TEST_IDENTITIES.classic.slice(0, 1)],
@@ -643,6 +767,7 @@ export async function deterministicFiles(): Promise<ReadonlyMap<string, string>>
     ["recipients.json", write(await recipientVectors())],
     ["seals.json", write(sealVectors())],
     ["proofs.json", write(proofVectors())],
+    ["audit.json", write(await auditVectors())],
   ]);
 }
 

@@ -2,6 +2,7 @@
 import type { AgeKind } from "../../vault/age.ts";
 import type { Field } from "../../vault/canonical.ts";
 import type { Place } from "../../vault/seal.ts";
+import auditJson from "./audit.json" with { type: "json" };
 import canonicalJson from "./canonical.json" with { type: "json" };
 import keyLinesJson from "./key-lines.json" with { type: "json" };
 import keysJson from "./keys.json" with { type: "json" };
@@ -118,6 +119,46 @@ export type WrappedVectors = {
   }[];
 };
 
+export type AuditVectors = {
+  readonly about: string;
+  readonly chain: string;
+  readonly genesis: string;
+  readonly entries: readonly {
+    readonly position: string;
+    readonly id: string;
+    readonly at: string | null;
+    readonly login: string | null;
+    readonly loginOid: number | null;
+    readonly role: string | null;
+    readonly address: string | null;
+    readonly action: string | null;
+    readonly request: string | null;
+    readonly tokens: readonly (string | null)[] | null;
+    readonly messageIds: readonly (string | null)[] | null;
+    readonly items: number | null;
+    readonly reason: string | null;
+    readonly details: string | null;
+    readonly bytes: string;
+    readonly hash: string;
+  }[];
+  readonly accept: readonly CheckpointVector[];
+  readonly reject: readonly (CheckpointVector & { readonly why: string })[];
+};
+
+type CheckpointVector = {
+  readonly secretKey: string;
+  readonly publicKey: string;
+  readonly chain: string;
+  readonly position: string;
+  readonly entry: string;
+  readonly hash: string;
+  readonly madeAt: string;
+  readonly marks: readonly (readonly string[])[];
+  readonly bytes: string;
+  readonly signature: string;
+};
+
+export const audit: AuditVectors = auditJson;
 export const keys: KeyVectors = keysJson;
 export const canonical = canonicalJson as CanonicalVectors;
 export const tokens = tokensJson as TokenVectors;

@@ -1,0 +1,76 @@
+// `veil audit …`: who did what, and whether anybody has rewritten it since.
+import { type Command, InvalidArgumentError } from "@commander-js/extra-typings";
+import { examples, type MakeContext, wholeNumber } from "./options.ts";
+
+/** A day in UTC, or a time with its offset; as text that names one moment under any setting. */
+const moment =
+  (isEnd: boolean) =>
+  (text: string): string => {
+    const isDay = /^\d{4}-\d\d-\d\d$/.test(text);
+    const isTime = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d)$/.test(text);
+    const time = isDay || isTime ? new Date(isDay ? `${text}T00:00:00Z` : text) : new Date("");
+    if (Number.isNaN(time.getTime())) {
+      throw new InvalidArgumentError("expected a day (2026-01-31), or a time (2026-01-31T12:00Z)");
+    }
+    if (isDay && isEnd) time.setUTCDate(time.getUTCDate() + 1);
+    return time.toISOString();
+  };
+
+const tokenText = (text: string): string => {
+  if (!/^(ip|dev)(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$/.test(text)) {
+    throw new InvalidArgumentError("expected a token (ip1_… or dev1_…)");
+  }
+  return text;
+};
+
+export function addAudit(program: Command, context: MakeContext): void {
+  const audit = program
+    .command("audit")
+    .description("who did what, and whether anybody has rewritten it since");
+  audit
+    .command("list")
+    .description("print the entries, the newest last")
+    .option("--actor <login>", "of one login")
+    .option("--token <token>", "that name this token", tokenText)
+    .option("--action <action>", "of one kind, as reveal.request")
+    .option("--since <date>", "from this day (UTC) or time on", moment(false))
+    .option("--until <date>", "up to the end of this day (UTC), or to this time", moment(true))
+    .option("--limit <n>", "the newest so many", wholeNumber)
+    .option("--json", "print an array of objects", false)
+    .addHelpText(
+      "after",
+      examples(
+        "audit list --actor alice --since 2026-01-01",
+        "audit list --token ip1_… --json",
+        "audit list --action reveal.request --limit 20",
+      ),
+    )
+    .action(async (options) => {
+      const { runAuditList } = await import("../commands/audit.ts");
+      const { actor, token, action, since, until, limit, json } = options;
+      await runAuditList(await context(), {
+        ...{ actor: actor ?? null, token: token ?? null, action: action ?? null },
+        ...{ since: since ?? null, until: until ?? null, limit: limit ?? null, json },
+      });
+    });
+  audit
+    .command("verify")
+    .description("recompute the chain over all entries; exit code 1 names what was changed")
+    .option("--checkpoint <file>", "and hold it against what was signed; needs VEIL_AUDIT_KEY")
+    .option("--json", "print an object", false)
+    .addHelpText("after", examples("audit verify", "audit verify --checkpoint checkpoints.jsonl"))
+    .action(async (options) => {
+      const { runAuditVerify } = await import("../commands/audit.ts");
+      await runAuditVerify(await context(), options.checkpoint ?? null, options.json);
+    });
+  audit
+    .command("checkpoint")
+    .description("verify the chain, then sign where it ends; VEIL_AUDIT_KEY signs")
+    .requiredOption("--out <file>", "where; a line is added to those before it")
+    .option("--json", "print an object", false)
+    .addHelpText("after", examples("audit checkpoint --out checkpoints.jsonl"))
+    .action(async (options) => {
+      const { runAuditCheckpoint } = await import("../commands/audit.ts");
+      await runAuditCheckpoint(await context(), options.out, options.json);
+    });
+}

@@ -1,0 +1,227 @@
+// `veil audit`: the record listed, recomputed, and its end signed.
+import { existsSync } from "node:fs";
+import type { AuditKey, Checkpoint } from "../../vault/checkpoint.ts";
+import { type Verdict, verifyAudit } from "../audit.ts";
+import { chainAudit } from "../audit-chain.ts";
+import { formatTime } from "../audit-entries.ts";
+import { type AuditFilter, type ListedEntry, listAudit } from "../audit-list.ts";
+import { addLine, readCheckpoints, writeLine } from "../checkpoint.ts";
+import * as config from "../config.ts";
+import { type Database, openDatabase } from "../database.ts";
+import { failed } from "../failure.ts";
+import { requireSchema } from "../schema.ts";
+import { type Context, type Needs, type Session, withSession } from "../session.ts";
+import { flushed, Progress, printable, table } from "../terminal.ts";
+
+/** Reads what it needs of the configuration first, connects then. */
+function withAudit<K>(
+  context: Context,
+  variables: Needs["variables"],
+  read: (session: Session) => K | Promise<K>,
+  work: (database: Database, read: K) => Promise<void>,
+): Promise<void> {
+  return withSession(context, { login: "local_auditor", variables }, async (session) => {
+    const given = await read(session);
+    const database = openDatabase(config.database(session.env));
+    try {
+      await requireSchema(database);
+      await work(database, given);
+    } finally {
+      await database.close();
+    }
+  });
+}
+
+export type ListOptions = AuditFilter & { readonly json: boolean };
+
+export async function runAuditList(context: Context, options: ListOptions): Promise<void> {
+  const { terminal } = context;
+  await withAudit(
+    context,
+    [],
+    () => null,
+    async (database) => {
+      await chainAudit(database);
+      let listed = 0;
+      if (options.json) terminal.out("[");
+      for await (const page of listAudit(database, options)) {
+        if (options.json) {
+          const objects = page.map((entry) => JSON.stringify(asJson(entry)));
+          terminal.out(`${listed === 0 ? "" : ","}\n${objects.join(",\n")}`);
+        } else {
+          terminal.out(table(HEADER, page.map(cells), terminal.isStdoutTerminal && listed === 0));
+        }
+        listed += page.length;
+        // A slow reader is waited for: nothing piles up here.
+        await flushed();
+      }
+      if (options.json) terminal.out(listed === 0 ? "]\n" : "\n]\n");
+      else if (listed === 0) terminal.err("the audit holds no such entries\n");
+    },
+  );
+}
+
+const HEADER = ["ENTRY", "AT", "LOGIN", "ADDRESS", "ACTION", "ITEMS", "OF", "REASON"];
+
+const cells = (entry: ListedEntry): string[] => {
+  const of = [...(entry.tokens ?? []), ...(entry.messageIds ?? [])];
+  const role = entry.role === null ? "" : ` as ${entry.role}`;
+  return [
+    String(entry.id),
+    formatTime(entry.at) ?? "",
+    `${entry.login}${role}`,
+    entry.address ?? "",
+    String(entry.action),
+    String(entry.items),
+    of.length === 0 ? "" : of.length === 1 ? String(of[0]) : `${of[0]} +${of.length - 1}`,
+    entry.reason ?? "",
+  ];
+};
+
+const asJson = (entry: ListedEntry) => ({
+  ...entry,
+  id: Number(entry.id),
+  at: formatTime(entry.at),
+  position: entry.position === null ? null : Number(entry.position),
+  details: entry.details === null ? null : JSON.parse(entry.details),
+});
+
+export async function runAuditVerify(
+  context: Context,
+  checkpoint: string | null,
+  json: boolean,
+): Promise<void> {
+  const { terminal } = context;
+  await withAudit(
+    context,
+    ["VEIL_AUDIT_KEY"],
+    ({ env }) =>
+      checkpoint === null
+        ? []
+        : requireSome(checkpoint, readCheckpoints(checkpoint, config.auditKey(env))),
+    async (database, signed) => {
+      const verdict = await verify(context, database, signed);
+      if (json) terminal.out(`${JSON.stringify(summary(verdict, signed))}\n`);
+      throwIfBroken(context, verdict);
+      if (!json) terminal.out(describe(verdict, signed));
+      warnOfWaiting(context, verdict);
+    },
+  );
+}
+
+async function requireSome(
+  path: string,
+  reading: Promise<readonly Checkpoint[]>,
+): Promise<readonly Checkpoint[]> {
+  const signed = await reading;
+  if (signed.length > 0) return signed;
+  throw failed(`${path} holds no checkpoint`, "`veil audit checkpoint --out FILE` writes one");
+}
+
+export async function runAuditCheckpoint(
+  context: Context,
+  path: string,
+  json: boolean,
+): Promise<void> {
+  const { terminal } = context;
+  await withAudit(
+    context,
+    ["VEIL_AUDIT_KEY"],
+    async ({ env }): Promise<{ key: AuditKey; signed: readonly Checkpoint[] }> => {
+      const key = config.auditSecretKey(env);
+      return { key, signed: existsSync(path) ? await readCheckpoints(path, key) : [] };
+    },
+    async (database, { key, signed }) => {
+      const verdict = await verify(context, database, signed);
+      throwIfBroken(context, verdict);
+      const { chain, end } = verdict;
+      const { position, number: entry, hash, marks } = end;
+      const madeAt = new Date().toISOString();
+      addLine(path, await writeLine(key, { chain, position, entry, hash, madeAt, marks }));
+      if (json) terminal.out(`${JSON.stringify(summary(verdict, signed))}\n`);
+      else terminal.out(`${describe(verdict, signed)}signed in ${printable(path)}\n`);
+      warnOfWaiting(context, verdict);
+    },
+  );
+}
+
+async function verify(
+  { terminal }: Context,
+  database: Database,
+  signed: readonly Checkpoint[],
+): Promise<Verdict> {
+  await chainAudit(database);
+  let progress: Progress | null = null;
+  try {
+    return await verifyAudit(database, {
+      signed,
+      onProgress: (done, total) => {
+        progress ??= new Progress(terminal, total);
+        progress.show(done, "entries");
+      },
+    });
+  } finally {
+    (progress as Progress | null)?.clear();
+  }
+}
+
+/** Each offence on stderr, the last one as the failure. */
+function throwIfBroken({ terminal }: Context, { offences, waiting }: Verdict): void {
+  if (offences.count === 0) return;
+  const said = offences.named.map(({ message }) => message);
+  const rest = offences.count - said.length;
+  if (rest > 0) said.push(`and ${rest} more like these`);
+  if (waiting.entries > 0) terminal.err(`${waitingText(waiting)}\n`);
+  for (const message of said.slice(0, -1)) terminal.err(`error: ${printable(message)}\n`);
+  throw failed(
+    said.at(-1)!,
+    "the audit is not as it was written: compare it with a backup from before, and find out who could",
+  );
+}
+
+function warnOfWaiting({ terminal }: Context, { waiting }: Verdict): void {
+  if (waiting.entries > 0) terminal.err(`${waitingText(waiting)}\n`);
+}
+
+const waitingText = ({ entries, since }: Verdict["waiting"]): string =>
+  `${entries} ${entries === 1 ? "entry waits" : "entries wait"} to be chained since ${since}`;
+
+function describe({ end }: Verdict, signed: readonly Checkpoint[]): string {
+  const last = signed.at(-1);
+  const added =
+    last === undefined
+      ? ""
+      : `${end.position - last.position} added since the checkpoint of ${last.madeAt}\n`;
+  return (
+    `${end.position} entries, each as it was chained\n` +
+    `head: position ${end.position}, ${hex(end.hash)}\n${added}`
+  );
+}
+
+function summary({ chain, end, waiting, offences }: Verdict, signed: readonly Checkpoint[]) {
+  const last = signed.at(-1);
+  return {
+    ok: offences.count === 0,
+    chain,
+    position: Number(end.position),
+    hash: hex(end.hash),
+    waiting,
+    checkpoint:
+      last === undefined
+        ? null
+        : {
+            position: Number(last.position),
+            madeAt: last.madeAt,
+            added: Number(end.position - last.position),
+          },
+    offences: offences.count,
+    examples: offences.named.map(({ kind, position, entry, message }) => ({
+      kind,
+      position: position === null ? null : Number(position),
+      entry: entry === null ? null : Number(entry),
+      message,
+    })),
+  };
+}
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
