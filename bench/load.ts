@@ -1,6 +1,6 @@
 // What one connection's loads cost: CPU of PostgreSQL's backend and of this process per row, without the
 // rest of the line. Batches of made-up tokens and seals of the usual size go through `load`, one after another.
-// Run: bun bench/load.ts [--rows N] [--batches N] [--rounds N] [--vault N]
+// Run: bun bench/load.ts [--rows N] [--batches N] [--rounds N] [--vault N] [--tombstones N]
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -20,11 +20,12 @@ const { values: given } = parseArgs({
     batches: { type: "string", default: "60" },
     rounds: { type: "string", default: "3" },
     vault: { type: "string", default: "0" },
+    tombstones: { type: "string", default: "0" },
   },
 });
-const [ROWS, BATCHES, ROUNDS, VAULT] = [given.rows, given.batches, given.rounds, given.vault].map(
-  Number,
-) as [number, number, number, number];
+const [ROWS, BATCHES, ROUNDS, VAULT, TOMBSTONES] = [
+  ...[given.rows, given.batches, given.rounds, given.vault, given.tombstones],
+].map(Number) as [number, number, number, number, number];
 
 /** What the originals of a batch are to the vault. */
 const KINDS = {
@@ -79,6 +80,14 @@ type Cost = Readonly<Record<"backend" | "client" | "wall" | "wal", number>>;
 
 const servers = await startServers();
 try {
+  // In every copy: what was forgotten, and does not come.
+  await withConnection(servers.connect("veil"), (sql) =>
+    sql.unsafe(`insert into pii_vault.tombstones (token, kind, erasure)
+      select case n % 2 when 0 then 'ip1_' else 'dev1_' end
+        || translate(encode(substring(sha256(n::text::bytea) for 12), 'hex'), '0189', 'wxyz') || 'ba',
+        'forgotten', '00000000-0000-4000-8000-000000000000'
+      from generate_series(1, ${TOMBSTONES}) n`),
+  );
   if (VAULT > 0) await fillVault(servers, VAULT, () => {});
   const subkeys = tokenKey(servers.keys);
   const key = await new DataKeys(subkeys, [servers.keys.VEIL_RECIPIENTS]).take(1);
@@ -124,7 +133,7 @@ try {
     }
   }
   console.log(
-    `${BATCHES} loads of ${ROWS} rows, ${ROUNDS} rounds, ${VAULT} originals there; per row, CPU and wall in µs`,
+    `${BATCHES} loads of ${ROWS} rows, ${ROUNDS} rounds, ${VAULT} originals and ${TOMBSTONES} tombstones there; per row, CPU and wall in µs`,
   );
   for (const [kind, list] of costs) {
     const of = (figure: keyof Cost) => {

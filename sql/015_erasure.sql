@@ -8,7 +8,10 @@
 set local role veil_owner;
 
 -- Nothing but a lock, so that no vacuum or dump is ever in its way.
-create table pii_vault.erasure_gate ();
+create table pii_vault.erasure_gate (
+  nothing boolean,
+  constraint erasure_gate_empty check (false)
+);
 
 comment on table pii_vault.erasure_gate is
   'always empty: loads lock it in row share mode, erasures in exclusive mode';

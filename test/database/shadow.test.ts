@@ -1,6 +1,7 @@
 // A caller who may make temporary objects again shadows every type and name that veil's definer
 // functions use: whatever he plants runs as himself, never as veil_owner.
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
 import { INVARIANTS } from "../../src/check.ts";
 import { array, byteaArray } from "../../src/database.ts";
@@ -41,6 +42,8 @@ const RELATIONS = [
     "v",
   ],
   ...["audit_chain", "audit_head", "audit_waiting", "w", "c", "a", "l", "n", "head", "entry"],
+  ...["tombstones", "holds", "erasure_gate", "back", "changes", "found", "gone", "held", "page"],
+  ...["assessed", "emptied", "erased", "g", "locked", "receipts", "stones", "updated"],
   ...["ledger_totals", "adopted", "lost", "broken", "days", "ids", "seals", "nonces", "read"],
 ];
 const FUNCTIONS = [
@@ -286,7 +289,91 @@ const CALLS: Record<string, (role: Role, sql: postgres.Sql) => Promise<void>> = 
     const [row] = await sql.unsafe("select etl.discard($1, $2) as n", [array(["b3"]), "no use"]);
     expect(row?.n).toBe(1);
   },
+  "pii_vault.plan_forget_user": async (_, sql) => {
+    const user = await someUser();
+    const rows = await sql.unsafe("select outcome from pii_vault.plan_forget_user($1)", [user]);
+    expect(rows.map((row) => row.outcome)).toEqual(["erase", "erase"]);
+  },
+  "pii_vault.plan_forget_tokens": async (_, sql) => {
+    const tokens = await tokensOf(await someUser());
+    const rows = await sql.unsafe("select outcome from pii_vault.plan_forget_tokens($1)", [tokens]);
+    expect(rows.map((row) => row.outcome)).toEqual(["erase", "erase"]);
+  },
+  "pii_vault.forget_user": async (_, sql) => {
+    const forget = "select (receipt ->> 'rows')::int4 as rows from pii_vault.forget_user($1, 'r')";
+    expect((await sql.unsafe(forget, [await someUser()]))[0]?.rows).toBe(1);
+  },
+  "pii_vault.forget_tokens": async (_, sql) => {
+    const forget = "select receipt from pii_vault.forget_tokens($1, 'r')";
+    const [row] = await sql.unsafe(forget, [await tokensOf(await someUser())]);
+    expect(row?.receipt).toMatchObject({ originals: 2, rows: 1 });
+  },
+  "pii_vault.plan_expire": async (_, sql) => {
+    await someUser("2020-01-01");
+    const [row] = await sql.unsafe("select * from pii_vault.plan_expire(400, null)");
+    expect(row?.erased_ip).toBeGreaterThan(0);
+  },
+  "pii_vault.expire": async (_, sql) => {
+    await someUser("2020-01-01");
+    const [row] = await sql.unsafe(
+      "select * from pii_vault.expire(400, null, pg_catalog.gen_random_uuid(), 'retention')",
+    );
+    expect(row?.erased_ip).toBeGreaterThan(0);
+  },
+  "pii_vault.expire_bodies": async (_, sql) => {
+    await host.load(database.open(database.url("etl")), [
+      { id: randomUUID(), body: "broken", sentAt: new Date("2020-01-01") },
+    ]);
+    const [row] = await sql.unsafe(
+      "select * from pii_vault.expire_bodies(400, pg_catalog.gen_random_uuid(), 'retention', false)",
+    );
+    expect(row?.discarded).toBe(1);
+  },
+  "pii_vault.lift_tombstones": async (_, sql) => {
+    const tokens = await tokensOf(await someUser());
+    await owner`select pii_vault.forget_tokens(${tokens}::text[], 'r')`;
+    const [row] = await sql.unsafe("select pii_vault.lift_tombstones($1, 'r') as n", [tokens]);
+    expect(row?.n).toBe(2);
+  },
+  "pii_vault.add_hold": async (_, sql) => {
+    const [row] = await sql.unsafe("select pii_vault.add_hold(null, 'nobody', 'r') as id");
+    await owner`select pii_vault.release_hold(${row?.id}, 'r')`;
+  },
+  "pii_vault.release_hold": async (_, sql) => {
+    const [hold] = await owner`select pii_vault.add_hold(null, 'nobody', 'r') as id`;
+    await sql.unsafe("select pii_vault.release_hold($1, 'r')", [hold?.id]);
+  },
+  "pii_vault.list_holds": async (_, sql) => {
+    const [hold] = await owner`select pii_vault.add_hold(null, 'nobody', 'r') as id`;
+    await owner`select pii_vault.release_hold(${hold?.id}, 'r')`;
+    const rows = await sql.unsafe("select id from pii_vault.list_holds()");
+    expect(rows.some((row) => row.id === hold?.id)).toBe(true);
+  },
+  "pii_vault.place_of": async (role, sql) => {
+    await owner.unsafe("call pii_vault.chain_audit()");
+    const [entry] = await owner`
+      select max(id) as id from pii_vault.audit
+      where login = ${database.login(role)} and action ~ '^(erasure|hold|tombstone)'`;
+    const rows = await sql.unsafe("select * from pii_vault.place_of($1)", [entry?.id]);
+    expect(rows.length).toBe(1);
+  },
 };
+
+/** One login of somebody new's, with an address and a device of its own. */
+async function someUser(day?: string): Promise<string> {
+  const user = randomUUID();
+  await host.load(database.open(database.url("etl")), [
+    {
+      id: randomUUID(),
+      body: { user_id: user, ip: `address of ${user}`, device_id: `device of ${user}` },
+      ...(day === undefined ? {} : { sentAt: new Date(day) }),
+    },
+  ]);
+  return user;
+}
+
+const tokensOf = async (user: string): Promise<string> =>
+  array([host.token("ip", `address of ${user}`), host.token("device_id", `device of ${user}`)]);
 
 const CANARY = "198.51.100.77";
 
