@@ -58,6 +58,7 @@ pii_vault.data_keys.recipients text[] not null
 pii_vault.data_keys.proof bytea not null
 pii_vault.data_keys.created_by text not null default SESSION_USER
 pii_vault.data_keys.created_at timestamp with time zone not null default clock_timestamp()
+pii_vault.erasure_gate.nothing boolean
 pii_vault.holds.id uuid not null default gen_random_uuid()
 pii_vault.holds.token text collate C
 pii_vault.holds.user_id text collate C
@@ -185,6 +186,7 @@ pii_vault.data_keys data_keys_key PRIMARY KEY (id)
 pii_vault.data_keys data_keys_proof CHECK ((octet_length(proof) = 32))
 pii_vault.data_keys data_keys_recipients CHECK ((cardinality(recipients) > 0))
 pii_vault.data_keys data_keys_wrapped CHECK (((octet_length(wrapped) >= 100) AND (octet_length(wrapped) <= 1048576)))
+pii_vault.erasure_gate erasure_gate_empty CHECK (false)
 pii_vault.holds holds_key PRIMARY KEY (id)
 pii_vault.holds holds_released CHECK ((((released_at IS NULL) = (released_by IS NULL)) AND ((released_at IS NULL) = (release_reason IS NULL))))
 pii_vault.holds holds_subject CHECK (((token IS NULL) <> (user_id IS NULL)))
