@@ -16,6 +16,7 @@ import type postgres from "postgres";
 import { array } from "../../src/database.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { type Run, veil } from "../support/veil.ts";
+import { createScene } from "./scene.ts";
 
 setDefaultTimeout(60_000);
 
@@ -192,6 +193,31 @@ test("verify and checkpoint say what they found, and refuse what does not hold",
   expect((await audit(["verify", "--checkpoint", file], open())).stderr).toContain(
     "holds no checkpoint",
   );
+});
+
+test("what psql put on record the etl chains, and quarantine what it puts there itself", async () => {
+  const scene = await createScene();
+  try {
+    const sql = scene.database.sql(scene.database.ownerUrl);
+    const state = async () => {
+      const [row] = await sql`
+        select (select count(*)::int from pii_vault.audit_waiting) as waiting,
+          (select position::int from pii_vault.audit_head) as chained`;
+      return [row?.waiting, row?.chained];
+    };
+    await sql`insert into pii_vault.audit (login_oid, action, items) values (1, 'a.b', 0)`;
+    expect(await state()).toEqual([1, 0]);
+    const id = scene.send({ user_id: "u", ip: ["192.0.2.1"] });
+    done(await veil(["etl", "--max-messages", "1"], { env: scene.etl }));
+    expect(await state()).toEqual([0, 1]);
+    const env = scene.recovering("operator");
+    done(await veil(["quarantine", "show", id, "--reason", "why"], { env }));
+    expect(await state()).toEqual([0, 3]);
+    done(await veil(["quarantine", "discard", id, "--reason", "why"], { env }));
+    expect(await state()).toEqual([0, 4]);
+  } finally {
+    await scene.database.drop();
+  }
 });
 
 test("a login without the auditor's role is told which one it needs", async () => {
