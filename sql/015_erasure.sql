@@ -24,7 +24,11 @@ create table pii_vault.tombstones (
   erasure uuid not null,
   erased_at timestamptz not null default clock_timestamp(),
   constraint tombstones_key primary key (token),
-  constraint tombstones_token check (token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'),
+  -- As of originals, for what it costs (sql/010).
+  constraint tombstones_token check (
+    token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'
+    and substr(token, octet_length(token) - 26, 1) = '_'
+  ),
   constraint tombstones_kind check (kind in ('forgotten', 'expired'))
 );
 
@@ -120,40 +124,52 @@ as $$
   select case when starts_with(token, 'ip') then 'ip' else 'device_id' end
 $$;
 
--- A token that stands for nothing: 128 random bits, written as those of a key are.
-create function pii_vault.fresh_token(field text) returns text
-  language sql volatile
-  set search_path = pg_catalog, pg_temp
-as $$
-  select case field when 'ip' then 'ip0_' else 'dev0_' end
-    || string_agg(
-      substr(
-        'abcdefghijklmnopqrstuvwxyz234567',
-        -- The last of 26 letters has only three bits left to say.
-        1 + case when i < 25 then get_byte(r.bytes, i) & 31 else (get_byte(r.bytes, i) & 7) * 4 end,
-        1
-      ),
-      '' order by i
-    )
-  from (select pii_vault.random_digest() as bytes) r, generate_series(0, 25) i
-$$;
-
--- A new one in each place where one of the forgotten stood.
-create function pii_vault.freshen(field text, tokens text[], forgotten text[]) returns text[]
+-- Tokens that stand for nothing: 128 random bits, written as those of a key are. Each of a digest's letters in
+-- base64 is one of base32, two to one, and the last of 26, which has only three bits left to say, one of eight.
+create function pii_vault.fresh_tokens(field text, amount integer) returns text[]
   language sql volatile
   set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
     array_agg(
-      case
-        when t.token in (select unnest(forgotten)) then pii_vault.fresh_token(freshen.field)
-        else t.token
-      end
-      order by t.position
+      case field when 'ip' then 'ip0_' else 'dev0_' end
+        || translate(
+          substr(r.letters, 1, 25),
+          'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/',
+          'abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrstuvwxyz234567'
+        )
+        || translate(
+          substr(r.letters, 26, 1),
+          'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/',
+          repeat('aeimquy4', 8)
+        )
     ),
     '{}'
   )
-  from unnest(tokens) with ordinality t (token, position)
+  from (
+    select encode(
+      sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'
+    ) as letters
+    from generate_series(1, amount)
+  ) r
+$$;
+
+-- A new one in each place where one of the forgotten stood.
+create function pii_vault.freshen(field text, tokens text[], forgotten text[]) returns text[]
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  place integer;
+begin
+  for place in
+    select t.place from unnest(tokens) with ordinality t (token, place)
+    where t.token in (select unnest(forgotten))
+  loop
+    tokens[place] := (pii_vault.fresh_tokens(field, 1))[1];
+  end loop;
+  return tokens;
+end
 $$;
 
 -- By this, tombstones and a receipt can be held against each other.
@@ -677,10 +693,9 @@ begin
   originals := pii_vault.bury(gone, 'forgotten', erasure);
   replaced := pii_vault.replace_values(
     forget_user.user_id, fields, found,
-    array(
-      select pii_vault.fresh_token(f.field)
-      from unnest(fields) with ordinality f (field, position) order by f.position
-    )
+    -- Those of ip stand first.
+    pii_vault.fresh_tokens('ip', cardinality(array_positions(fields, 'ip')))
+      || pii_vault.fresh_tokens('device_id', cardinality(array_positions(fields, 'device_id')))
   );
   receipt := json_build_object(
     'erasure', erasure,
@@ -711,6 +726,7 @@ as $$
 declare
   erasure uuid := gen_random_uuid();
   gone text[];
+  ips integer;
   kept text[];
   originals integer;
   replaced integer;
@@ -720,26 +736,24 @@ begin
   perform pii_vault.close_gate();
 
   select
-    coalesce(array_agg(a.token) filter (where a.outcome = 'erase'), '{}'),
+    -- Those of ip stand first.
+    coalesce(array_agg(a.token order by a.field desc) filter (where a.outcome = 'erase'), '{}'),
+    count(*) filter (where a.outcome = 'erase' and a.field = 'ip'),
     coalesce(array_agg(a.token) filter (where a.outcome = 'keep'), '{}'),
     json_agg(
       json_build_object('token', a.token, 'field', a.field, 'outcome', a.outcome)
       order by a."position"
     )
-  into gone, kept, outcomes
+  into gone, ips, kept, outcomes
   from pii_vault.assess_tokens(forget_tokens.tokens, 1) a;
   perform pii_vault.refuse_held(pii_vault.held_among(gone), json_array_length(outcomes));
 
   originals := pii_vault.bury(gone, 'forgotten', erasure);
   replaced := pii_vault.replace_values(
     null,
-    array(select pii_vault.field_of(g.token) from unnest(gone) with ordinality g (token, position)
-      order by g.position),
+    array_fill('ip'::text, array[ips]) || array_fill('device_id'::text, array[cardinality(gone) - ips]),
     gone,
-    array(
-      select pii_vault.fresh_token(pii_vault.field_of(g.token))
-      from unnest(gone) with ordinality g (token, position) order by g.position
-    )
+    pii_vault.fresh_tokens('ip', ips) || pii_vault.fresh_tokens('device_id', cardinality(gone) - ips)
   );
   receipt := json_build_object(
     'erasure', erasure,
@@ -1172,7 +1186,7 @@ grant select on pii_vault.tombstones, pii_vault.holds to veil_auditor;
 
 revoke all on function pii_vault.may_return(text) from public;
 revoke all on function pii_vault.field_of(text) from public;
-revoke all on function pii_vault.fresh_token(text) from public;
+revoke all on function pii_vault.fresh_tokens(text, integer) from public;
 revoke all on function pii_vault.freshen(text, text[], text[]) from public;
 revoke all on function pii_vault.token_digest(text[]) from public;
 revoke all on function pii_vault.count_by_field(text[]) from public;

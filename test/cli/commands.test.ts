@@ -429,6 +429,11 @@ const COMMANDS = [
   ["quarantine", "show"],
   ["quarantine", "replay"],
   ["quarantine", "discard"],
+  ["forget"],
+  ["expire"],
+  ["hold", "add"],
+  ["hold", "release"],
+  ["hold", "list"],
 ];
 
 test.concurrent("the help of every command has an example of it, and needs no configuration", async () => {
