@@ -150,10 +150,11 @@ export function identities(env: Environment): readonly string[] {
 
 /** Either of the two: who verifies needs the public one only, and its file may be anybody's to read. */
 export function auditKey(env: Environment): AuditKey {
-  const key = parseAuditKey(require(env, "VEIL_AUDIT_KEY"));
-  if (key === null) throw malformed("VEIL_AUDIT_KEY");
-  const file = env.VEIL_AUDIT_KEY_FILE;
-  if (file && key.kind === "secret") requirePrivate(env, "VEIL_AUDIT_KEY", file);
+  const name = "VEIL_AUDIT_KEY";
+  const key = parseAuditKey(require(env, name));
+  if (key === null) throw malformed(name);
+  const file = env[`${name}_FILE`];
+  if (file && key.kind === "secret") requirePrivate(env, name, file);
   return key;
 }
 
