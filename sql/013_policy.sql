@@ -276,7 +276,10 @@ begin
   end if;
   if exists (
     select from unnest(tokens) t (token)
-    where token is null or char_length(token) > 64 or token !~ '^(ip|dev)(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
+    where token is null or char_length(token) > 64
+      -- As in sql/010: a counted repetition costs four times as much.
+      or token !~ '^(ip|dev)(0|[1-9][0-9]*)_[a-z2-7]+[aeimquy4]$'
+      or substr(token, char_length(token) - 26, 1) <> '_'
   ) then
     raise exception using errcode = 'VL006', message = 'one of the tokens is not written as a token is';
   end if;
@@ -297,7 +300,9 @@ begin
     )
   into asked, digests
   from (
-    select u.token, min(u.position) as position, pii_vault.random_digest() as otherwise
+    -- As random_digest() makes it, whose call costs more than all the rest.
+    select u.token, min(u.position) as position,
+      sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) as otherwise
     from unnest(tokens) with ordinality as u (token, position)
     group by u.token
   ) t

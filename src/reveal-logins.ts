@@ -58,7 +58,7 @@ export async function revealLogins(
       const fresh = addFresh(recent, page);
       const refused: string[] = [];
       if (fresh.length > 0) {
-        const found = await fetchFirst(awake, requests, new Set(fresh));
+        const found = await fetchFirst(awake, requests);
         requests.shift();
         for (const token of fresh) {
           const revealed = found.get(token);

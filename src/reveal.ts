@@ -90,7 +90,7 @@ export async function* revealPages(
   let revealed = 0;
   for await (const { index, rows } of fetchAhead(recovery, requests)) {
     const chunk = chunks[index]!;
-    const found = await openRows(recovery.opener, rows, new Set(chunk));
+    const found = await openRows(recovery.opener, rows);
     revealed += chunk.length;
     recovery.onProgress?.("revealed", revealed);
     yield {
@@ -107,7 +107,7 @@ export async function* revealRequests(
   requests: readonly string[],
 ): AsyncGenerator<RevealResult> {
   for await (const { rows } of fetchAhead(recovery, requests)) {
-    const found = await openRows(recovery.opener, rows, null);
+    const found = await openRows(recovery.opener, rows);
     const tokens = [...found.keys()].sort();
     yield {
       revealed: tokens.flatMap((token) => found.get(token) ?? []),
@@ -132,16 +132,12 @@ export async function recordRequest(
   return String(row?.id);
 }
 
-/**
- * What the first of these requests opens to, of the tokens that were `asked` for: null where it does not open,
- * absent where the vault does not hold it.
- */
+/** What the tokens of the first of these requests open to; as `openRows` says it. */
 export async function fetchFirst(
   recovery: Recovery,
   requests: readonly string[],
-  asked: ReadonlySet<string>,
 ): Promise<ReadonlyMap<string, Revealed | null>> {
-  return await openRows(recovery.opener, await fetchRows(recovery, requests), asked);
+  return await openRows(recovery.opener, await fetchRows(recovery, requests));
 }
 
 /** While one answer is opened and printed, the database makes the next. */
@@ -199,11 +195,13 @@ const FETCH = `select data_key::text, generation,
   from pii_vault.fetch_reveal($1::uuid)
   group by data_key, generation, wrapped, proof`;
 
-/** Only what was asked for, whatever the database answers; `asked` null: it alone knows what that was. */
+/**
+ * By token: null where it does not open, absent where the vault does not hold it. It is for the caller to look up
+ * only what was asked for, whatever the database has answered.
+ */
 async function openRows(
   opener: Opener,
   rows: readonly Row[],
-  asked: ReadonlySet<string> | null,
 ): Promise<Map<string, Revealed | null>> {
   const found = new Map<string, Revealed | null>();
   for (const row of rows) {
@@ -211,7 +209,7 @@ async function openRows(
     for (const seal of String(row.seals).split(",")) {
       const [token = "", sealedAt = "", base64 = ""] = seal.split(" ");
       const parts = parseToken(token);
-      if (parts === null || asked?.has(token) === false) continue;
+      if (parts === null) continue;
       const sealed = dataKey === null ? null : { dataKey, sealed: fromBase64(base64) };
       const opened = sealed && (await opener.open(sealed, { kind: "original", token }));
       found.set(

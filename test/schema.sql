@@ -58,6 +58,7 @@ pii_vault.data_keys.recipients text[] not null
 pii_vault.data_keys.proof bytea not null
 pii_vault.data_keys.created_by text not null default SESSION_USER
 pii_vault.data_keys.created_at timestamp with time zone not null default clock_timestamp()
+pii_vault.erasure_gate.nothing boolean
 pii_vault.holds.id uuid not null default gen_random_uuid()
 pii_vault.holds.token text collate C
 pii_vault.holds.user_id text collate C
@@ -185,6 +186,7 @@ pii_vault.data_keys data_keys_key PRIMARY KEY (id)
 pii_vault.data_keys data_keys_proof CHECK ((octet_length(proof) = 32))
 pii_vault.data_keys data_keys_recipients CHECK ((cardinality(recipients) > 0))
 pii_vault.data_keys data_keys_wrapped CHECK (((octet_length(wrapped) >= 100) AND (octet_length(wrapped) <= 1048576)))
+pii_vault.erasure_gate erasure_gate_empty CHECK (false)
 pii_vault.holds holds_key PRIMARY KEY (id)
 pii_vault.holds holds_released CHECK ((((released_at IS NULL) = (released_by IS NULL)) AND ((released_at IS NULL) = (release_reason IS NULL))))
 pii_vault.holds holds_subject CHECK (((token IS NULL) <> (user_id IS NULL)))
@@ -2813,9 +2815,9 @@ begin
     with changes as (
       select u.ctid as place, i.fresh as ip, d.fresh as device
       from public.user_logins u
-      left join unnest(fields, old, fresh) i (field, old, fresh)
+      left join unnest(replace_values.fields, replace_values.old, replace_values.fresh) i (field, old, fresh)
         on i.field = 'ip' and i.old = u.masked_ip collate "C"
-      left join unnest(fields, old, fresh) d (field, old, fresh)
+      left join unnest(replace_values.fields, replace_values.old, replace_values.fresh) d (field, old, fresh)
         on d.field = 'device_id' and d.old = u.masked_device_id collate "C"
       where u.user_id = replace_values.user_id
         and u.user_id collate "C" = replace_values.user_id
@@ -2833,12 +2835,12 @@ begin
   else
     with found as (
       select u.ctid as place, n.fresh as ip, null as device
-      from unnest(fields, old, fresh) n (field, old, fresh)
+      from unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
       join public.user_logins u on u.masked_ip = n.old
       where n.field = 'ip' and u.masked_ip collate "C" = n.old
       union all
       select u.ctid, null, n.fresh
-      from unnest(fields, old, fresh) n (field, old, fresh)
+      from unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
       join public.user_logins u on u.masked_device_id = n.old
       where n.field = 'device_id' and u.masked_device_id collate "C" = n.old
     ),

@@ -290,6 +290,21 @@ describe("a request that needs approval", () => {
   const ask = (...args: string[]) => veil(["reveal", ...args], { env: asking });
   const decide = (request: string, approved: boolean) =>
     approver`select pii_vault.decide(${request}, ${approved}, 'a test')`;
+  /** All of a stream, and `told` once this has stood in it. */
+  const reading = (stream: ReadableStream<Uint8Array>, text: string) => {
+    const told = Promise.withResolvers<void>();
+    const whole = (async () => {
+      let read = "";
+      const decoder = new TextDecoder();
+      for await (const chunk of stream) {
+        read += decoder.decode(chunk, { stream: true });
+        if (read.includes(text)) told.resolve();
+      }
+      told.resolve();
+      return read;
+    })();
+    return { told: told.promise, whole };
+  };
   /** What waits for this reason, once it does. */
   const waitingFor = async (reason: string): Promise<string> => {
     for (;;) {
@@ -339,12 +354,12 @@ describe("a request that needs approval", () => {
       const child = startVeil(["reveal", ...args, "--json", "--wait", "--reason", reason], {
         env: asking,
       });
+      // Approved any sooner, it would have nothing to wait for.
+      const { told, whole } = reading(child.stderr, "waiting; Ctrl-C");
+      await told;
       const id = await waitingFor(reason);
       await decide(id, true);
-      const [stdout, stderr] = await Promise.all([
-        new Response(child.stdout).text(),
-        new Response(child.stderr).text(),
-      ]);
+      const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), whole]);
       expect(await child.exited).toBe(0);
       expect(stdout).toContain(ip);
       expect(stderr).toContain(`request ${id} waits for approval`);

@@ -85,12 +85,14 @@ describe("many at once", () => {
     });
     await open.promise;
     const before = await counts();
-    const other = database.sql(database.url("revealer"));
-    await request(other, 1);
-    expect(await chainAudit(auditor)).toBe(true);
-    expect(await counts()).toMatchObject({ entries: before.entries + 1, waiting: 0 });
-    done.resolve();
-    await reader;
+    try {
+      await request(database.sql(database.url("revealer")), 1);
+      expect(await chainAudit(auditor)).toBe(true);
+      expect(await counts()).toMatchObject({ entries: before.entries + 1, waiting: 0 });
+    } finally {
+      done.resolve();
+      await reader;
+    }
     // With a lower number than what is chained already, and behind it.
     const [late] = await owner`select min(entry) as entry from pii_vault.audit_waiting`;
     expect(await counts()).toMatchObject({ entries: before.entries + 2, waiting: 1 });
@@ -125,10 +127,13 @@ describe("many at once", () => {
       await release.promise;
     });
     await held.promise;
-    expect((await sql.unsafe(CHAIN))[0]?.chained).toBeNull();
-    expect(await chainAudit(auditor)).toBe(false);
-    release.resolve();
-    await holding;
+    try {
+      expect((await sql.unsafe(CHAIN))[0]?.chained).toBeNull();
+      expect(await chainAudit(auditor)).toBe(false);
+    } finally {
+      release.resolve();
+      await holding;
+    }
     expect((await sql.unsafe(CHAIN))[0]?.chained).toBe(1);
     expect((await sql.unsafe(CHAIN))[0]?.chained).toBe(0);
   });

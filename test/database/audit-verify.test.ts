@@ -14,6 +14,7 @@ import { join } from "node:path";
 import type postgres from "postgres";
 import { type Verdict, verifyAudit } from "../../src/audit.ts";
 import { chainAudit } from "../../src/audit-chain.ts";
+import { listAudit } from "../../src/audit-list.ts";
 import { addLine, readCheckpoints, writeLine } from "../../src/checkpoint.ts";
 import type { Database } from "../../src/database.ts";
 import { Failure } from "../../src/failure.ts";
@@ -359,6 +360,41 @@ describe("found, and where it was:", () => {
       ...withCheckpoints,
     ]);
   });
+});
+
+test("without its head nobody can say which chain this is", async () => {
+  await tamper("delete from pii_vault.audit_head");
+  await expect(verify([])).rejects.toThrow("the head of the audit chain is missing");
+});
+
+test("a chain of many pages verifies, entries of ten thousand tokens among them, and lists in order", async () => {
+  await owner.unsafe(`
+    insert into pii_vault.audit (login, login_oid, action, items, tokens)
+    select 'carol', 1, 'a.b', n, case when n % 700 = 0 then (
+      select array_agg(md5(m::text)) from generate_series(1, 10000) m
+    ) else '{}' end from generate_series(1, 2500) n`);
+  expect(await chainAudit(auditor)).toBe(true);
+  const verdict = await verify(await readCheckpoints(checkpoints, key));
+  expect(messages(verdict)).toEqual([]);
+  const end = ENTRIES + 2500;
+  expect(verdict.end.position).toBe(BigInt(end));
+  const places = verdict.end.marks.map(({ position }) => Number(position));
+  expect([places.length, places[0], places.at(-1)]).toEqual([1024, Math.floor(end / 1024), end]);
+  const rest = { token: null, action: null, since: null, until: null };
+  for (const [limit, first] of [
+    [null, 1],
+    [450, 2051],
+  ] as const) {
+    const listed: (number | null)[] = [];
+    for await (const page of listAudit(auditor, { ...rest, actor: "carol", limit })) {
+      listed.push(...page.map(({ items }) => items));
+    }
+    expect(listed).toEqual(Array.from({ length: 2501 - first }, (_, i) => first + i));
+  }
+  await tamper("update pii_vault.audit set items = 0 where login = 'carol' and items = 2100");
+  expect((await verify([])).offences.named).toMatchObject([
+    { kind: "entry-changed", position: BigInt(ENTRIES + 2100) },
+  ]);
 });
 
 test("of many offences the first ten are named, all are counted, and what was signed is named too", async () => {

@@ -217,7 +217,7 @@ describe.each([...ROLES])("a login of veil_%s", (role) => {
       const statements: Record<string, string> = {
         SELECT: `select * from ${name} limit 0`,
         INSERT: `insert into ${name} default values`,
-        UPDATE: `update ${name} set ${column?.name} = default`,
+        ...(column === undefined ? {} : { UPDATE: `update ${name} set ${column.name} = default` }),
         DELETE: `delete from ${name}`,
         TRUNCATE: `truncate ${name}`,
       };

@@ -1,0 +1,227 @@
+// `veil audit` and its keys, as their users meet them.
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type postgres from "postgres";
+import { array } from "../../src/database.ts";
+import { createDatabase, type TestDatabase } from "../support/database.ts";
+import { type Run, veil } from "../support/veil.ts";
+import { createScene } from "./scene.ts";
+
+setDefaultTimeout(60_000);
+
+let database: TestDatabase;
+let folder: string;
+let owner: postgres.Sql;
+const TOKEN = `ip1_${"a".repeat(25)}a`;
+const OTHER = `ip1_${"b".repeat(25)}a`;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), "veil-audit-"));
+  database = await createDatabase();
+  owner = database.sql(database.ownerUrl);
+  const revealer = database.sql(database.url("revealer"));
+  for (const [token, reason] of [
+    ...[[TOKEN, "case 1"] as const, [OTHER, "case \u001b[31m2"] as const, [TOKEN, null] as const],
+  ]) {
+    await revealer.unsafe("select pii_vault.request_reveal($1, $2)", [array([token]), reason]);
+  }
+  done(await veil(["keys", "generate", "--audit", "--out", folder]));
+});
+afterAll(async () => {
+  await database.drop();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const done = (run: Run): Run => {
+  expect({ code: run.code, stderr: run.stderr }).toEqual({ code: 0, stderr: "" });
+  return run;
+};
+const audit = (args: readonly string[], env: Readonly<Record<string, string>> = {}) =>
+  veil(["audit", ...args], { env: { DATABASE_URL: database.url("auditor"), ...env } });
+const secret = () => ({ VEIL_AUDIT_KEY_FILE: join(folder, "audit.key") });
+const open = () => ({ VEIL_AUDIT_KEY_FILE: join(folder, "audit.pub") });
+
+test("keys generate --audit writes a secret and a public line that say so, and nothing else", async () => {
+  expect(readdirSync(folder).sort()).toEqual(["audit.key", "audit.pub"]);
+  const [key, pub] = ["audit.key", "audit.pub"].map((name) =>
+    readFileSync(join(folder, name), "utf8"),
+  );
+  expect(statSync(join(folder, "audit.key")).mode & 0o777).toBe(0o600);
+  expect(key).toMatch(/^audit-secret:[A-Za-z0-9+/]{43}=\n$/);
+  expect(pub).toMatch(/^audit-public:[A-Za-z0-9+/]{43}=\n$/);
+  const again = await veil(["keys", "generate", "--audit", "--out", folder]);
+  expect([again.code, again.stdout]).toEqual([1, ""]);
+  expect(again.stderr).toMatch(/already holds audit.key, audit.pub; nothing was written/);
+  expect(readFileSync(join(folder, "audit.key"), "utf8")).toBe(key!);
+  const both = await veil(["keys", "generate", "--audit", "--pq", "--out", join(folder, "new")]);
+  expect([both.code, existsSync(join(folder, "new"))]).toEqual([2, false]);
+});
+
+test("audit list prints the entries, the newest last, and picks among them", async () => {
+  const all = JSON.parse(done(await audit(["list", "--json"])).stdout);
+  expect(all.map((entry: { reason: string }) => entry.reason)).toEqual([
+    ...["case 1", "case \u001b[31m2", null],
+  ]);
+  expect(all[0]).toEqual({
+    ...{ id: 1, at: expect.stringMatching(/^20\d\d-\d\d-\d\dT[\d:]+\.\d{6}Z$/) },
+    ...{ login: database.login("revealer"), loginOid: expect.any(Number), role: null },
+    ...{ address: expect.any(String), action: "reveal.request", request: expect.any(String) },
+    ...{ tokens: [TOKEN], messageIds: [], items: 1, reason: "case 1", details: null, position: 1 },
+  });
+  const ids = async (...args: string[]) =>
+    JSON.parse(done(await audit(["list", "--json", ...args])).stdout).map(
+      (entry: { id: number }) => entry.id,
+    );
+  expect(await ids("--token", TOKEN)).toEqual([1, 3]);
+  expect(await ids("--token", TOKEN, "--limit", "1")).toEqual([3]);
+  expect(await ids("--actor", database.login("revealer"), "--action", "reveal.request")).toEqual([
+    ...[1, 2, 3],
+  ]);
+  expect(await ids("--actor", "nobody")).toEqual([]);
+  const today = new Date().toISOString().slice(0, 10);
+  expect(await ids("--since", today)).toEqual([1, 2, 3]);
+  expect(await ids("--until", "2000-01-01T00:00+05:30")).toEqual([]);
+  const table = done(await audit(["list"])).stdout;
+  expect(table.split("\n")).toHaveLength(4);
+  expect(table).toContain("case \\u001b[31m2");
+  expect(table).not.toContain("\u001b");
+});
+
+test.each([
+  ["--since", "yesterday"],
+  ["--since", "2026-02-30T00:00"],
+  ["--until", "01/02/2026"],
+  ["--token", "192.0.2.1"],
+  ["--limit", "0"],
+])("audit list %s %s is wrong usage, and not repeated", async (option, value) => {
+  const run = await audit(["list", option, value]);
+  expect([run.code, run.stdout]).toEqual([2, ""]);
+  expect(run.stderr).not.toContain(value.length > 1 ? value : "--nothing");
+});
+
+test("verify and checkpoint say what they found, and refuse what does not hold", async () => {
+  const file = join(folder, "checkpoints.jsonl");
+  const verified = done(await audit(["verify"]));
+  expect(verified.stdout).toMatch(
+    /^3 entries, each as it was chained\nhead: position 3, [0-9a-f]{64}\n$/,
+  );
+  const signed = done(await audit(["checkpoint", "--out", file], secret()));
+  expect(signed.stdout).toContain(`signed in ${file}\n`);
+  const line = JSON.parse(readFileSync(file, "utf8"));
+  expect(line).toMatchObject({
+    ...{ format: "veil/v1/audit-checkpoint", position: "3", entry: "3" },
+    marks: [
+      ["1", expect.any(String)],
+      ["2", expect.any(String)],
+      ["3", line.hash],
+    ],
+  });
+
+  await owner`insert into pii_vault.audit (login_oid, action, items) values (1, 'a.b', 0)`;
+  const json = done(await audit(["verify", "--checkpoint", file, "--json"], open()));
+  expect(JSON.parse(json.stdout)).toMatchObject({
+    ...{ ok: true, chain: line.chain, position: 4, waiting: { entries: 0, since: null } },
+    ...{ checkpoint: { position: 3, madeAt: line.madeAt, added: 1 }, offences: 0, examples: [] },
+  });
+  done(await audit(["checkpoint", "--out", file, "--json"], secret()));
+  expect(readFileSync(file, "utf8").trim().split("\n")).toHaveLength(2);
+
+  // Without a key, with the wrong half of it, with none that is one, with one that others may read.
+  for (const [args, env, message] of [
+    [["verify", "--checkpoint", file], {}, "VEIL_AUDIT_KEY is not set"],
+    [["checkpoint", "--out", file], open(), "VEIL_AUDIT_KEY is the public key"],
+    [["checkpoint", "--out", file], { VEIL_AUDIT_KEY: "1:AAAA" }, "VEIL_AUDIT_KEY is malformed"],
+    [["verify", "--checkpoint", join(folder, "none")], open(), "cannot read the checkpoints"],
+  ] as const) {
+    const run = await audit(args, env);
+    expect([run.code, run.stdout]).toEqual([2, ""]);
+    expect(run.stderr).toStartWith(`error: ${message}`);
+  }
+  chmodSync(join(folder, "audit.key"), 0o644);
+  chmodSync(join(folder, "audit.pub"), 0o644);
+  expect((await audit(["checkpoint", "--out", file], secret())).code).toBe(2);
+  done(await audit(["verify", "--checkpoint", file], open()));
+  chmodSync(join(folder, "audit.key"), 0o600);
+
+  // Rewritten by a superuser, consistently, by the database's own means.
+  await owner.begin(async (sql) => {
+    await sql.unsafe("set local session_replication_role = replica");
+    await sql.unsafe("update pii_vault.audit set reason = 'case 3' where id = 2");
+  });
+  const alone = await audit(["verify", "--json"]);
+  expect(alone.code).toBe(1);
+  expect(JSON.parse(alone.stdout)).toMatchObject({
+    ok: false,
+    offences: 1,
+    examples: [{ kind: "entry-changed", position: 2, entry: 2 }],
+  });
+  expect(alone.stderr).toMatch(/^error: entry 2 \(position 2\) was changed .*\nhint: [^\n]+\n$/);
+  await owner.begin(async (sql) => {
+    await sql.unsafe("set local session_replication_role = replica");
+    await sql.unsafe("truncate pii_vault.audit_chain");
+    await sql.unsafe(`
+      update pii_vault.audit_head set position = 0,
+        hash = sha256(convert_to('veil/v1/audit-genesis', 'UTF8') || uuid_send(chain))`);
+    await sql.unsafe("insert into pii_vault.audit_waiting select id from pii_vault.audit");
+  });
+  expect(done(await audit(["verify"])).stdout).toMatch(/^4 entries, each as it was chained\n/);
+  const held = await audit(["verify", "--checkpoint", file], open());
+  expect([held.code, held.stdout]).toEqual([1, ""]);
+  expect(held.stderr).toMatch(
+    /^error: position 2 \(entry 2\) is not what was signed on 20[^\n]+ rewritten from there on\nhint: /,
+  );
+  const before = readFileSync(file, "utf8");
+  expect((await audit(["checkpoint", "--out", file], secret())).code).toBe(1);
+  expect(readFileSync(file, "utf8")).toBe(before);
+
+  writeFileSync(file, before.slice(0, -10));
+  const cut = await audit(["verify", "--checkpoint", file], open());
+  expect(cut.code).toBe(1);
+  expect(cut.stderr).toContain("is not whole: the file was cut short");
+  writeFileSync(file, "");
+  expect((await audit(["verify", "--checkpoint", file], open())).stderr).toContain(
+    "holds no checkpoint",
+  );
+});
+
+test("what psql put on record the etl chains, and quarantine what it puts there itself", async () => {
+  const scene = await createScene();
+  try {
+    const sql = scene.database.sql(scene.database.ownerUrl);
+    const state = async () => {
+      const [row] = await sql`
+        select (select count(*)::int from pii_vault.audit_waiting) as waiting,
+          (select position::int from pii_vault.audit_head) as chained`;
+      return [row?.waiting, row?.chained];
+    };
+    await sql`insert into pii_vault.audit (login_oid, action, items) values (1, 'a.b', 0)`;
+    expect(await state()).toEqual([1, 0]);
+    const id = scene.send({ user_id: "u", ip: ["192.0.2.1"] });
+    done(await veil(["etl", "--max-messages", "1"], { env: scene.etl }));
+    expect(await state()).toEqual([0, 1]);
+    const env = scene.recovering("operator");
+    done(await veil(["quarantine", "show", id, "--reason", "why"], { env }));
+    expect(await state()).toEqual([0, 3]);
+    done(await veil(["quarantine", "discard", id, "--reason", "why"], { env }));
+    expect(await state()).toEqual([0, 4]);
+  } finally {
+    await scene.database.drop();
+  }
+});
+
+test("a login without the auditor's role is told which one it needs", async () => {
+  const run = await veil(["audit", "verify"], { env: { DATABASE_URL: database.url("operator") } });
+  expect([run.code, run.stdout]).toEqual([1, ""]);
+  expect(run.stderr).toMatch(/42501.*\nhint: connect as a login that was granted the role/);
+});
