@@ -45,12 +45,13 @@ const waits = async (): Promise<boolean> => {
   return Number(row?.n) > 0;
 };
 
-/** The arguments of a load that sends no originals: this host has seen them stored. */
-async function unsent(user: string, ip: string, device: string) {
+/** The arguments of a load that sends no originals, unless they are new: this host has seen them stored. */
+async function unsent(user: string, ip: string, device: string, isNew = false) {
   const batch = await scene.host.protect([
     { id: randomUUID(), body: { user_id: user, ip, device_id: device } },
   ]);
-  return { ...loadArguments(scene.host, batch), tokens: "{}", sealed: "{}", data_key: null };
+  const all = loadArguments(scene.host, batch);
+  return isNew ? all : { ...all, tokens: "{}", sealed: "{}", data_key: null };
 }
 
 const forgetSql = (sql: postgres.Sql, ...tokens: string[]) =>
@@ -114,6 +115,24 @@ test("who waits too long for a load says so, and has changed nothing", async () 
   await scene.load({ user: "dan", ip: "203.0.113.4", device: null });
   await loading.unsafe("commit");
   expect(await scene.inVault(ip("203.0.113.4"))).toBe(1);
+});
+
+test("what a load has brought into use while an expiry waited for it does not expire", async () => {
+  const { ip, device, database } = scene;
+  await scene.load({ user: "ivy", ip: "203.0.113.50", device: "ivy's phone", day: "2020-01-01" });
+  const loading = database.sql(database.url("etl"));
+  await loading.unsafe("begin");
+  await callLoad(loading, await unsent("ivy", "203.0.113.50", "another phone", true));
+  const expiring = expire(
+    scene.as("eraser"),
+    { olderThanDays: 365, reason: "retention", dryRun: false },
+    () => {},
+  );
+  const [done] = await Promise.all([expiring, until(waits).then(() => loading.unsafe("commit"))]);
+  expect(done.erased).toEqual({ ip: 0, device_id: 1 });
+  expect(await scene.inVault(ip("203.0.113.50"))).toBe(1);
+  expect(await scene.tombstones(device("ivy's phone"))).toEqual(["expired"]);
+  await scene.expectSound();
 });
 
 class Watched extends KnownOriginals {
@@ -186,6 +205,10 @@ test("a delivery that is known already brings nothing back", async () => {
   await host.load(as("etl"), [message]);
   await expire(as("eraser"), { olderThanDays: 365, reason: "r", dryRun: false }, () => {});
   expect(await host.load(as("etl"), [message])).toMatchObject({ duplicates: 1, newOriginals: 0 });
+  const fresh = { id: randomUUID(), body: { user_id: "gil" } };
+  expect(await host.load(as("etl"), [message, fresh])).toMatchObject({
+    ...{ loaded: 1, duplicates: 1, newOriginals: 0 },
+  });
   expect(await scene.tombstones(scene.ip("203.0.113.8"))).toEqual(["expired"]);
 });
 
