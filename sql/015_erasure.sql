@@ -648,6 +648,7 @@ declare
   gone text[];
   kept text[];
   plain integer;
+  user_is_held boolean;
   held text[];
   originals integer;
   replaced integer;
@@ -677,17 +678,17 @@ begin
   into fields, found, gone, kept, plain, outcomes
   from pii_vault.assess_user(forget_user.user_id, 1) a;
 
-  held := case
-    when exists (
-      select from pii_vault.holds h where h.released_at is null and h.user_id = forget_user.user_id
-    ) then gone || kept
-    else pii_vault.held_among(gone || kept)
-  end;
-  perform pii_vault.refuse_held(held, cardinality(gone || kept));
-  if cardinality(found) = 0 and exists (
+  user_is_held := exists (
     select from pii_vault.holds h where h.released_at is null and h.user_id = forget_user.user_id
-  ) then
-    raise exception using errcode = 'VL040', message = 'this user is under a legal hold';
+  );
+  held := case when user_is_held then gone || kept else pii_vault.held_among(gone || kept) end;
+  perform pii_vault.refuse_held(held, cardinality(gone || kept));
+  -- Also where the rows hold nothing that has a name.
+  if user_is_held then
+    raise exception using
+      errcode = 'VL040',
+      message = 'this user is under a legal hold, so nothing was erased',
+      hint = '`veil hold list` shows the holds, and who added them';
   end if;
 
   originals := pii_vault.bury(gone, 'forgotten', erasure);
