@@ -567,14 +567,17 @@ begin
 end
 $$;
 
+-- "at time zone 'UTC'" would be what this session's own time zone calls so (`set timezone = 'UTC-167'`, since
+-- PostgreSQL 18). An offset is nobody's to redefine.
 create function pii_vault.utc_text(at timestamptz) returns text
   language sql stable
   set search_path = pg_catalog, pg_temp
 as $$
-  select to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+  select to_char(at at time zone interval '0', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
--- What forget_user would do with each value of this user's rows, as things are now. Null for what is no token.
+-- What forget_user would do with each value of this user's rows, as things are now. Null for what is no token. On
+-- record: it tells which tokens are this user's.
 create function pii_vault.plan_forget_user(user_id text)
   returns table (token text, field text, logins bigint, others bigint, outcome text)
   language plpgsql security definer
@@ -873,7 +876,7 @@ begin
       from unnest(page, sealed) with ordinality p (token, sealed_at, position)
       left join unnest(tokens, logins) l (token, logins) on l.token = p.token
     ) c
-    where c.listed and not (c.unused and c.sealed_at >= (day::timestamp at time zone 'UTC'))
+    where c.listed and not (c.unused and c.sealed_at >= (day::timestamp at time zone interval '0'))
   ) p;
   if cut is null then
     looked := cardinality(page);
@@ -897,7 +900,7 @@ begin
   if (older_than between 1 and 36500) is not true then
     raise exception using errcode = 'VL006', message = 'expected 1 to 36500 days';
   end if;
-  return (clock_timestamp() at time zone 'UTC')::date - older_than;
+  return (clock_timestamp() at time zone interval '0')::date - older_than;
 end
 $$;
 
@@ -1010,7 +1013,7 @@ as $$
 #variable_conflict use_column
 declare
   day timestamptz :=
-    pii_vault.day_before(expire_bodies.older_than)::timestamp at time zone 'UTC';
+    pii_vault.day_before(expire_bodies.older_than)::timestamp at time zone interval '0';
   gone text[];
 begin
   perform pii_vault.require_reason(expire_bodies.reason);

@@ -161,7 +161,7 @@ begin
         from (
           select u.create_date, count(*), 0 from public.user_logins u group by u.create_date
           union all
-          select (q.sent_at at time zone 'UTC')::date, count(*), 0
+          select (q.sent_at at time zone interval '0')::date, count(*), 0
           from etl.quarantine q where q.state <> 'replayed' group by 1
           union all
           select l.sent_on, 0, count(*) from etl.ledger l group by l.sent_on

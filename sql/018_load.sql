@@ -170,7 +170,7 @@ begin
   into ids, days
   from (
     select distinct on (b.id collate "C")
-      b.id collate "C" as id, (b.sent_at at time zone 'UTC')::date as sent_on
+      b.id collate "C" as id, (b.sent_at at time zone interval '0')::date as sent_on
     from (
       select unnest(message_ids || rejected_ids), unnest(sent_ats || rejected_sent_ats)
     ) b (id, sent_at)
@@ -236,7 +236,7 @@ begin
       )
       select
         r.user_id, r.device_type, r.ip, r.device, r.locale, r.version,
-        (r.sent_at at time zone 'UTC')::date
+        (r.sent_at at time zone interval '0')::date
       from (
         select
           unnest(user_ids), unnest(device_types), unnest(masked_ips), unnest(masked_device_ids),
@@ -270,7 +270,7 @@ begin
       if loaded + quarantined < cardinality(fresh) then
         delete from etl.ledger l
         using unnest(rejected_ids, rejected_sent_ats) as r (id, sent_at)
-        where l.sent_on = (r.sent_at at time zone 'UTC')::date
+        where l.sent_on = (r.sent_at at time zone interval '0')::date
           and l.message_id = r.id
           and r.id in (select unnest(fresh))
           and r.id not in (select unnest(entered))
@@ -358,7 +358,7 @@ begin
     replay.user_id, replay.device_type,
     (pii_vault.freshen('ip', array[replay.masked_ip], forgotten))[1],
     (pii_vault.freshen('device_id', array[replay.masked_device_id], forgotten))[1],
-    replay.locale, replay.app_version, (entry.sent_at at time zone 'UTC')::date
+    replay.locale, replay.app_version, (entry.sent_at at time zone interval '0')::date
   );
   insert into pii_vault.audit (login_oid, action, request, message_ids, items)
   values (
@@ -386,3 +386,14 @@ grant execute on function etl.replay(
   uuid, text, integer, bytea, uuid, bytea, text[], bytea, text[], bytea[], text, text, text, text,
   text, integer
 ) to veil_operator;
+
+-- As before (sql/004); which day it is, no session's time zone says.
+create or replace function etl.housekeep() returns table (created integer, dropped integer)
+  language sql security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select created, dropped from etl.housekeep_on((now() at time zone interval '0')::date)
+$$;
+
+revoke all on function etl.housekeep() from public;
+grant execute on function etl.housekeep() to veil_etl;
