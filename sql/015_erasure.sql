@@ -163,8 +163,8 @@ declare
   place integer;
 begin
   for place in
-    select t.place from unnest(tokens) with ordinality t (token, place)
-    where t.token in (select unnest(forgotten))
+    select t.place from generate_subscripts(tokens, 1) t (place)
+    where (tokens[t.place] in (select unnest(forgotten))) is true
   loop
     tokens[place] := (pii_vault.fresh_tokens(field, 1))[1];
   end loop;

@@ -145,6 +145,22 @@ begin
     raise exception using
       errcode = 'VL014', message = 'an array of a load is null, or differs from the others in length';
   end if;
+  -- And each is a plain list: one that begins at 0, or holds lists, is numbered otherwise than it is read.
+  if concat(
+      array_dims(message_ids), array_dims(sent_ats), array_dims(user_ids), array_dims(device_types),
+      array_dims(masked_ips), array_dims(masked_device_ids), array_dims(locales),
+      array_dims(app_versions)
+    ) <> repeat(format('[1:%s]', rows_in), 8 * least(rows_in, 1))
+    or concat(
+      array_dims(rejected_ids), array_dims(rejected_sent_ats), array_dims(rejected_reasons),
+      array_dims(rejected_bodies)
+    ) <> repeat(format('[1:%s]', rejected_in), 4 * least(rejected_in, 1))
+    or concat(array_dims(tokens), array_dims(sealed))
+      <> repeat(format('[1:%s]', cardinality(tokens)), 2 * least(cardinality(tokens), 1))
+    or array_dims(recipients) <> format('[1:%s]', cardinality(recipients))
+  then
+    raise exception using errcode = 'VL014', message = 'an array of a load is no plain list';
+  end if;
   -- A stored message may be deleted from the queue at once, so its commit has to be on disk, whatever
   -- this session was set to.
   if current_setting('synchronous_commit') = 'off' then
