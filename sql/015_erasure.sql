@@ -230,6 +230,19 @@ begin
 end
 $$;
 
+-- A time-out of this transaction that is not longer than so, whatever its session has set.
+create function pii_vault.at_most(setting text, most text) returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- 0 is for ever.
+  if current_setting(setting) = '0' or current_setting(setting)::interval > most::interval then
+    perform set_config(setting, most, true);
+  end if;
+end
+$$;
+
 -- From here to the end of the transaction no load is under way, and none begins.
 create function pii_vault.close_gate() returns void
   language plpgsql
@@ -244,12 +257,8 @@ begin
     perform set_config('synchronous_commit', 'on', true);
   end if;
   -- Loads wait behind whoever waits here; and behind a caller who has gone without a word.
-  if current_setting('lock_timeout') = '0' then
-    perform set_config('lock_timeout', '5s', true);
-  end if;
-  if current_setting('idle_in_transaction_session_timeout') = '0' then
-    perform set_config('idle_in_transaction_session_timeout', '10s', true);
-  end if;
+  perform pii_vault.at_most('lock_timeout', '5s');
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '10s');
   -- Token by token, also where nothing is known of the tables' sizes yet; and never by a plan that was made for
   -- a few tokens when there are many.
   perform set_config('enable_seqscan', 'off', true);
@@ -1197,6 +1206,7 @@ revoke all on function pii_vault.count_by_field(text[]) from public;
 revoke all on function pii_vault.user_digest(text) from public;
 revoke all on function pii_vault.require_tokens(text[]) from public;
 revoke all on function pii_vault.require_user_id(text) from public;
+revoke all on function pii_vault.at_most(text, text) from public;
 revoke all on function pii_vault.close_gate() from public;
 revoke all on function pii_vault.values_of_user(text) from public;
 revoke all on function pii_vault.held_among(text[]) from public;

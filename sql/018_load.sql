@@ -168,9 +168,9 @@ begin
   end if;
   -- Its caller gives up after a minute and asks again. A load that still waited here then, for an
   -- administrator's lock say, would be one more waiting connection with each attempt.
-  if current_setting('lock_timeout') = '0' then
-    perform set_config('lock_timeout', '20s', true);
-  end if;
+  perform pii_vault.at_most('lock_timeout', '20s');
+  -- Nor may one that has gone without a word keep erasures waiting.
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
   -- Before anything is read: no erasure is under way from here on, and what was erased before is seen.
   lock table pii_vault.erasure_gate in row share mode;
   -- Plans are made once a session: one that was made for an empty vault must not read a full one through.
@@ -337,6 +337,7 @@ begin
     raise exception using
       errcode = 'VL001', message = 'the request does not name this message';
   end if;
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
   lock table pii_vault.erasure_gate in row share mode;
   perform etl.check_key(replay.generation, replay.key_check, true);
   select q.* into entry
