@@ -134,15 +134,9 @@ as $$
   select coalesce(
     array_agg(
       case field when 'ip' then 'ip0_' else 'dev0_' end
+        || substr(r.letters, 1, 25)
         || translate(
-          substr(r.letters, 1, 25),
-          'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/',
-          'abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrstuvwxyz234567'
-        )
-        || translate(
-          substr(r.letters, 26, 1),
-          'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/',
-          repeat('aeimquy4', 8)
+          substr(r.letters, 26, 1), 'abcdefghijklmnopqrstuvwxyz234567', repeat('aeimquy4', 4)
         )
     ),
     '{}'
@@ -602,6 +596,7 @@ as $$
 #variable_conflict use_column
 declare
   user_is_held boolean;
+  tokens integer := 0;
 begin
   perform pii_vault.require_user_id(plan_forget_user.user_id);
   perform set_config('enable_seqscan', 'off', true);
@@ -609,7 +604,7 @@ begin
     select from pii_vault.holds h
     where h.released_at is null and h.user_id = plan_forget_user.user_id
   );
-  return query
+  for token, field, logins, others, outcome in
     with assessed as materialized (
       select * from pii_vault.assess_user(plan_forget_user.user_id, 10000)
     ),
@@ -625,7 +620,15 @@ begin
         else 'erase'
       end
     from assessed a
-    order by a.field desc, a.value collate "C";
+    order by a.field desc, a.value collate "C"
+  loop
+    tokens := tokens + (token is not null)::integer;
+    return next;
+  end loop;
+  perform pii_vault.record(
+    'erasure.planned', null, '{}', tokens, null,
+    json_build_object('kind', 'user', 'subject', pii_vault.user_digest(plan_forget_user.user_id))
+  );
 end
 $$;
 
@@ -635,6 +638,8 @@ create function pii_vault.plan_forget_tokens(tokens text[])
   set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+  asked text[];
 begin
   perform pii_vault.require_tokens(plan_forget_tokens.tokens);
   perform set_config('enable_seqscan', 'off', true);
@@ -649,6 +654,11 @@ begin
       end
     from pii_vault.assess_tokens(plan_forget_tokens.tokens, 10000) a
     order by a."position";
+  asked := array(select distinct t.token from unnest(plan_forget_tokens.tokens) t (token));
+  perform pii_vault.record(
+    'erasure.planned', null, '{}', cardinality(asked), null,
+    json_build_object('kind', 'tokens', 'subject', pii_vault.token_digest(asked))
+  );
 end
 $$;
 
@@ -1088,7 +1098,7 @@ begin
     from pii_vault.audit_chain c
     join pii_vault.audit a on a.id = c.entry
     where a.id = place_of.entry and a.login_oid = pii_vault.caller()
-      and a.action ~ '^(erasure|hold|tombstone)\.';
+      and a.action ~ '^(erasure|hold|tombstone)[.]';
 end
 $$;
 

@@ -33,13 +33,14 @@ async function refusal(work: Promise<unknown>): Promise<Failure> {
   throw new Error("it was not refused");
 }
 
-/** All that veil has stored, the record of it included. */
-async function everything(): Promise<string> {
+/** All that veil has stored, the record of it included if not said otherwise. */
+async function everything(but = ""): Promise<string> {
   const parts: string[] = [];
   for (const table of [
     ...["public.user_logins", "pii_vault.originals", "pii_vault.tombstones", "pii_vault.holds"],
     ...["pii_vault.audit", "etl.quarantine", "etl.ledger"],
   ]) {
+    if (table === but) continue;
     const [row] = await scene.owner.unsafe(
       `select md5(coalesce(string_agg(t::text, '|' order by t::text), '')) as digest from ${table} t`,
     );
@@ -316,13 +317,13 @@ test("the receipt is what the audit has, says nothing of what was erased, and is
   expect(await placeOf(eraser(), Number(request?.id))).toBeNull();
 });
 
-test("a dry run changes nothing and is nowhere on record", async () => {
+test("a dry run changes nothing but for the record of it", async () => {
   const { load, ip } = scene;
   await load({ user: "oda", ip: "203.0.113.60", device: "oda's phone" });
-  const before = await everything();
+  const before = await everything("pii_vault.audit");
   expect((await planForget(eraser(), { user: "oda" })).length).toBe(2);
   expect((await planForget(eraser(), { tokens: [ip("203.0.113.60")] })).length).toBe(1);
-  expect(await everything()).toBe(before);
+  expect(await everything("pii_vault.audit")).toBe(before);
 });
 
 test("nothing is forgotten without a reason, for what is no token, and for too much", async () => {
@@ -399,7 +400,10 @@ test("a hold stands against forgetting, all of it, until it is released; so does
   const { code, message } = await refusal(
     forget(eraser(), { user: "who never logged in" }, "request"),
   );
-  expect({ code, message }).toEqual({ code: "VL040", message: "this user is under a legal hold" });
+  expect({ code, message }).toEqual({
+    code: "VL040",
+    message: "this user is under a legal hold, so nothing was erased",
+  });
   expect(await scene.rowsOf("rob", "sue", "tom")).toEqual(before);
   expect(await scene.tombstones(...held)).toEqual([]);
 
