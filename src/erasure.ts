@@ -1,6 +1,7 @@
 // Originals that are erased, by token, by user or by age: what would be done, what was, and its receipt. The
 // rules are the database's (sql/015); nothing of what is erased comes here.
 import { array, type Database, type Row, type Value } from "./database.ts";
+import { isBroken } from "./database-errors.ts";
 import { Failure } from "./failure.ts";
 import { readCommitted } from "./read-committed.ts";
 
@@ -23,7 +24,7 @@ export type Planned = {
   readonly others: number;
 };
 
-/** Changes nothing, and is not on record. */
+/** Changes nothing; that it was asked for is on record, because it tells whose tokens are whose. */
 export async function planForget(database: Database, subject: Subject): Promise<Planned[]> {
   const rows = await database.query(
     `select token, field, logins::integer, others::integer, outcome
@@ -72,24 +73,55 @@ export type Forgotten = {
   readonly outcomes: readonly Omit<Planned, "logins" | "others">[];
 };
 
-/** All of it or nothing: throws, and has erased nothing, where a legal hold stands against any of it. */
+/**
+ * All of it or nothing: throws, and has erased nothing, where a legal hold stands against any of it. Only where
+ * the answer was lost nobody here can tell: see `isUnanswered`.
+ */
 export async function forget(
   database: Database,
   subject: Subject,
   reason: string,
 ): Promise<Forgotten> {
-  const [row] = await readCommitted(
-    database,
-    `select entry::text, receipt::text, outcomes::text
-     from ${"user" in subject ? "pii_vault.forget_user($1::text, $2::text)" : "pii_vault.forget_tokens($1::text[], $2::text)"}`,
-    ["user" in subject ? subject.user : array(subject.tokens), reason],
-  );
+  let row: Row | undefined;
+  try {
+    [row] = await readCommitted(
+      database,
+      `select entry::text, receipt::text, outcomes::text
+       from ${"user" in subject ? "pii_vault.forget_user($1::text, $2::text)" : "pii_vault.forget_tokens($1::text[], $2::text)"}`,
+      ["user" in subject ? subject.user : array(subject.tokens), reason],
+    );
+  } catch (error) {
+    throw isSurelyUndone(error) ? error : unanswered(error);
+  }
   return {
     entry: Number(row?.entry),
     receipt: JSON.parse(String(row?.receipt)),
     outcomes: JSON.parse(String(row?.outcomes)),
   };
 }
+
+/** Refused by the server, or never sent to it. */
+const isSurelyUndone = (error: unknown): boolean =>
+  error instanceof Failure &&
+  error.code !== null &&
+  (!isBroken(error) || /^(ECONNREFUSED|ENOTFOUND|CONNECT_TIMEOUT)$/.test(error.code));
+
+const UNANSWERED = "UNANSWERED";
+
+const unanswered = (error: unknown): Failure =>
+  new Failure(
+    1,
+    `the erasure was sent, but no answer came (${(error as { code?: string }).code ?? "unknown"}); it may have been done`,
+    WHETHER_IT_WAS_DONE,
+    UNANSWERED,
+  );
+
+/** It may have been done, or not. */
+export const isUnanswered = (error: unknown): boolean =>
+  error instanceof Failure && error.code === UNANSWERED;
+
+export const WHETHER_IT_WAS_DONE =
+  "an auditor's `veil audit list --action erasure.forget --json` says whether it was done, with the receipt";
 
 export type Place = { readonly position: number; readonly hash: string };
 

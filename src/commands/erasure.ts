@@ -1,5 +1,4 @@
 // `veil forget` and `veil expire`: what would be erased, the question, what was, and the receipt.
-import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { chainAudit } from "../audit-chain.ts";
 import { withDatabase } from "../connected.ts";
 import type { Database } from "../database.ts";
@@ -17,11 +16,14 @@ import {
   type Receipt,
   roughCount,
   type Subject,
+  WHETHER_IT_WAS_DONE,
 } from "../erasure.ts";
 import { failed, misuse } from "../failure.ts";
+import { Interrupted } from "../interrupted.ts";
 import type { Context } from "../session.ts";
 import { Progress, type Terminal, table } from "../terminal.ts";
 import { requiredReason, withRole } from "./governed.ts";
+import { withReceipt } from "./receipt.ts";
 import { readTokens } from "./reveal.ts";
 
 const NEEDS = { login: "local_eraser", variables: [] } as const;
@@ -53,10 +55,11 @@ export async function runForget(
       ? { tokens: [...(await readTokens(terminal, args))] }
       : { user: command.user };
   const mayAsk = isAtTerminal(terminal) && !args.includes("-");
-  await withDatabase(context, NEEDS, async (database) => {
+  const { interruptible, uninterrupted } = withPatience(context);
+  await withDatabase(interruptible, NEEDS, async (database) => {
     await withRole(database, "veil_eraser", async () => {
       if (command.dryRun) {
-        const plan = await planForget(database, subject);
+        const plan = await planOnRecord(database, subject);
         if (command.json) terminal.out(`${JSON.stringify(plan)}\n`);
         else terminal.out(planTable(plan, subject, terminal.isStdoutTerminal));
         terminal.err(plan.length === 0 ? NOTHING : "nothing was erased: this was a dry run\n");
@@ -64,13 +67,37 @@ export async function runForget(
       }
       const reason = await requiredReason(terminal, command.reason, mayAsk);
       if (mayAsk && !command.yes) await confirmPlan(database, terminal, subject);
-      const done = await withReceipt(command.receipt, () =>
-        forgetOnRecord(database, subject, reason),
+      const done = await uninterrupted(() =>
+        withReceipt(command.receipt, () => forgetOnRecord(database, subject, reason)),
       );
       report(terminal, subject, done, command.json);
     });
   });
 }
+
+/** What was sent to the server may be done however this ends: the first Ctrl-C says so, and waits for the answer. */
+function withPatience(context: Context) {
+  const ending = new AbortController();
+  let isSent = false;
+  const end = () => {
+    if (isSent) context.terminal.err(WAITING);
+    else ending.abort();
+  };
+  if (context.interrupt.aborted) end();
+  else context.interrupt.addEventListener("abort", end, { once: true });
+  return {
+    interruptible: { ...context, interrupt: ending.signal },
+    uninterrupted: async <T>(work: () => Promise<T>): Promise<T> => {
+      if (ending.signal.aborted) throw new Interrupted();
+      isSent = true;
+      return await work();
+    },
+  };
+}
+
+const WAITING =
+  "\nthe server is at it already: waiting for its answer; Ctrl-C again leaves it alone, and then " +
+  `it may be done all the same: ${WHETHER_IT_WAS_DONE}\n`;
 
 const isAtTerminal = ({ isStdinTerminal, isStderrTerminal }: Terminal): boolean =>
   isStdinTerminal && isStderrTerminal;
@@ -105,8 +132,14 @@ const planTable = (plan: readonly Planned[], subject: Subject, withHeader: boole
 /** As many lines as a person looks at before a question. */
 const SHOWN = 40;
 
-async function confirmPlan(database: Database, terminal: Terminal, subject: Subject) {
+async function planOnRecord(database: Database, subject: Subject): Promise<Planned[]> {
   const plan = await planForget(database, subject);
+  await chainAudit(database);
+  return plan;
+}
+
+async function confirmPlan(database: Database, terminal: Terminal, subject: Subject) {
+  const plan = await planOnRecord(database, subject);
   if (plan.length === 0) terminal.err(NOTHING);
   else terminal.err(planTable(plan.slice(0, SHOWN), subject, true));
   if (plan.length > SHOWN) {
@@ -119,40 +152,6 @@ async function confirm(terminal: Terminal, question: string): Promise<void> {
   if ((await terminal.ask(question)).trim() === "yes") return;
   throw failed("nothing was erased", "only yes is taken for yes; --yes asks nothing");
 }
-
-/** The file is there before anything is erased, and gone where nothing was. */
-async function withReceipt(path: string | null, work: () => Promise<Done>): Promise<Done> {
-  if (path === null) return await work();
-  let file: number;
-  try {
-    file = openSync(path, "wx", 0o600);
-  } catch (error) {
-    throw failed(
-      `the receipt's file cannot be made (${codeOf(error)}); nothing was erased`,
-      "name a file that does not exist yet, in a folder that does",
-    );
-  }
-  let result: Done;
-  try {
-    result = await work();
-  } catch (error) {
-    closeSync(file);
-    rmSync(path, { force: true });
-    throw error;
-  }
-  try {
-    writeSync(file, `${JSON.stringify(result.written)}\n`);
-    closeSync(file);
-  } catch (error) {
-    throw failed(
-      `erased, but the receipt's file could not be written (${codeOf(error)})`,
-      `the receipt stands in entry ${result.entry} of the audit`,
-    );
-  }
-  return result;
-}
-
-const codeOf = (error: unknown): string => (error as { code?: string }).code ?? "unknown";
 
 type Done = Forgotten & {
   readonly written: Receipt & { readonly audit: { readonly entry: number } & Partial<Place> };

@@ -1,0 +1,58 @@
+// The receipt's file of an erasure. It is there before anything is erased and gone where nothing was; whatever
+// happens in between, it never says less than is known.
+import { closeSync, ftruncateSync, openSync, rmSync, writeSync } from "node:fs";
+import { isUnanswered, WHETHER_IT_WAS_DONE } from "../erasure.ts";
+import { failed } from "../failure.ts";
+
+type Receipted = { readonly entry: number; readonly written: object };
+
+/** `work` says what is written; without a path it is only done. */
+export async function withReceipt<T extends Receipted>(
+  path: string | null,
+  work: () => Promise<T>,
+): Promise<T> {
+  if (path === null) return await work();
+  const file = begin(path);
+  let result: T;
+  try {
+    result = await work();
+  } catch (error) {
+    closeSync(file);
+    if (!isUnanswered(error)) rmSync(path, { force: true });
+    throw error;
+  }
+  try {
+    ftruncateSync(file);
+    writeSync(file, `${JSON.stringify(result.written)}\n`, 0);
+    closeSync(file);
+  } catch (error) {
+    throw failed(
+      `erased, but the receipt's file could not be written (${codeOf(error)})`,
+      `the receipt stands in entry ${result.entry} of the audit`,
+    );
+  }
+  return result;
+}
+
+/** What it says if this process ends before the answer is there. */
+function begin(path: string): number {
+  let file: number | null = null;
+  try {
+    file = openSync(path, "wx", 0o600);
+    const unanswered = {
+      erasure: null,
+      asked: new Date().toISOString(),
+      note: `no answer came: ${WHETHER_IT_WAS_DONE}`,
+    };
+    writeSync(file, `${JSON.stringify(unanswered)}\n`);
+    return file;
+  } catch (error) {
+    if (file !== null) rmSync(path, { force: true });
+    throw failed(
+      `the receipt's file cannot be made (${codeOf(error)}); nothing was erased`,
+      "name a file that does not exist yet, in a folder that does",
+    );
+  }
+}
+
+const codeOf = (error: unknown): string => (error as { code?: string }).code ?? "unknown";
