@@ -153,10 +153,8 @@ test("an array of another shape is refused by a load, and pairs nothing with wha
   expect(names.length).toBe(15);
   for (const name of names) {
     const items = String(all[name]);
-    const { length } = await scene.owner
-      .unsafe("select cardinality($1::text[]) as length", [items])
-      .then(([row]) => row as { length: number });
-    const shifted = `[0:${length - 1}]=${items}`;
+    const [row] = await scene.owner.unsafe("select cardinality($1::text[]) as length", [items]);
+    const shifted = `[0:${Number(row?.length) - 1}]=${items}`;
     expect([name, await outcome(callLoad(sql, { ...all, [name]: shifted }))]).toEqual([
       name,
       "VL014",

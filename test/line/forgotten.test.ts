@@ -113,6 +113,10 @@ test("forgotten, by command, and found nowhere any more: neither in a dump nor i
     ["erase", 0],
     ["keep", 3],
   ]);
+  const [planned] = await owner`
+    select c.position::int, a.items from pii_vault.audit a
+    join pii_vault.audit_chain c on c.entry = a.id where a.action = 'erasure.planned'`;
+  expect({ ...planned }).toEqual({ position: 1, items: 3 });
   const path = join(folder, "receipt.json");
   const run = await veil([...args, "--json", "--receipt", path], { env: eraser });
   expect(run.code).toBe(0);
