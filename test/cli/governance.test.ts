@@ -55,6 +55,19 @@ test("policy set --preset makes the rules strict and back, and show prints them"
   await json(["policy", "set", "--preset", "permissive"], policy);
 });
 
+test("a change of several fields of which one is refused changes none, and nothing is on record", async () => {
+  const before = await json(["policy", "show"], policy);
+  const changes = async () =>
+    (await owner`select id from pii_vault.audit where action = 'policy.changed'`).length;
+  const entries = await changes();
+  const fields = ["ip", "device_id", "body"].flatMap((field) => ["--field", field]);
+  const run = await veil(["policy", "set", ...fields, "--purposes", "fraud"], { env: policy });
+  expect([run.code, run.stdout]).toEqual([1, ""]);
+  expect(run.stderr).toContain("out of its bounds");
+  expect(await json(["policy", "show"], policy)).toEqual(before);
+  expect(await changes()).toBe(entries);
+});
+
 test("wrong settings are wrong usage, and another login's change is refused by the role", async () => {
   for (const args of [
     [],
