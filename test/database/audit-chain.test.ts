@@ -7,7 +7,10 @@ import type postgres from "postgres";
 import { verifyAudit } from "../../src/audit.ts";
 import { chainAudit } from "../../src/audit-chain.ts";
 import { ENTRY_COLUMNS, readEntry } from "../../src/audit-entries.ts";
+import { findStopped } from "../../src/audit-waiting.ts";
 import { array, type Database } from "../../src/database.ts";
+import { Failure } from "../../src/failure.ts";
+import { Offences } from "../../src/offences.ts";
 import { entryBytes } from "../../vault/audit.ts";
 import { createDatabase, ROLES, type TestDatabase } from "../support/database.ts";
 import { outcome } from "./attempt.ts";
@@ -282,6 +285,89 @@ test("spaces, capitals and a semicolon do not matter, nor what the login has set
     expect([setting, row?.chained]).toEqual([setting, 1]);
   }
   await expectWhole();
+});
+
+describe("what waits", () => {
+  /** An entry of an hour ago, read as verifying does, which may have been before somebody chained it. */
+  async function waiting() {
+    await owner`
+      insert into pii_vault.audit (at, login_oid, action, items)
+      values (now() - interval '1 hour', 1, 'a.b', 0)`;
+    const verdict = await verifyAudit(auditor, { signed: [], onProgress: () => {} });
+    expect(verdict.waiting).toMatchObject({ entries: 1, isOld: true });
+    return { waiting: verdict.waiting, position: verdict.end.position };
+  }
+
+  async function whileHeld(work: () => Promise<void>): Promise<void> {
+    await owner.begin(async (transaction) => {
+      await transaction`select from pii_vault.audit_head for update`;
+      await work();
+    });
+  }
+
+  test("for long, while somebody holds the head, is an offence that names the first entry", async () => {
+    const read = await waiting();
+    await whileHeld(async () => {
+      const offences = new Offences();
+      expect(await findStopped(auditor, "busy", read, offences)).toBe(true);
+      expect(offences.named).toEqual([
+        {
+          ...{ kind: "not-chained", position: null, entry: read.waiting.first },
+          message: expect.stringMatching(
+            /^1 entry waits to be chained since 20.*Z and cannot be: entry \d+ is .* holds the head/,
+          ),
+        },
+      ]);
+    });
+    await expectWhole();
+  });
+
+  test("because of a holder has an auditor find him with the query of the documentation", async () => {
+    const page = await Bun.file(new URL("../../docs/audit.md", import.meta.url)).text();
+    const [, query = ""] = /```sql\n(select l\.pid[^`]*)```/.exec(page) ?? [];
+    const login = database.sql(database.url("auditor"));
+    expect(await login.unsafe(query)).toHaveLength(0);
+    await owner.begin(async (transaction) => {
+      await transaction`select from pii_vault.audit_head for update`;
+      const [self] = await transaction`select pg_backend_pid() as pid`;
+      const holders = await login.unsafe(query);
+      expect([...new Set(holders.map(({ pid }) => pid))]).toEqual([self?.pid]);
+    });
+  });
+
+  test("is no offence where it is young, is chained meanwhile, or somebody works off a backlog", async () => {
+    const read = await waiting();
+    const offences = new Offences();
+    await whileHeld(async () => {
+      const young = { ...read, waiting: { ...read.waiting, isOld: false } };
+      expect(await findStopped(auditor, "busy", young, offences)).toBe(false);
+      const moved = { ...read, position: read.position - 1n };
+      expect(await findStopped(auditor, "busy", moved, offences)).toBe(false);
+    });
+    expect(await findStopped(auditor, "busy", read, offences)).toBe(false);
+    expect(offences.count).toBe(0);
+    await expectWhole();
+  });
+
+  test("is an offence at once where chaining fails, with what the database says, and not where it did before", async () => {
+    await owner`insert into pii_vault.audit (login_oid, action, items) values (1, 'a.b', 0)`;
+    const { waiting, end } = await verifyAudit(auditor, { signed: [], onProgress: () => {} });
+    const read = { waiting, position: end.position };
+    const failure = new Failure(1, "before", null, "VL043");
+    const run = async (statement: string) => await owner.unsafe(statement);
+    await run("revoke execute on procedure pii_vault.chain_audit(integer) from veil_auditor");
+    try {
+      const offences = new Offences();
+      expect(await findStopped(auditor, failure, read, offences)).toBe(true);
+      expect(offences.named[0]?.message).toMatch(/entry \d+ is the first of them \(.*42501/);
+    } finally {
+      await run("grant execute on procedure pii_vault.chain_audit(integer) to veil_auditor");
+    }
+    const offences = new Offences();
+    expect(await findStopped(auditor, failure, read, offences)).toBe(false);
+    expect(offences.count).toBe(0);
+    await expectWhole();
+  });
 });
 
 describe("append-only, to the owner too:", () => {
