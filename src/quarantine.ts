@@ -53,13 +53,15 @@ export async function openBodies(
   purpose: "show" | "replay",
   reason: string | null,
 ): Promise<Bodies> {
-  const [recorded] = await database.query(
+  const [recorded] = await readCommitted(
+    database,
     "select etl.request_bodies($1::text[], $2::text, $3::text) as id",
     [array(messageIds), purpose, reason],
   );
   const request = String(recorded?.id);
   const rows = await fetchFlushed(database, () =>
-    database.query(
+    readCommitted(
+      database,
       `select message_id, ${utc("sent_at")} as sent, state, reason, data_key::text, ${SEALED_COLUMNS},
          generation
        from etl.fetch_bodies($1::uuid, $2::text)`,

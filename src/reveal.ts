@@ -5,6 +5,7 @@ import { parseToken } from "../vault/token.ts";
 import { array, type Database, type Row } from "./database.ts";
 import { Failure } from "./failure.ts";
 import type { Opener, SealedDataKey, SealedRow } from "./opener.ts";
+import { readCommitted } from "./read-committed.ts";
 
 export type Revealed = {
   readonly token: string;
@@ -125,7 +126,8 @@ export async function recordRequest(
   const { reason, purpose, breakGlass } = ask;
   const governed = breakGlass || purpose !== null;
   const name = breakGlass ? "break_glass" : "request_reveal";
-  const [row] = await database.query(
+  const [row] = await readCommitted(
+    database,
     `select pii_vault.${name}($1::text[], $2::text${governed ? ", $3::text" : ""}) as id`,
     [array(tokens), reason, ...(governed ? [purpose] : [])],
   );
@@ -175,7 +177,7 @@ async function fetchRows(
 }
 
 const fetchOnce = (database: Database, request: string): Promise<readonly Row[]> =>
-  fetchFlushed(database, () => database.query(FETCH, [request]));
+  fetchFlushed(database, () => readCommitted(database, FETCH, [request]));
 
 /**
  * Written out by the database in one form, because how it writes bytes and times otherwise is up to the

@@ -33,6 +33,11 @@ const token = (n: number) => `ip1_${String.fromCharCode(97 + (n % 26)).repeat(25
 const request = (sql: postgres.Sql | postgres.TransactionSql, n = 0) =>
   sql.unsafe("select pii_vault.request_reveal($1, 'why')", [array([token(n)])]);
 
+const note = (sql: postgres.Sql | postgres.TransactionSql, n = 0) =>
+  sql.unsafe("insert into pii_vault.audit (login_oid, action, items) values (1, 'a.note', $1)", [
+    n,
+  ]);
+
 async function counts() {
   const [row] = await owner`
     select
@@ -55,12 +60,17 @@ describe("many at once", () => {
   test("write and chain, at every isolation level: one chain, every entry on it once", async () => {
     const work = ["read committed", "repeatable read", "serializable"].flatMap((level) =>
       Array.from({ length: 3 }, async () => {
-        const sql = database.sql(database.url("revealer"));
+        // Requests are made at read committed only; other entries are not.
+        const [url, write] =
+          level === "read committed"
+            ? ([database.url("revealer"), request] as const)
+            : ([database.ownerUrl, note] as const);
+        const sql = database.sql(url);
         for (let n = 0; n < 12; n++) {
           await sql.begin(`isolation level ${level}`, async (transaction) => {
             await transaction.unsafe("select 1"); // the snapshot is from here
-            await request(transaction, n);
-            if (n % 4 === 0) await transaction.savepoint((savepoint) => request(savepoint, n));
+            await write(transaction, n);
+            if (n % 4 === 0) await transaction.savepoint((savepoint) => write(savepoint, n));
           });
           await sql.unsafe(CHAIN);
         }
@@ -81,7 +91,7 @@ describe("many at once", () => {
     const idle = database.sql(database.url("revealer"));
     const open = Promise.withResolvers<void>();
     const done = Promise.withResolvers<void>();
-    const reader = idle.begin("isolation level repeatable read", async (transaction) => {
+    const reader = idle.begin("isolation level read committed", async (transaction) => {
       await request(transaction);
       open.resolve();
       await done.promise;
@@ -486,4 +496,59 @@ test("the database and the vault make the same bytes of an entry, whatever is in
     expect(Buffer.from(entryBytes(read)).toString("hex")).toBe(String(bytes));
   }
   await expectWhole();
+});
+
+describe("nobody keeps the chain from growing", () => {
+  test("by a role whose name is no UTF-8", async () => {
+    const latin = `veil_latin_${crypto.randomUUID().slice(0, 8)}`;
+    await owner.unsafe(`create database ${latin} encoding 'LATIN1' locale 'C' template template0`);
+    const url = new URL(await database.addLogin("revealer"));
+    const there = new URL(database.ownerUrl);
+    there.pathname = `/${latin}`;
+    const elsewhere = database.sql(there.href);
+    const name = `"caf\u00e9_${latin}"`;
+    try {
+      await elsewhere.unsafe(`create role ${name} in role veil_revealer role ${url.username}`);
+      const sql = database.sql(url.href);
+      await sql.unsafe(`
+        select set_config('role', rolname::text, false) from pg_roles
+        where rolname::text like '%${latin}'`);
+      await request(sql);
+      await expectWhole();
+      const [entry] = await owner`
+        select role from pii_vault.audit where login = ${url.username} order by id desc limit 1`;
+      expect(entry?.role).toMatch(/^not UTF-8: [0-9a-f]{32}$/);
+      await sql.end();
+      await elsewhere.unsafe(`drop role ${name}`);
+    } finally {
+      await elsewhere.end();
+      await owner.unsafe(`drop database ${latin} with (force)`);
+    }
+  });
+
+  test("by plans that he has made bad", async () => {
+    const sql = database.sql(database.url("revealer"));
+    const settings = ["indexscan", "indexonlyscan", "bitmapscan", "nestloop", "sort"];
+    for (const name of settings) await sql.unsafe(`set enable_${name} = off`);
+    await sql.unsafe("set statement_timeout = '20s'");
+    await owner.unsafe(`
+      insert into pii_vault.audit (login_oid, action, items)
+      select 1, 'a.note', n from generate_series(1, 20000) n`);
+    const [row] = await sql.unsafe(CHAIN);
+    expect(row?.chained).toBe(10_000);
+    await expectWhole();
+  });
+
+  test("nor is anything chained less because notifications cannot be sent", async () => {
+    const sql = database.sql(database.url("revealer"));
+    await request(sql);
+    const heard: string[] = [];
+    const listener = database.sql(database.url("analyst"));
+    await listener.listen("veil_audit", (payload) => heard.push(payload));
+    await sql.unsafe(CHAIN);
+    await listener.unsafe("select 1");
+    // Apart from the chain, and it says nothing.
+    expect(heard).toEqual([""]);
+    expect(await counts()).toMatchObject({ waiting: 0 });
+  });
 });

@@ -235,7 +235,19 @@ test("a database that was there before the check, with days that do not add up, 
     await host.load(etl, [{ ...login("m3", "192.0.2.3"), sentAt: new Date("2029-06-01") }]);
     // In version 7 this left an entry in the ledger and none in the quarantine.
     await quarantine(host, etl, "q1", "2029-06-01");
+    // Until version 15 a replay kept the body, and an analyze samples of seals.
+    await quarantine(host, etl, "q2", "2029-06-01");
+    await owner`update etl.quarantine set state = 'replayed' where message_id = 'q2'`;
+    await owner`insert into public.user_logins (user_id, create_date) values ('q2', '2029-06-01')`;
+    await owner.unsafe("analyze pii_vault.originals; analyze etl.quarantine");
+    const samples = async () => (await owner`select from pg_stats where attname = 'sealed'`).length;
+    expect(await samples()).toBe(2);
     expect((await migrate(old.open(old.ownerUrl))).to).toBe(SCHEMA_VERSION);
+    expect(await samples()).toBe(0);
+    const [emptied] = await owner`
+      select q.sealed, a.message_ids from etl.quarantine q, pii_vault.audit a
+      where q.message_id = 'q2' and a.action = 'quarantine.emptied'`;
+    expect({ ...emptied }).toEqual({ sealed: null, message_ids: ["q2"] });
     const [row] = await owner`
       select string_agg(day || ' ' || messages || ' ' || plain_values, ', ' order by day) as adopted
       from etl.adopted`;
