@@ -44,7 +44,7 @@ test("every command that writes works at a default of serializable", async () =>
     await run(["hold", "add", token, "--reason", "court", "--json"], as("policy")),
   );
   expect((await veil(["forget", token, "--reason", "x"], { env: as("eraser") })).code).toBe(1);
-  await run(["hold", "release", hold.hold ?? hold.id, "--reason", "over"], as("policy"));
+  await run(["hold", "release", hold.id, "--reason", "over"], as("policy"));
   await run(["forget", token, "--reason", "asked"], as("eraser"));
   await run(["expire", "--older-than", "400d", "--reason", "retention"], as("eraser"));
   await run(["audit", "verify"], as("auditor"));
