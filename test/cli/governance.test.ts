@@ -138,6 +138,25 @@ test("approvers are told as requests come, and reveal --wait goes on when one is
   expect(await following.exited).toBe(0);
 });
 
+test("bodies in the quarantine wait for approval where the policy says so", async () => {
+  const id = scene.send({ user_id: "u2", ip: ["192.0.2.1"] });
+  done(await veil(["etl", "--max-messages", "1"], { env: scene.etl }));
+  await json(["policy", "set", "--field", "body", "--approval", "yes"], policy);
+  const operator = scene.recovering("operator");
+  const refused = await veil(["quarantine", "show", id], { env: operator });
+  expect([refused.code, refused.stdout]).toEqual([1, ""]);
+  expect(refused.stderr).toContain("ask again with --wait");
+  const [left] = /[0-9a-f-]{36}/.exec(refused.stderr) ?? [];
+  await json(["deny", String(left)], approver);
+  const waiting = startVeil(["quarantine", "show", id, "--wait"], { env: operator });
+  const errors = waiting.stderr.getReader();
+  const { value } = await errors.read();
+  const [request] = /[0-9a-f-]{36}/.exec(new TextDecoder().decode(value)) ?? [];
+  await json(["approve", String(request)], approver);
+  expect(await new Response(waiting.stdout).text()).toContain("192.0.2.1");
+  await json(["policy", "set", "--field", "body", "--approval", "no"], policy);
+});
+
 test("break-glass needs no approval, and stays listed until it is reviewed", async () => {
   const glass = scene.recovering("breakglass");
   const revealing = ["reveal", token, "--break-glass"];
