@@ -96,6 +96,9 @@ create function pii_vault.clean_entry() returns trigger
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform convert_to(concat(new.login, new.role, new.reason, new.details), 'UTF8');
+  return new;
+exception when character_not_in_repertoire or untranslatable_character then
   new.login := pii_vault.as_utf8(new.login);
   new.role := pii_vault.as_utf8(new.role);
   new.reason := pii_vault.as_utf8(new.reason);
