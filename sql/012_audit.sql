@@ -77,6 +77,42 @@ begin
 end
 $$;
 
+-- A role of a cluster may have a name in another encoding than this database's. Such bytes would be refused where
+-- they are hashed, and keep everything behind them off the chain.
+create function pii_vault.as_utf8(given text) returns text
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform convert_to(given, 'UTF8');
+  return given;
+exception when character_not_in_repertoire or untranslatable_character then
+  return 'not UTF-8: ' || md5(given);
+end
+$$;
+
+create function pii_vault.clean_entry() returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform convert_to(concat(new.login, new.role, new.reason, new.details), 'UTF8');
+  return new;
+exception when character_not_in_repertoire or untranslatable_character then
+  new.login := pii_vault.as_utf8(new.login);
+  new.role := pii_vault.as_utf8(new.role);
+  new.reason := pii_vault.as_utf8(new.reason);
+  if pii_vault.as_utf8(new.details::text) is distinct from new.details::text then
+    new.details := json_build_object('withheld', 'not UTF-8');
+  end if;
+  return new;
+end
+$$;
+
+create trigger audit_is_utf8
+  before insert on pii_vault.audit
+  for each row execute function pii_vault.clean_entry();
+
 create trigger audit_awaits_chaining
   after insert on pii_vault.audit
   for each row execute function pii_vault.await_chaining();
@@ -134,11 +170,12 @@ $$;
 
 -- What follows from entries once they are committed and chained, so that no caller can take it back. Nothing
 -- yet: a later version replaces this function. What fails here keeps these entries off the chain.
-create function pii_vault.on_chained(entries bigint[]) returns void
+create function pii_vault.on_chained(entries bigint[]) returns boolean
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  return false;
 end
 $$;
 
@@ -153,14 +190,18 @@ declare
   entry pii_vault.audit;
   last bigint;
   start bigint;
-  entries bigint[] := '{}';
-  hashes bytea[] := '{}';
+  entries bigint[];
+  hashes bytea[];
+  chained integer;
 begin
   -- The lock below ends with the transaction, so it may not be one that its caller can keep open: what is
   -- being executed is the procedure, alone, which commits next. (In a block of its caller's it does not come
   -- so far. That nothing else stands in the statement is what a function could not see to: a pipeline that is
   -- never finished would hold its lock for ever.)
-  if coalesce(current_query() ~* '^\s*call\s+pii_vault\.chain_audit\s*\(\s*\)\s*;?\s*$', false) is not true then
+  if coalesce(
+    current_query() ~* '^[[:space:]]*call[[:space:]]+pii_vault[.]chain_audit[[:space:]]*[(][[:space:]]*[)][[:space:]]*;?[[:space:]]*$',
+    false
+  ) is not true then
     raise exception using
       errcode = 'VL043',
       message = 'the audit is chained by a statement of its own',
@@ -169,6 +210,10 @@ begin
   -- Nothing is sent to the caller while the lock is held: one who does not read would hold it, too.
   perform set_config('client_min_messages', 'error', true);
   perform set_config('lock_timeout', '2s', true);
+  -- Nor does a caller choose plans that make it long.
+  perform set_config(name, 'on', true)
+  from unnest('{enable_indexscan,enable_indexonlyscan,enable_bitmapscan,enable_nestloop,enable_sort}'::text[]) s (name);
+  perform set_config('enable_seqscan', 'off', true);
   if not exists (select from pii_vault.audit_waiting) then
     return 0;
   end if;
@@ -193,37 +238,45 @@ begin
     perform set_config('synchronous_commit', 'on', true);
   end if;
 
-  start := head.position;
-  -- Entry by entry: planned once a session, whatever the tables held then. What is chained already may wait
-  -- again after a restore of the data alone; what is missing waits for ever, and verifying names it.
-  for entry in
-    select a.*
-    from pii_vault.audit_waiting w
-    cross join lateral (select l.* from pii_vault.audit l where l.id = w.entry limit 1) a
-    where not exists (select from pii_vault.audit_chain c where c.entry = w.entry offset 0)
-    order by w.entry
-    limit 10000
-  loop
-    head.position := head.position + 1;
-    head.hash := sha256(
-      convert_to('veil/v1/audit-chain', 'UTF8') || head.hash || int8send(head.position)
-        || pii_vault.audit_entry_bytes(entry)
-    );
-    entries := entries || entry.id;
-    hashes := hashes || head.hash;
+  -- More than once only where chaining itself puts something on record: that is chained in the same step, so
+  -- that a caller cannot tell from how much he has chained whether it did.
+  for round in 1..3 loop
+    start := head.position;
+    entries := '{}';
+    hashes := '{}';
+    -- Entry by entry: planned once a session, whatever the tables held then. What is chained already may wait
+    -- again after a restore of the data alone; what is missing waits for ever, and verifying names it.
+    for entry in
+      select a.*
+      from pii_vault.audit_waiting w
+      cross join lateral (select l.* from pii_vault.audit l where l.id = w.entry limit 1) a
+      where not exists (select from pii_vault.audit_chain c where c.entry = w.entry offset 0)
+      order by w.entry
+      limit 10000
+    loop
+      head.position := head.position + 1;
+      head.hash := sha256(
+        convert_to('veil/v1/audit-chain', 'UTF8') || head.hash || int8send(head.position)
+          || pii_vault.audit_entry_bytes(entry)
+      );
+      entries := entries || entry.id;
+      hashes := hashes || head.hash;
+    end loop;
+    exit when head.position = start;
+    insert into pii_vault.audit_chain (position, entry, hash)
+    select start + n.position, n.entry, n.hash
+    from unnest(entries, hashes) with ordinality as n (entry, hash, position);
+    delete from pii_vault.audit_waiting w using unnest(entries) as n (entry) where w.entry = n.entry;
+    chained := coalesce(chained, cardinality(entries));
+    exit when not pii_vault.on_chained(entries);
   end loop;
-  if head.position = start then
+  if chained is null then
     delete from pii_vault.audit_waiting w
     where exists (select from pii_vault.audit_chain c where c.entry = w.entry);
     return 0;
   end if;
-  insert into pii_vault.audit_chain (position, entry, hash)
-  select start + n.position, n.entry, n.hash
-  from unnest(entries, hashes) with ordinality as n (entry, hash, position);
   update pii_vault.audit_head h set position = head.position, hash = head.hash;
-  delete from pii_vault.audit_waiting w using unnest(entries) as n (entry) where w.entry = n.entry;
-  perform pii_vault.on_chained(entries);
-  return cardinality(entries);
+  return chained;
 end
 $$;
 
@@ -238,11 +291,19 @@ begin
   set transaction isolation level read committed, read write;
   chained := pii_vault.chain_waiting();
   commit;
+  -- For whoever follows, and looks what it is: anybody may listen, so it says nothing. Apart, because it fails
+  -- where the queue of notifications is full, which any login can bring about.
+  if chained > 0 then
+    perform pg_catalog.pg_notify('veil_audit', '');
+    commit;
+  end if;
 end
 $$;
 
 revoke all on function pii_vault.refuse_step_back() from public;
 revoke all on function pii_vault.await_chaining() from public;
+revoke all on function pii_vault.as_utf8(text) from public;
+revoke all on function pii_vault.clean_entry() from public;
 revoke all on function pii_vault.audit_list_bytes(text[]) from public;
 revoke all on function pii_vault.audit_entry_bytes(pii_vault.audit) from public;
 revoke all on function pii_vault.on_chained(bigint[]) from public;

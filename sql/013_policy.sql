@@ -88,6 +88,9 @@ create table pii_vault.canaries (
 
 comment on table pii_vault.canaries is 'tokens of originals that no login uses: whoever asks for one has them from elsewhere';
 
+-- Sorts behind every token: whatever is looked up has a successor, so that what is found tells nothing.
+insert into pii_vault.canaries (token) values ('~');
+
 grant select on pii_vault.canaries to veil_policy;
 
 -- The field whose budget this request would exceed and by which limit; null if none.
@@ -130,7 +133,8 @@ begin
       end as tokens
       from pii_vault.requests r
       where r.login_oid = exceeded_budget.caller
-        and r.recorded_at > clock_timestamp() - interval '1 day'
+        -- Not a day, which is as long as the caller's time zone says.
+        and r.recorded_at > clock_timestamp() - interval '24 hours'
         and r.refusal is null
         and not exists (
           select from pii_vault.verdicts v where v.request = r.id and not v.approved
@@ -140,6 +144,32 @@ begin
   where f.asked > 0 and (s.hour + f.asked > p.hourly or s.day + f.asked > p.daily)
   limit 1;
   return exceeded;
+end
+$$;
+
+-- In a transaction's old snapshot, a policy that has been tightened is as it was, and what has been erased is
+-- there.
+create function pii_vault.require_read_committed() returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using
+      errcode = 'VL015', message = 'requests and fetches need the isolation level read committed',
+      hint = 'begin isolation level read committed';
+  end if;
+end
+$$;
+
+-- A caller may have every plan printed to his screen, with its constants: the digests among them.
+create function pii_vault.print_no_plans() returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config(name, 'off', true)
+  from unnest('{debug_print_parse,debug_print_rewritten,debug_print_plan}'::text[]) s (name);
 end
 $$;
 
@@ -160,6 +190,7 @@ declare
   why text := nullif(btrim(record_request.reason), '');
   what text;
 begin
+  perform pii_vault.require_read_committed();
   -- A commit that is not flushed could be lost in a crash. The caller may set this back: fetch_reveal
   -- does not rely on it, it only makes its wait short.
   if current_setting('synchronous_commit') = 'off' then
@@ -267,6 +298,7 @@ declare
   asked text[];
   digests bytea[];
 begin
+  perform pii_vault.print_no_plans();
   perform pii_vault.require_reason_length(reason);
   if char_length(purpose) > 32 then
     raise exception using errcode = 'VL006', message = 'a purpose has up to 32 characters';
@@ -355,6 +387,7 @@ declare
   asked text[];
   digests bytea[];
 begin
+  perform pii_vault.print_no_plans();
   perform pii_vault.require_reason_length(reason);
   if purpose is null or purpose not in ('show', 'replay') then
     raise exception using errcode = 'VL006', message = 'expected the purpose show or replay';
@@ -477,6 +510,7 @@ begin
       message = 'the request, or its approval, is older than the policy allows',
       hint = 'record a new one';
   end if;
+  perform pii_vault.require_read_committed();
   -- Committed is not flushed: with synchronous_commit off, a crash loses the last commits, the approver's
   -- too. From 17 on a flush can be asked for.
   if current_setting('server_version_num')::integer >= 170000 then
@@ -552,6 +586,8 @@ end
 $$;
 
 revoke all on function pii_vault.exceeded_budget(oid, integer, integer, integer) from public;
+revoke all on function pii_vault.require_read_committed() from public;
+revoke all on function pii_vault.print_no_plans() from public;
 revoke all on function pii_vault.record_request(text, text[], bytea[], text, text, boolean)
   from public;
 revoke all on function pii_vault.request_tokens(text[], text, text, boolean) from public;

@@ -21,8 +21,18 @@ as $$
 #variable_conflict use_column
 begin
   perform pii_vault.require_reason_length(plant_canary.reason);
+  perform pii_vault.require_read_committed();
   lock table pii_vault.erasure_gate in row share mode;
-  perform etl.check_key(plant_canary.generation, plant_canary.key_check, true);
+  -- Only a load registers a key: whoever plants first must not be who decides on it.
+  if not exists (
+    select from pii_vault.key_generations g where g.generation = plant_canary.generation
+  ) then
+    raise exception using
+      errcode = 'VL011',
+      message = format('token key generation %s is not registered in this database', plant_canary.generation),
+      hint = 'run `veil etl` first: the first load registers its key';
+  end if;
+  perform etl.check_key(plant_canary.generation, plant_canary.key_check, false);
   if exists (
       select from public.user_logins u
       where u.masked_ip = plant_canary.token or u.masked_device_id = plant_canary.token
@@ -56,7 +66,8 @@ as $$
 begin
   perform pii_vault.require_reason_length(remove_canary.reason);
   perform pii_vault.close_gate();
-  delete from pii_vault.canaries c where c.token = remove_canary.token;
+  delete from pii_vault.canaries c
+  where c.token = remove_canary.token and c.token <> '~';
   if not found then
     raise exception using errcode = 'VL042', message = 'this token is no canary';
   end if;
@@ -74,17 +85,15 @@ end
 $$;
 
 -- Called by the step that chains entries, which is nobody's request: these have committed.
-create or replace function pii_vault.on_chained(entries bigint[]) returns void
+create or replace function pii_vault.on_chained(entries bigint[]) returns boolean
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
 declare
   touched record;
   alarm bigint;
+  is_alarmed boolean := false;
 begin
-  if not exists (select from pii_vault.canaries) then
-    return;
-  end if;
   for touched in
     select a.id, a.login, a.login_oid, a.role, a.address, a.request, array_agg(c.token) as tokens
     from pii_vault.audit a
@@ -102,17 +111,18 @@ begin
       json_build_object('entry', touched.id)
     )
     returning id into alarm;
+    is_alarmed := true;
     raise log 'veil: request % of % touched a canary: audit entry %',
       touched.request, touched.login, alarm;
-    perform pg_notify('veil_alarms', alarm::text);
   end loop;
+  return is_alarmed;
 end
 $$;
 
 create index audit_alarms on pii_vault.audit (at) where action = 'canary.alarm';
 
--- Of the last day, the oldest first: for whoever follows. A notification alone proves nothing, since any login
--- may send one.
+-- Of the last day, the oldest first: for whoever follows, and looks here when the chain has grown. There is no
+-- notification of an alarm, since any login could listen to it, and learn what is a canary.
 create function pii_vault.recent_alarms() returns table (
   entry bigint, login text, recorded_at timestamptz, request uuid, items integer
 )
@@ -121,7 +131,7 @@ create function pii_vault.recent_alarms() returns table (
 as $$
   select a.id, a.login, a.at, a.request, a.items
   from pii_vault.audit a
-  where a.action = 'canary.alarm' and a.at > clock_timestamp() - interval '1 day'
+  where a.action = 'canary.alarm' and a.at > clock_timestamp() - interval '24 hours'
   order by a.at, a.id
 $$;
 

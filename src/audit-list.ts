@@ -37,7 +37,7 @@ export async function* listAudit(
   let after = "0";
   if (limit !== null) {
     const [first] = await database.query(
-      `select (min(n.id) - 1)::text as id from (
+      `select (pg_catalog.min(n.id) - 1)::text as id from (
          select a.id from pii_vault.audit a where ${MATCHES} order by a.id desc limit $6::bigint
        ) n`,
       [...values, limit],

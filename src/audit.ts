@@ -12,9 +12,21 @@ import { type Signed, SignedMarks } from "./signed-marks.ts";
 export type Verdict = {
   readonly chain: string;
   readonly end: End;
-  readonly waiting: { readonly entries: number; readonly since: string | null };
+  readonly waiting: Waiting;
   readonly offences: Offences;
 };
+
+/** What is on no chain yet. */
+export type Waiting = {
+  readonly entries: number;
+  /** When the first of them was written, and which it is; null where none waits. */
+  readonly since: string | null;
+  readonly first: bigint | null;
+  /** By the database's clock: chaining comes right after an entry is committed, and every hour. */
+  readonly isOld: boolean;
+};
+
+const OLD_MINUTES = 10;
 
 export type Verifying = {
   /** The oldest first. */
@@ -48,7 +60,7 @@ export async function verifyAudit(database: Database, verifying: Verifying): Pro
 
 async function readHead(query: Query, offences: Offences): Promise<Head> {
   const rows = await query(
-    `select chain::text, position::text, encode(hash, 'hex') as hash
+    `select chain::text, position::text, pg_catalog.encode(hash, 'hex') as hash
      from pii_vault.audit_head limit 2`,
   );
   const [row] = rows;
@@ -73,10 +85,11 @@ const MOST_BYTES = 4_000_000;
 const PAGE = `
   with page as (
     select
-      c.position, c.entry, c.hash, row_number() over (order by c.position) as n,
-      sum(
-        coalesce(pg_column_size(a.tokens) + pg_column_size(a.message_ids), 0)
-          + coalesce(pg_column_size(a.details), 0)
+      c.position, c.entry, c.hash, pg_catalog.row_number() over (order by c.position) as n,
+      pg_catalog.sum(
+        coalesce(
+          pg_catalog.pg_column_size(a.tokens) + pg_catalog.pg_column_size(a.message_ids), 0
+        ) + coalesce(pg_catalog.pg_column_size(a.details), 0)
       ) over (order by c.position) as bytes
     from (
       select * from pii_vault.audit_chain where position > $1::bigint
@@ -84,7 +97,8 @@ const PAGE = `
     ) c
     left join pii_vault.audit a on a.id = c.entry
   )
-  select p.position::text as position, p.entry::text as entry, encode(p.hash, 'hex') as hash,
+  select p.position::text as position, p.entry::text as entry,
+    pg_catalog.encode(p.hash, 'hex') as hash,
     ${ENTRY_COLUMNS}
   from page p left join pii_vault.audit a on a.id = p.entry
   where p.bytes <= ${MOST_BYTES} or p.n = 1
@@ -112,7 +126,7 @@ const fromHex = (text: unknown): Uint8Array => new Uint8Array(Buffer.from(String
 
 async function findStrays(query: Query, offences: Offences): Promise<void> {
   const rows = await query(
-    `select a.id::text as id, count(*) over ()::text as total
+    `select a.id::text as id, pg_catalog.count(*) over ()::text as total
      from pii_vault.audit a
      where not exists (select from pii_vault.audit_chain c where c.entry = a.id)
        and not exists (select from pii_vault.audit_waiting w where w.entry = a.id)
@@ -130,14 +144,17 @@ async function findStrays(query: Query, offences: Offences): Promise<void> {
   offences.addUnnamed(Number(rows[0]?.total ?? 0) - rows.length);
 }
 
-async function readWaiting(query: Query, offences: Offences): Promise<Verdict["waiting"]> {
+async function readWaiting(query: Query, offences: Offences): Promise<Waiting> {
   const [row] = await query(
-    `select count(a.id)::text as entries, encode(timestamptz_send(min(a.at)), 'hex') as since
+    `select a.id::text as first, pg_catalog.count(*) over ()::text as entries,
+       pg_catalog.encode(pg_catalog.timestamptz_send(a.at), 'hex') as since,
+       a.at < pg_catalog.now() - interval '${OLD_MINUTES} minutes' as is_old
      from pii_vault.audit_waiting w join pii_vault.audit a on a.id = w.entry
-     where not exists (select from pii_vault.audit_chain c where c.entry = w.entry)`,
+     where not exists (select from pii_vault.audit_chain c where c.entry = w.entry)
+     order by a.at, a.id limit 1`,
   );
   const gone = await query(
-    `select w.entry::text as id, count(*) over ()::text as total from pii_vault.audit_waiting w
+    `select w.entry::text as id, pg_catalog.count(*) over ()::text as total from pii_vault.audit_waiting w
      where not exists (select from pii_vault.audit a where a.id = w.entry)
        and not exists (select from pii_vault.audit_chain c where c.entry = w.entry)
      order by w.entry limit $1`,
@@ -154,7 +171,9 @@ async function readWaiting(query: Query, offences: Offences): Promise<Verdict["w
   offences.addUnnamed(Number(gone[0]?.total ?? 0) - gone.length);
   const since = row?.since;
   return {
-    entries: Number(row?.entries),
+    entries: Number(row?.entries ?? 0),
     since: typeof since === "string" ? formatTime(BigInt.asIntN(64, BigInt(`0x${since}`))) : null,
+    first: row === undefined ? null : BigInt(String(row.first)),
+    isOld: row?.is_old === true,
   };
 }

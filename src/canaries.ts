@@ -5,6 +5,7 @@ import { seal } from "../vault/seal.ts";
 import { makeToken } from "../vault/token.ts";
 import { DataKeys } from "./data-keys.ts";
 import { array, type Database } from "./database.ts";
+import { readCommitted } from "./read-committed.ts";
 import { utc } from "./reveal.ts";
 
 export type Canary = {
@@ -24,7 +25,8 @@ export async function plantCanary(
   const { subkeys, recipients } = keys;
   const token = makeToken(subkeys, field, value);
   const { dataKey, wrapped } = await new DataKeys(subkeys, recipients).take(1);
-  await database.query(
+  await readCommitted(
+    database,
     `select pii_vault.plant_canary($1::text, $2::bytea, $3::integer, $4::bytea, $5::uuid, $6::bytea,
        $7::text[], $8::bytea, $9::text)`,
     [
@@ -38,7 +40,7 @@ export async function plantCanary(
 
 export async function listCanaries(database: Database): Promise<readonly Canary[]> {
   const rows = await database.query(
-    `select token::text, login, ${utc("added_at")} as added from pii_vault.canaries
+    `select token::text, login, ${utc("added_at")} as added from pii_vault.canaries where token <> '~'
      order by added_at, token`,
   );
   return rows.map(({ token, login, added }) => ({
@@ -75,5 +77,8 @@ export async function removeCanary(
   token: string,
   reason: string | null,
 ): Promise<void> {
-  await database.query("select pii_vault.remove_canary($1::text, $2::text)", [token, reason]);
+  await readCommitted(database, "select pii_vault.remove_canary($1::text, $2::text)", [
+    token,
+    reason,
+  ]);
 }

@@ -93,7 +93,7 @@ export async function checkInvariant(database: Database, invariant: Invariant): 
   const [row] = await database.transaction(async (query) => {
     await query("set transaction read only");
     return await query(
-      `select checked::text, offenders::text, to_json(examples)::text as examples
+      `select checked::text, offenders::text, pg_catalog.to_json(examples)::text as examples
        from etl.check_invariant($1::text)`,
       [invariant.name],
     );

@@ -155,7 +155,8 @@ export type Expired = {
 /** About how many originals there are, as the server last counted. */
 export async function roughCount(database: Database): Promise<number> {
   const [row] = await database.query(
-    "select greatest(reltuples, 0)::bigint::text as n from pg_catalog.pg_class where oid = 'pii_vault.originals'::regclass",
+    `select greatest(reltuples, 0)::bigint::text as n from pg_catalog.pg_class
+     where oid = 'pii_vault.originals'::regclass::oid`,
   );
   return Number(row?.n);
 }

@@ -41,8 +41,8 @@ export async function openLogins(query: Query, filter: LoginFilter): Promise<Log
   await query("set local cursor_tuple_fraction = 1");
   await query(
     `declare logins scroll cursor for
-     select user_id, to_char(create_date, 'YYYY-MM-DD') as create_date, device_type, locale,
-       etl.app_version_text(app_version) as app_version, masked_ip, masked_device_id
+     select user_id, pg_catalog.to_char(create_date, 'YYYY-MM-DD') as create_date, device_type,
+       locale, etl.app_version_text(app_version) as app_version, masked_ip, masked_device_id
      from public.user_logins
      where ${conditions.join(" and ")}
      order by user_logins.create_date, user_id collate "C", masked_ip collate "C",

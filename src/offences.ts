@@ -10,6 +10,7 @@ export type OffenceKind =
   | "head"
   | "rewritten"
   | "tail-missing"
+  | "not-chained"
   | "checkpoint";
 
 export type Offence = {
@@ -19,8 +20,10 @@ export type Offence = {
   readonly message: string;
 };
 
-/** What a checkpoint says comes last and is told all the same, whatever came before it. */
-const ALWAYS_NAMED: ReadonlySet<OffenceKind> = new Set(["rewritten", "tail-missing", "checkpoint"]);
+/** What a checkpoint or chaining says comes last and is told all the same, whatever came before it. */
+const ALWAYS_NAMED: ReadonlySet<OffenceKind> = new Set([
+  ...(["rewritten", "tail-missing", "checkpoint", "not-chained"] as const),
+]);
 
 export class Offences {
   static readonly MOST_NAMED = 10;

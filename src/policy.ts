@@ -1,6 +1,6 @@
 // What a request for originals has to meet, field by field. The rules live in the database and are enforced
 // there (sql/013); here they are read, changed and written out.
-import type { Database, Row } from "./database.ts";
+import type { Database, Query, Row } from "./database.ts";
 
 export const POLICY_FIELDS = ["ip", "device_id", "body"] as const;
 export type PolicyField = (typeof POLICY_FIELDS)[number];
@@ -69,32 +69,47 @@ export const PRESETS = {
 
 export type Preset = keyof typeof PRESETS;
 
-const SELECTED = `field, to_json(p)::text as settings`;
-
+/** In the order of the fields. */
 export async function readPolicies(database: Database): Promise<readonly Policy[]> {
   const rows = await database.query(
-    `select ${SELECTED} from pii_vault.policies p
-     order by array_position('{ip,device_id,body}'::text[], field)`,
+    "select field, pg_catalog.to_json(p)::text as settings from pii_vault.policies p",
   );
-  return rows.map(readPolicy);
+  return rows.map(readPolicy).sort(byField);
 }
 
-/** Answers with the policy as it is then. Every change is in the audit, with what was before. */
-export async function changePolicy(
+type OfField = { readonly field: PolicyField };
+
+const byField = (a: OfField, b: OfField): number =>
+  POLICY_FIELDS.indexOf(a.field) - POLICY_FIELDS.indexOf(b.field);
+
+export type PolicyChange = OfField & { readonly settings: Partial<Settings> };
+
+/** All of them or none: half a preset is nobody's policy. Every change is in the audit, with what was before. */
+export async function changePolicies(
   database: Database,
-  field: PolicyField,
-  changes: Partial<Settings>,
+  changes: readonly PolicyChange[],
   reason: string | null,
-): Promise<Policy> {
+): Promise<void> {
+  await database.transaction(async (query) => {
+    // In one order, so that two at once do not lock each other out.
+    for (const change of [...changes].sort(byField)) await changePolicy(query, change, reason);
+  });
+}
+
+async function changePolicy(
+  query: Query,
+  { field, settings: changes }: PolicyChange,
+  reason: string | null,
+): Promise<void> {
   const settings = Object.entries(changes).map(([name, value]) => [
     COLUMNS[name as keyof Settings],
     value,
   ]);
-  const [row] = await database.query(
-    `select ${SELECTED} from pii_vault.set_policy($1::text, $2::text::jsonb, $3::text) p`,
-    [field, JSON.stringify(Object.fromEntries(settings)), reason],
-  );
-  return readPolicy(row!);
+  await query("select pii_vault.set_policy($1::text, $2::text::jsonb, $3::text)", [
+    field,
+    JSON.stringify(Object.fromEntries(settings)),
+    reason,
+  ]);
 }
 
 function readPolicy(row: Row): Policy {

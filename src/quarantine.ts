@@ -3,6 +3,7 @@ import type { Subkeys } from "../vault/keys.ts";
 import type { DataKeys } from "./data-keys.ts";
 import { array, byteaArray, type Database } from "./database.ts";
 import { retryContention } from "./database-errors.ts";
+import { Failure } from "./failure.ts";
 import { parseMessage } from "./message.ts";
 import type { Opener } from "./opener.ts";
 import { maxSeals, protect } from "./protect.ts";
@@ -45,6 +46,9 @@ export type Body = Entry & {
 
 type Bodies = { readonly request: string; readonly bodies: readonly Body[] };
 
+/** Called where the request waits for approval: answers when it does not any more, or throws. */
+export type OnWaiting = (request: string) => Promise<void>;
+
 /** Opens bodies, on record like a reveal. Entries that do not exist, or were discarded, are left out. */
 export async function openBodies(
   database: Database,
@@ -52,20 +56,22 @@ export async function openBodies(
   messageIds: readonly string[],
   purpose: "show" | "replay",
   reason: string | null,
+  onWaiting?: OnWaiting,
 ): Promise<Bodies> {
-  const [recorded] = await database.query(
+  const [recorded] = await readCommitted(
+    database,
     "select etl.request_bodies($1::text[], $2::text, $3::text) as id",
     [array(messageIds), purpose, reason],
   );
   const request = String(recorded?.id);
-  const rows = await fetchFlushed(database, () =>
-    database.query(
-      `select message_id, ${utc("sent_at")} as sent, state, reason, data_key::text, ${SEALED_COLUMNS},
-         generation
-       from etl.fetch_bodies($1::uuid, $2::text)`,
-      [request, purpose],
-    ),
-  );
+  const fetchBodies = () =>
+    fetchFlushed(database, () => readCommitted(database, FETCH_BODIES, [request, purpose]));
+  const rows = await fetchBodies().catch(async (error: unknown) => {
+    const waits = error instanceof Failure && error.code === "VL031";
+    if (!waits || onWaiting === undefined) throw error;
+    await onWaiting(request);
+    return await fetchBodies();
+  });
   const bodies: Body[] = [];
   for (const row of rows) {
     const messageId = String(row.message_id);
@@ -85,6 +91,10 @@ export async function openBodies(
   return { request, bodies };
 }
 
+const FETCH_BODIES = `select message_id, ${utc("sent_at")} as sent, state, reason, data_key::text,
+    ${SEALED_COLUMNS}, generation
+  from etl.fetch_bodies($1::uuid, $2::text)`;
+
 export type ReplayOutcome = {
   readonly messageId: string;
   readonly outcome: "replayed" | "still broken" | "not open" | "refused";
@@ -98,6 +108,7 @@ export type Replayer = {
   readonly opener: Opener;
   readonly subkeys: Subkeys;
   readonly dataKeys: DataKeys;
+  readonly onWaiting?: OnWaiting;
 };
 
 /**
@@ -110,10 +121,17 @@ export async function replay(
   reason: string | null,
   onOutcome: (outcome: ReplayOutcome) => void,
 ): Promise<void> {
-  const { database, opener } = replayer;
+  const { database, opener, onWaiting } = replayer;
   for (let i = 0; i < messageIds.length; i += BODIES_PER_REQUEST) {
     const chunk = messageIds.slice(i, i + BODIES_PER_REQUEST);
-    const { request, bodies } = await openBodies(database, opener, chunk, "replay", reason);
+    const { request, bodies } = await openBodies(
+      database,
+      opener,
+      chunk,
+      "replay",
+      reason,
+      onWaiting,
+    );
     const byId = new Map(bodies.map((body) => [body.messageId, body]));
     for (const messageId of chunk) {
       const entry = byId.get(messageId);

@@ -5,6 +5,7 @@ import { parseToken } from "../vault/token.ts";
 import { array, type Database, type Row } from "./database.ts";
 import { Failure } from "./failure.ts";
 import type { Opener, SealedDataKey, SealedRow } from "./opener.ts";
+import { readCommitted } from "./read-committed.ts";
 
 export type Revealed = {
   readonly token: string;
@@ -125,7 +126,8 @@ export async function recordRequest(
   const { reason, purpose, breakGlass } = ask;
   const governed = breakGlass || purpose !== null;
   const name = breakGlass ? "break_glass" : "request_reveal";
-  const [row] = await database.query(
+  const [row] = await readCommitted(
+    database,
     `select pii_vault.${name}($1::text[], $2::text${governed ? ", $3::text" : ""}) as id`,
     [array(tokens), reason, ...(governed ? [purpose] : [])],
   );
@@ -175,23 +177,25 @@ async function fetchRows(
 }
 
 const fetchOnce = (database: Database, request: string): Promise<readonly Row[]> =>
-  fetchFlushed(database, () => database.query(FETCH, [request]));
+  fetchFlushed(database, () => readCommitted(database, FETCH, [request]));
 
 /**
  * Written out by the database in one form, because how it writes bytes and times otherwise is up to the
  * settings of each login.
  */
 export const SEALED_COLUMNS = ["sealed", "wrapped", "proof"]
-  .map((column) => `encode(${column}, 'base64') as ${column}`)
+  .map((column) => `pg_catalog.encode(${column}, 'base64') as ${column}`)
   .join(", ");
 
 export const utc = (column: string): string =>
-  `to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
+  `pg_catalog.to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
 
 /** A row for each data key with all that it seals, so that a wrapped key comes once and not with each token. */
 const FETCH = `select data_key::text, generation,
-    encode(wrapped, 'base64') as wrapped, encode(proof, 'base64') as proof,
-    string_agg(token || ' ' || ${utc("sealed_at")} || ' ' || encode(sealed, 'base64'), ',') as seals
+    pg_catalog.encode(wrapped, 'base64') as wrapped, pg_catalog.encode(proof, 'base64') as proof,
+    pg_catalog.string_agg(
+      token || ' ' || ${utc("sealed_at")} || ' ' || pg_catalog.encode(sealed, 'base64'), ','
+    ) as seals
   from pii_vault.fetch_reveal($1::uuid)
   group by data_key, generation, wrapped, proof`;
 
@@ -254,7 +258,7 @@ export async function fetchFlushed<T>(database: Database, fetch: () => Promise<T
       return await fetch();
     } catch (error) {
       if (!(error instanceof Failure && error.code === "VL004") || attempt === 5) throw error;
-      await database.query("select pg_logical_emit_message(true, 'veil', '')");
+      await database.query("select pg_catalog.pg_logical_emit_message(true, 'veil', '')");
     }
   }
 }

@@ -259,6 +259,7 @@ CREATE INDEX user_logins_user_id_idx ON public.user_logins USING btree (user_id)
 
 CREATE TRIGGER audit_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.audit FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
 CREATE TRIGGER audit_awaits_chaining AFTER INSERT ON pii_vault.audit FOR EACH ROW EXECUTE FUNCTION pii_vault.await_chaining()
+CREATE TRIGGER audit_is_utf8 BEFORE INSERT ON pii_vault.audit FOR EACH ROW EXECUTE FUNCTION pii_vault.clean_entry()
 CREATE TRIGGER audit_chain_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.audit_chain FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
 CREATE TRIGGER audit_head_moves_on BEFORE UPDATE ON pii_vault.audit_head FOR EACH ROW EXECUTE FUNCTION pii_vault.refuse_step_back()
 CREATE TRIGGER audit_head_stays BEFORE DELETE OR TRUNCATE ON pii_vault.audit_head FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
@@ -1149,6 +1150,7 @@ declare
   asked text[];
   digests bytea[];
 begin
+  perform pii_vault.print_no_plans();
   perform pii_vault.require_reason_length(reason);
   if purpose is null or purpose not in ('show', 'replay') then
     raise exception using errcode = 'VL006', message = 'expected the purpose show or replay';
@@ -1349,6 +1351,7 @@ begin
       message = 'the request, or its approval, is older than the policy allows',
       hint = 'record a new one';
   end if;
+  perform pii_vault.require_read_committed();
   -- Committed is not flushed: with synchronous_commit off, a crash loses the last commits, the approver's
   -- too. From 17 on a flush can be asked for.
   if current_setting('server_version_num')::integer >= 170000 then
@@ -1367,6 +1370,20 @@ begin
     end loop;
   end if;
   return found_request;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.as_utf8(given text)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform convert_to(given, 'UTF8');
+  return given;
+exception when character_not_in_repertoire or untranslatable_character then
+  return 'not UTF-8: ' || md5(given);
 end
 $function$
 -- owner veil_owner
@@ -1565,6 +1582,12 @@ begin
   set transaction isolation level read committed, read write;
   chained := pii_vault.chain_waiting();
   commit;
+  -- For whoever follows, and looks what it is: anybody may listen, so it says nothing. Apart, because it fails
+  -- where the queue of notifications is full, which any login can bring about.
+  if chained > 0 then
+    perform pg_catalog.pg_notify('veil_audit', '');
+    commit;
+  end if;
 end
 $procedure$
 -- owner veil_owner
@@ -1580,14 +1603,18 @@ declare
   entry pii_vault.audit;
   last bigint;
   start bigint;
-  entries bigint[] := '{}';
-  hashes bytea[] := '{}';
+  entries bigint[];
+  hashes bytea[];
+  chained integer;
 begin
   -- The lock below ends with the transaction, so it may not be one that its caller can keep open: what is
   -- being executed is the procedure, alone, which commits next. (In a block of its caller's it does not come
   -- so far. That nothing else stands in the statement is what a function could not see to: a pipeline that is
   -- never finished would hold its lock for ever.)
-  if coalesce(current_query() ~* '^\s*call\s+pii_vault\.chain_audit\s*\(\s*\)\s*;?\s*$', false) is not true then
+  if coalesce(
+    current_query() ~* '^[[:space:]]*call[[:space:]]+pii_vault[.]chain_audit[[:space:]]*[(][[:space:]]*[)][[:space:]]*;?[[:space:]]*$',
+    false
+  ) is not true then
     raise exception using
       errcode = 'VL043',
       message = 'the audit is chained by a statement of its own',
@@ -1596,6 +1623,10 @@ begin
   -- Nothing is sent to the caller while the lock is held: one who does not read would hold it, too.
   perform set_config('client_min_messages', 'error', true);
   perform set_config('lock_timeout', '2s', true);
+  -- Nor does a caller choose plans that make it long.
+  perform set_config(name, 'on', true)
+  from unnest('{enable_indexscan,enable_indexonlyscan,enable_bitmapscan,enable_nestloop,enable_sort}'::text[]) s (name);
+  perform set_config('enable_seqscan', 'off', true);
   if not exists (select from pii_vault.audit_waiting) then
     return 0;
   end if;
@@ -1620,37 +1651,62 @@ begin
     perform set_config('synchronous_commit', 'on', true);
   end if;
 
-  start := head.position;
-  -- Entry by entry: planned once a session, whatever the tables held then. What is chained already may wait
-  -- again after a restore of the data alone; what is missing waits for ever, and verifying names it.
-  for entry in
-    select a.*
-    from pii_vault.audit_waiting w
-    cross join lateral (select l.* from pii_vault.audit l where l.id = w.entry limit 1) a
-    where not exists (select from pii_vault.audit_chain c where c.entry = w.entry offset 0)
-    order by w.entry
-    limit 10000
-  loop
-    head.position := head.position + 1;
-    head.hash := sha256(
-      convert_to('veil/v1/audit-chain', 'UTF8') || head.hash || int8send(head.position)
-        || pii_vault.audit_entry_bytes(entry)
-    );
-    entries := entries || entry.id;
-    hashes := hashes || head.hash;
+  -- More than once only where chaining itself puts something on record: that is chained in the same step, so
+  -- that a caller cannot tell from how much he has chained whether it did.
+  for round in 1..3 loop
+    start := head.position;
+    entries := '{}';
+    hashes := '{}';
+    -- Entry by entry: planned once a session, whatever the tables held then. What is chained already may wait
+    -- again after a restore of the data alone; what is missing waits for ever, and verifying names it.
+    for entry in
+      select a.*
+      from pii_vault.audit_waiting w
+      cross join lateral (select l.* from pii_vault.audit l where l.id = w.entry limit 1) a
+      where not exists (select from pii_vault.audit_chain c where c.entry = w.entry offset 0)
+      order by w.entry
+      limit 10000
+    loop
+      head.position := head.position + 1;
+      head.hash := sha256(
+        convert_to('veil/v1/audit-chain', 'UTF8') || head.hash || int8send(head.position)
+          || pii_vault.audit_entry_bytes(entry)
+      );
+      entries := entries || entry.id;
+      hashes := hashes || head.hash;
+    end loop;
+    exit when head.position = start;
+    insert into pii_vault.audit_chain (position, entry, hash)
+    select start + n.position, n.entry, n.hash
+    from unnest(entries, hashes) with ordinality as n (entry, hash, position);
+    delete from pii_vault.audit_waiting w using unnest(entries) as n (entry) where w.entry = n.entry;
+    chained := coalesce(chained, cardinality(entries));
+    exit when not pii_vault.on_chained(entries);
   end loop;
-  if head.position = start then
+  if chained is null then
     delete from pii_vault.audit_waiting w
     where exists (select from pii_vault.audit_chain c where c.entry = w.entry);
     return 0;
   end if;
-  insert into pii_vault.audit_chain (position, entry, hash)
-  select start + n.position, n.entry, n.hash
-  from unnest(entries, hashes) with ordinality as n (entry, hash, position);
   update pii_vault.audit_head h set position = head.position, hash = head.hash;
-  delete from pii_vault.audit_waiting w using unnest(entries) as n (entry) where w.entry = n.entry;
-  perform pii_vault.on_chained(entries);
-  return cardinality(entries);
+  return chained;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.clean_entry()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  new.login := pii_vault.as_utf8(new.login);
+  new.role := pii_vault.as_utf8(new.role);
+  new.reason := pii_vault.as_utf8(new.reason);
+  if pii_vault.as_utf8(new.details::text) is distinct from new.details::text then
+    new.details := json_build_object('withheld', 'not UTF-8');
+  end if;
+  return new;
 end
 $function$
 -- owner veil_owner
@@ -1827,7 +1883,8 @@ begin
       end as tokens
       from pii_vault.requests r
       where r.login_oid = exceeded_budget.caller
-        and r.recorded_at > clock_timestamp() - interval '1 day'
+        -- Not a day, which is as long as the caller's time zone says.
+        and r.recorded_at > clock_timestamp() - interval '24 hours'
         and r.refusal is null
         and not exists (
           select from pii_vault.verdicts v where v.request = r.id and not v.approved
@@ -2353,17 +2410,15 @@ $function$
 -- owner veil_owner
 
 CREATE OR REPLACE FUNCTION pii_vault.on_chained(entries bigint[])
- RETURNS void
+ RETURNS boolean
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
   touched record;
   alarm bigint;
+  is_alarmed boolean := false;
 begin
-  if not exists (select from pii_vault.canaries) then
-    return;
-  end if;
   for touched in
     select a.id, a.login, a.login_oid, a.role, a.address, a.request, array_agg(c.token) as tokens
     from pii_vault.audit a
@@ -2381,10 +2436,11 @@ begin
       json_build_object('entry', touched.id)
     )
     returning id into alarm;
+    is_alarmed := true;
     raise log 'veil: request % of % touched a canary: audit entry %',
       touched.request, touched.login, alarm;
-    perform pg_notify('veil_alarms', alarm::text);
   end loop;
+  return is_alarmed;
 end
 $function$
 -- owner veil_owner
@@ -2506,8 +2562,18 @@ AS $function$
 #variable_conflict use_column
 begin
   perform pii_vault.require_reason_length(plant_canary.reason);
+  perform pii_vault.require_read_committed();
   lock table pii_vault.erasure_gate in row share mode;
-  perform etl.check_key(plant_canary.generation, plant_canary.key_check, true);
+  -- Only a load registers a key: whoever plants first must not be who decides on it.
+  if not exists (
+    select from pii_vault.key_generations g where g.generation = plant_canary.generation
+  ) then
+    raise exception using
+      errcode = 'VL011',
+      message = format('token key generation %s is not registered in this database', plant_canary.generation),
+      hint = 'run `veil etl` first: the first load registers its key';
+  end if;
+  perform etl.check_key(plant_canary.generation, plant_canary.key_check, false);
   if exists (
       select from public.user_logins u
       where u.masked_ip = plant_canary.token or u.masked_device_id = plant_canary.token
@@ -2534,6 +2600,18 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.print_no_plans()
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform set_config(name, 'off', true)
+  from unnest('{debug_print_parse,debug_print_rewritten,debug_print_plan}'::text[]) s (name);
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.random_digest()
  RETURNS bytea
  LANGUAGE sql
@@ -2551,7 +2629,7 @@ CREATE OR REPLACE FUNCTION pii_vault.recent_alarms()
 AS $function$
   select a.id, a.login, a.at, a.request, a.items
   from pii_vault.audit a
-  where a.action = 'canary.alarm' and a.at > clock_timestamp() - interval '1 day'
+  where a.action = 'canary.alarm' and a.at > clock_timestamp() - interval '24 hours'
   order by a.at, a.id
 $function$
 -- owner veil_owner
@@ -2608,6 +2686,7 @@ declare
   why text := nullif(btrim(record_request.reason), '');
   what text;
 begin
+  perform pii_vault.require_read_committed();
   -- A commit that is not flushed could be lost in a crash. The caller may set this back: fetch_reveal
   -- does not rely on it, it only makes its wait short.
   if current_setting('synchronous_commit') = 'off' then
@@ -2793,7 +2872,8 @@ AS $function$
 begin
   perform pii_vault.require_reason_length(remove_canary.reason);
   perform pii_vault.close_gate();
-  delete from pii_vault.canaries c where c.token = remove_canary.token;
+  delete from pii_vault.canaries c
+  where c.token = remove_canary.token and c.token <> '~';
   if not found then
     raise exception using errcode = 'VL042', message = 'this token is no canary';
   end if;
@@ -2902,16 +2982,6 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.request_reveal(tokens text[], reason text, purpose text)
- RETURNS uuid
- LANGUAGE sql
- SECURITY DEFINER
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-  select pii_vault.request_tokens(tokens, reason, nullif(btrim(purpose), ''), false)
-$function$
--- owner veil_owner
-
 CREATE OR REPLACE FUNCTION pii_vault.request_reveal(tokens text[], reason text)
  RETURNS uuid
  LANGUAGE sql
@@ -2919,6 +2989,16 @@ CREATE OR REPLACE FUNCTION pii_vault.request_reveal(tokens text[], reason text)
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   select pii_vault.request_tokens(tokens, reason, null, false)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.request_reveal(tokens text[], reason text, purpose text)
+ RETURNS uuid
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select pii_vault.request_tokens(tokens, reason, nullif(btrim(purpose), ''), false)
 $function$
 -- owner veil_owner
 
@@ -2949,6 +3029,7 @@ declare
   asked text[];
   digests bytea[];
 begin
+  perform pii_vault.print_no_plans();
   perform pii_vault.require_reason_length(reason);
   if char_length(purpose) > 32 then
     raise exception using errcode = 'VL006', message = 'a purpose has up to 32 characters';
@@ -3003,6 +3084,21 @@ begin
     limit 1
   ) c on true;
   return pii_vault.record_request('reveal', asked, digests, reason, purpose, break_glass);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.require_read_committed()
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using
+      errcode = 'VL015', message = 'requests and fetches need the isolation level read committed',
+      hint = 'begin isolation level read committed';
+  end if;
 end
 $function$
 -- owner veil_owner

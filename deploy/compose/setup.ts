@@ -40,7 +40,9 @@ async function prepareDatabase(env: Environment): Promise<boolean> {
   try {
     await reaching(() => database.query("select"));
     await migrate(database);
-    const [login] = await database.query("select from pg_roles where rolname = 'compose'");
+    const [login] = await database.query(
+      "select from pg_catalog.pg_roles where rolname = 'compose'",
+    );
     if (login === undefined) {
       await database.query(
         "create role compose login password 'compose' " +

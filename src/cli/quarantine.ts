@@ -25,22 +25,26 @@ export function addQuarantine(program: Command, context: MakeContext): void {
     .description("print a message's body, on record like a reveal")
     .argument("<message-id>")
     .option("--reason <text>", "why, for the record", reasonText)
+    .option("--wait", "where it needs approval, wait for it", false)
     .option("--json", "print an object", false)
     .addHelpText("after", examples("quarantine show 3f1c… --reason 'what does the app send?'"))
     .action(async (id, options) => {
       const { runShow } = await import("../commands/quarantine.ts");
-      await runShow(await context(), id, { reason: options.reason ?? null, json: options.json });
+      const { reason = null, wait, json } = options;
+      await runShow(await context(), id, { reason, wait, json });
     });
   quarantine
     .command("replay")
     .description("read bodies again with today's rules; what is a login now becomes a row")
     .argument("[message-id...]", "which ones; all open ones if none is named")
     .option("--reason <text>", "why, for the record", reasonText)
+    .option("--wait", "where it needs approval, wait for it", false)
     .option("--json", "print an array of objects", false)
     .addHelpText("after", examples("quarantine replay", "quarantine replay 3f1c…"))
     .action(async (ids, options) => {
       const { runReplay } = await import("../commands/quarantine.ts");
-      await runReplay(await context(), ids, { reason: options.reason ?? null, json: options.json });
+      const { reason = null, wait, json } = options;
+      await runReplay(await context(), ids, { reason, wait, json });
     });
   quarantine
     .command("discard")

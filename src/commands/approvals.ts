@@ -39,7 +39,7 @@ async function follow(
 ): Promise<void> {
   let wake = () => {};
   // Only saves time: what cannot be listened to is asked for.
-  const listening = ["veil_approvals", "veil_alarms"].map((channel) =>
+  const listening = ["veil_approvals", "veil_audit"].map((channel) =>
     database.listen(channel, () => wake()).catch(() => () => {}),
   );
   interrupt.addEventListener("abort", () => wake(), { once: true });

@@ -2,9 +2,10 @@
 import { existsSync } from "node:fs";
 import type { AuditKey, Checkpoint } from "../../vault/checkpoint.ts";
 import { type Verdict, verifyAudit } from "../audit.ts";
-import { chainAudit } from "../audit-chain.ts";
+import { chainAudit, tryToChain } from "../audit-chain.ts";
 import { formatTime } from "../audit-entries.ts";
 import { type AuditFilter, type ListedEntry, listAudit } from "../audit-list.ts";
+import { findStopped, STOPPED_HINT, waitingText } from "../audit-waiting.ts";
 import { addLine, readCheckpoints, writeLine } from "../checkpoint.ts";
 import * as config from "../config.ts";
 import { type Database, openDatabase } from "../database.ts";
@@ -102,9 +103,8 @@ export async function runAuditVerify(
     async (database, signed) => {
       const verdict = await verify(context, database, signed);
       if (json) terminal.out(`${JSON.stringify(summary(verdict, signed))}\n`);
-      throwIfBroken(context, verdict);
-      if (!json) terminal.out(describe(verdict, signed));
-      warnOfWaiting(context, verdict);
+      else if (isWhole(verdict)) terminal.out(describe(verdict, signed));
+      sayWhatIsWrong(context, verdict);
     },
   );
 }
@@ -133,14 +133,15 @@ export async function runAuditCheckpoint(
     },
     async (database, { key, signed }) => {
       const verdict = await verify(context, database, signed);
-      throwIfBroken(context, verdict);
+      if (!isWhole(verdict)) sayWhatIsWrong(context, verdict);
       const { chain, end } = verdict;
       const { position, number: entry, hash, marks } = end;
       const madeAt = new Date().toISOString();
       addLine(path, await writeLine(key, { chain, position, entry, hash, madeAt, marks }));
       if (json) terminal.out(`${JSON.stringify(summary(verdict, signed))}\n`);
       else terminal.out(`${describe(verdict, signed)}signed in ${printable(path)}\n`);
-      warnOfWaiting(context, verdict);
+      // Where chaining is stopped, what is chained is worth signing all the more; and is not all.
+      sayWhatIsWrong(context, verdict);
     },
   );
 }
@@ -149,11 +150,12 @@ async function verify(
   { terminal }: Context,
   database: Database,
   signed: readonly Checkpoint[],
-): Promise<Verdict> {
-  await chainAudit(database);
+): Promise<Verified> {
+  const chaining = await tryToChain(database);
   let progress: Progress | null = null;
+  let verdict: Verdict;
   try {
-    return await verifyAudit(database, {
+    verdict = await verifyAudit(database, {
       signed,
       onProgress: (done, total) => {
         progress ??= new Progress(terminal, total);
@@ -163,28 +165,35 @@ async function verify(
   } finally {
     (progress as Progress | null)?.clear();
   }
+  const { waiting, end, offences } = verdict;
+  const read = { waiting, position: end.position };
+  return { ...verdict, isStopped: await findStopped(database, chaining, read, offences) };
 }
 
+type Verified = Verdict & {
+  /** An offence as well, but none of what is chained. */
+  readonly isStopped: boolean;
+};
+
+const isWhole = ({ offences, isStopped }: Verified): boolean =>
+  offences.count === (isStopped ? 1 : 0);
+
 /** Each offence on stderr, the last one as the failure. */
-function throwIfBroken({ terminal }: Context, { offences, waiting }: Verdict): void {
+function sayWhatIsWrong({ terminal }: Context, verified: Verified): void {
+  const { offences, waiting, isStopped } = verified;
+  if (waiting.entries > 0 && !isStopped) terminal.err(`${waitingText(waiting)}\n`);
   if (offences.count === 0) return;
   const said = offences.named.map(({ message }) => message);
   const rest = offences.count - said.length;
   if (rest > 0) said.push(`and ${rest} more like these`);
-  if (waiting.entries > 0) terminal.err(`${waitingText(waiting)}\n`);
   for (const message of said.slice(0, -1)) terminal.err(`error: ${printable(message)}\n`);
   throw failed(
     said.at(-1)!,
-    "the audit is not as it was written: compare it with a backup from before, and find out who could",
+    isWhole(verified)
+      ? STOPPED_HINT
+      : "the audit is not as it was written: compare it with a backup from before, and find out who could",
   );
 }
-
-function warnOfWaiting({ terminal }: Context, { waiting }: Verdict): void {
-  if (waiting.entries > 0) terminal.err(`${waitingText(waiting)}\n`);
-}
-
-const waitingText = ({ entries, since }: Verdict["waiting"]): string =>
-  `${entries} ${entries === 1 ? "entry waits" : "entries wait"} to be chained since ${since}`;
 
 function describe({ end }: Verdict, signed: readonly Checkpoint[]): string {
   const last = signed.at(-1);
@@ -198,14 +207,18 @@ function describe({ end }: Verdict, signed: readonly Checkpoint[]): string {
   );
 }
 
-function summary({ chain, end, waiting, offences }: Verdict, signed: readonly Checkpoint[]) {
+function summary({ chain, end, waiting, offences }: Verified, signed: readonly Checkpoint[]) {
   const last = signed.at(-1);
   return {
     ok: offences.count === 0,
     chain,
     position: Number(end.position),
     hash: hex(end.hash),
-    waiting,
+    waiting: {
+      entries: waiting.entries,
+      since: waiting.since,
+      first: waiting.first === null ? null : Number(waiting.first),
+    },
     checkpoint:
       last === undefined
         ? null

@@ -205,7 +205,11 @@ export async function patiently<T>(
 
 /** Nothing that is asked for here can keep the promise on a server that forgets what it has committed. */
 async function warnIfVolatile(database: Database, notify: (notice: Notice) => void) {
-  const [row] = await database.query("select current_setting('fsync') as fsync", [], START_MS);
+  const [row] = await database.query(
+    "select pg_catalog.current_setting('fsync') as fsync",
+    [],
+    START_MS,
+  );
   if (row?.fsync !== "off") return;
   notify({
     event: "warning",

@@ -26,7 +26,7 @@ export async function withRole<T>(
     return await work();
   } catch (error) {
     if (!(error instanceof Failure) || error.code !== "42501") throw error;
-    const [row] = await database.query("select quote_ident(session_user) as login");
+    const [row] = await database.query("select pg_catalog.quote_ident(session_user) as login");
     throw failed(
       `the login ${row?.login} may not do this: it lacks ${role}`,
       `an administrator of the database's roles runs: GRANT ${role} TO ${row?.login};`,

@@ -5,7 +5,7 @@ import { withDatabase } from "../connected.ts";
 import { array } from "../database.ts";
 import { misuse } from "../failure.ts";
 import {
-  changePolicy,
+  changePolicies,
   formatDuration,
   POLICY_FIELDS,
   type Policy,
@@ -25,7 +25,7 @@ export async function runShowPolicy(context: Context, json: boolean): Promise<vo
   print(context.terminal, policies, json);
 }
 
-export type PolicyChange = {
+export type SetPolicy = {
   readonly preset: Preset | null;
   /** Null: all three. */
   readonly fields: readonly PolicyField[] | null;
@@ -34,7 +34,7 @@ export type PolicyChange = {
   readonly json: boolean;
 };
 
-export async function runSetPolicy(context: Context, change: PolicyChange): Promise<void> {
+export async function runSetPolicy(context: Context, change: SetPolicy): Promise<void> {
   const { preset, settings } = change;
   if (preset === null && Object.keys(settings).length === 0) {
     throw misuse("no setting was given", "--preset production, or single settings: see --help");
@@ -46,10 +46,11 @@ export async function runSetPolicy(context: Context, change: PolicyChange): Prom
     );
   }
   const policies = await withDatabase(context, NEEDS, async (database) => {
-    for (const field of change.fields ?? POLICY_FIELDS) {
-      const base = preset === null ? {} : PRESETS[preset][field];
-      await changePolicy(database, field, { ...base, ...settings }, change.reason);
-    }
+    const changes = (change.fields ?? POLICY_FIELDS).map((field) => ({
+      field,
+      settings: { ...(preset === null ? {} : PRESETS[preset][field]), ...settings },
+    }));
+    await changePolicies(database, changes, change.reason);
     await chainAudit(database);
     return await readPolicies(database);
   });

@@ -16,10 +16,27 @@ import {
 } from "../quarantine.ts";
 import { requireSchema } from "../schema.ts";
 import { type Context, type Needs, type Session, withSession } from "../session.ts";
-import { printable, table } from "../terminal.ts";
+import { printable, type Terminal, table } from "../terminal.ts";
+import { awaitVerdict } from "../verdict.ts";
 import { askReason, RECOVERY_VARIABLES, recoveryKeys } from "./reveal.ts";
 
 export type QuarantineOptions = { readonly reason: string | null; readonly json: boolean };
+
+/** Where a request needs approval, wait for it. */
+export type OpeningOptions = QuarantineOptions & { readonly wait: boolean };
+
+const approval =
+  (terminal: Terminal, database: Database, wait: boolean) => async (request: string) => {
+    if (!wait) {
+      throw failed(
+        `request ${request} waits for approval; nothing of it was fetched`,
+        "ask again with --wait: it goes on when another login has approved it (`veil approve ID`)",
+      );
+    }
+    await chainAudit(database);
+    terminal.err(`request ${request} waits for approval by another login: \`veil approve ID\`\n`);
+    await awaitVerdict(database, request);
+  };
 
 /** Reads what it needs of the configuration first, connects then. */
 function withQuarantine<K, T>(
@@ -70,7 +87,7 @@ export async function runList(
 export async function runShow(
   context: Context,
   messageId: string,
-  options: QuarantineOptions,
+  options: OpeningOptions,
 ): Promise<void> {
   const { terminal } = context;
   await withQuarantine(
@@ -79,9 +96,15 @@ export async function runShow(
     ({ env }) => new Opener(recoveryKeys(env)),
     async (database, opener) => {
       const reason = options.reason ?? (await askReason(terminal, []));
-      const { bodies } = await openBodies(database, opener, [messageId], "show", reason).finally(
-        () => chainAudit(database),
-      );
+      const onWaiting = approval(terminal, database, options.wait);
+      const { bodies } = await openBodies(
+        database,
+        opener,
+        [messageId],
+        "show",
+        reason,
+        onWaiting,
+      ).finally(() => chainAudit(database));
       const [entry] = bodies;
       if (entry === undefined) {
         throw failed(
@@ -104,7 +127,7 @@ export async function runShow(
 export async function runReplay(
   context: Context,
   messageIds: readonly string[],
-  options: QuarantineOptions,
+  options: OpeningOptions,
 ): Promise<void> {
   const { terminal } = context;
   await withQuarantine(
@@ -126,9 +149,9 @@ export async function runReplay(
       const dataKeys = new DataKeys(subkeys, recipients ?? (await identityRecipients(identities)));
       const outcomes: ReplayOutcome[] = [];
       try {
-        await replay({ database, opener, subkeys, dataKeys }, ids, reason, (outcome) =>
-          outcomes.push(outcome),
-        );
+        const onWaiting = approval(terminal, database, options.wait);
+        const replayer = { database, opener, subkeys, dataKeys, onWaiting };
+        await replay(replayer, ids, reason, (outcome) => outcomes.push(outcome));
       } finally {
         // What was done is said, also where something failed half-way.
         printOutcomes(context, outcomes, options.json);

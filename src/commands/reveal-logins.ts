@@ -153,12 +153,12 @@ function conclude(terminal: Terminal, counts: JoinCounts, isRequested: boolean):
 /** Both at once: whoever administers the logins should have to be asked only once. */
 async function requireRoles(database: Database, { breakGlass }: Asking): Promise<void> {
   const [row] = await database.query(
-    `select quote_ident(session_user) as login,
-       has_table_privilege('public.user_logins', 'select') as reads,
-       has_schema_privilege('pii_vault', 'usage') and exists (
+    `select pg_catalog.quote_ident(session_user) as login,
+       pg_catalog.has_table_privilege('public.user_logins', 'select') as reads,
+       pg_catalog.has_schema_privilege('pii_vault', 'usage') and exists (
          select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
          where n.nspname = 'pii_vault' and p.proname = $1::text
-           and has_function_privilege(p.oid, 'execute')
+           and pg_catalog.has_function_privilege(p.oid, 'execute')
        ) as reveals`,
     [breakGlass ? "break_glass" : "request_reveal"],
   );

@@ -195,6 +195,60 @@ test("verify and checkpoint say what they found, and refuse what does not hold",
   );
 });
 
+test("where chaining is stopped verify fails and says so, and a checkpoint signs what is chained", async () => {
+  const stopped = await createDatabase();
+  try {
+    const holder = stopped.sql(stopped.ownerUrl);
+    const env = { DATABASE_URL: stopped.url("auditor") };
+    const kept = join(folder, "stopped.jsonl");
+    const addEntry = (age: string) =>
+      holder.unsafe(`
+      insert into pii_vault.audit (at, login_oid, action, items)
+      values (now() - interval '${age}', 1, 'a.b', 0)`);
+    await addEntry("0");
+    done(await audit(["verify"], env));
+    await addEntry("0");
+    const held = Promise.withResolvers<void>();
+    const release = Promise.withResolvers<void>();
+    const holding = stopped.sql(stopped.ownerUrl).begin(async (transaction) => {
+      await transaction`select from pii_vault.audit_head for update`;
+      held.resolve();
+      await release.promise;
+    });
+    await held.promise;
+    try {
+      const young = await audit(["verify"], env);
+      expect([young.code, young.stderr]).toEqual([
+        0,
+        expect.stringMatching(/^1 entry waits to be chained since 20.*Z\n$/),
+      ]);
+      await addEntry("11 minutes");
+      const run = await audit(["verify", "--json"], env);
+      expect(run.code).toBe(1);
+      expect(JSON.parse(run.stdout)).toMatchObject({
+        ...{ ok: false, position: 1, waiting: { entries: 2, first: 3 }, offences: 1 },
+        examples: [{ kind: "not-chained", position: null, entry: 3 }],
+      });
+      expect(run.stderr).toMatch(
+        /^error: 2 entries wait to be chained since 20.*Z and cannot be: entry 3 is .*\nhint: .*pii_vault\.audit_head.*\n$/,
+      );
+      const signed = await audit(["checkpoint", "--out", kept], { ...env, ...secret() });
+      expect([signed.code, signed.stdout]).toEqual([
+        1,
+        expect.stringMatching(/^1 entries.*signed in /s),
+      ]);
+      expect(signed.stderr).toMatch(/^error: 2 entries wait/);
+    } finally {
+      release.resolve();
+      await holding;
+    }
+    const again = done(await audit(["verify", "--checkpoint", kept], { ...env, ...open() }));
+    expect(again.stdout).toMatch(/^3 entries.*\n2 added since the checkpoint/s);
+  } finally {
+    await stopped.drop();
+  }
+});
+
 test("what psql put on record the etl chains, and quarantine what it puts there itself", async () => {
   const scene = await createScene();
   try {

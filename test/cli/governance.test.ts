@@ -55,6 +55,19 @@ test("policy set --preset makes the rules strict and back, and show prints them"
   await json(["policy", "set", "--preset", "permissive"], policy);
 });
 
+test("a change of several fields of which one is refused changes none, and nothing is on record", async () => {
+  const before = await json(["policy", "show"], policy);
+  const changes = async () =>
+    (await owner`select id from pii_vault.audit where action = 'policy.changed'`).length;
+  const entries = await changes();
+  const fields = ["ip", "device_id", "body"].flatMap((field) => ["--field", field]);
+  const run = await veil(["policy", "set", ...fields, "--purposes", "fraud"], { env: policy });
+  expect([run.code, run.stdout]).toEqual([1, ""]);
+  expect(run.stderr).toContain("out of its bounds");
+  expect(await json(["policy", "show"], policy)).toEqual(before);
+  expect(await changes()).toBe(entries);
+});
+
 test("wrong settings are wrong usage, and another login's change is refused by the role", async () => {
   for (const args of [
     [],
@@ -125,6 +138,25 @@ test("approvers are told as requests come, and reveal --wait goes on when one is
   expect(await following.exited).toBe(0);
 });
 
+test("bodies in the quarantine wait for approval where the policy says so", async () => {
+  const id = scene.send({ user_id: "u2", ip: ["192.0.2.1"] });
+  done(await veil(["etl", "--max-messages", "1"], { env: scene.etl }));
+  await json(["policy", "set", "--field", "body", "--approval", "yes"], policy);
+  const operator = scene.recovering("operator");
+  const refused = await veil(["quarantine", "show", id], { env: operator });
+  expect([refused.code, refused.stdout]).toEqual([1, ""]);
+  expect(refused.stderr).toContain("ask again with --wait");
+  const [left] = /[0-9a-f-]{36}/.exec(refused.stderr) ?? [];
+  await json(["deny", String(left)], approver);
+  const waiting = startVeil(["quarantine", "show", id, "--wait"], { env: operator });
+  const errors = waiting.stderr.getReader();
+  const { value } = await errors.read();
+  const [request] = /[0-9a-f-]{36}/.exec(new TextDecoder().decode(value)) ?? [];
+  await json(["approve", String(request)], approver);
+  expect(await new Response(waiting.stdout).text()).toContain("192.0.2.1");
+  await json(["policy", "set", "--field", "body", "--approval", "no"], policy);
+});
+
 test("break-glass needs no approval, and stays listed until it is reviewed", async () => {
   const glass = scene.recovering("breakglass");
   const revealing = ["reveal", token, "--break-glass"];
@@ -151,7 +183,7 @@ test("a canary is unknown to who asks for it, and an alarm to everybody else", a
 
   const alarm = Promise.withResolvers<string>();
   const listener = scene.database.sql(scene.database.url("auditor"));
-  await listener.listen("veil_alarms", alarm.resolve);
+  await listener.listen("veil_audit", alarm.resolve);
   const run = await veil(["reveal", token, canary, "--json"], { env: reader });
   expect(run.code).toBe(1);
   expect(JSON.parse(run.stdout)).toMatchObject([{ token }]);
@@ -159,9 +191,10 @@ test("a canary is unknown to who asks for it, and an alarm to everybody else", a
   const other = await veil(["reveal", token, unknown, "--json"], { env: reader });
   expect(other.stderr.replaceAll(unknown, "T")).toBe(run.stderr.replaceAll(canary, "T"));
   const [entry] = await listener`
-    select id::text, login, tokens from pii_vault.audit where action = 'canary.alarm'`;
+    select login, tokens from pii_vault.audit where action = 'canary.alarm'`;
+  // Anybody may listen, so that something was chained is all that is said.
+  expect(await alarm.promise).toBe("");
   expect(entry).toEqual({
-    id: await alarm.promise,
     login: scene.database.login("revealer"),
     tokens: [canary],
   });
@@ -200,7 +233,19 @@ test("a canary cannot be told from an unknown token by whoever rolls back", asyn
   await json(["policy", "set", "--approval", "no"], policy);
   await json(["reveal", token], reader);
   expect(await alarms()).toContain(row?.id);
+  // Nor by how much there is to chain afterwards.
+  const chained = async (asked: string): Promise<unknown[]> => {
+    await sql.unsafe("select pii_vault.request_reveal($1::text[], null)", [`{${asked}}`]);
+    const steps: unknown[] = [];
+    for (let i = 0; i < 3; i++) {
+      const [step] = await sql.unsafe("call pii_vault.chain_audit()");
+      steps.push(step?.chained);
+    }
+    return steps;
+  };
+  expect(await chained(canary)).toEqual([1, 0, 0]);
+  expect(await chained(`ip1_${"a".repeat(26)}`)).toEqual([1, 0, 0]);
   const after = await owner`select count(*)::int as n from pii_vault.audit`;
-  // The committed request, its fetch and its alarm; the other request and its fetch.
-  expect(after[0]?.n - before[0]?.n).toBe(5);
+  // The committed request, its fetch and its alarm; the reveal and its fetch; two more requests, one alarm.
+  expect(after[0]?.n - before[0]?.n).toBe(8);
 });

@@ -7,7 +7,10 @@ import type postgres from "postgres";
 import { verifyAudit } from "../../src/audit.ts";
 import { chainAudit } from "../../src/audit-chain.ts";
 import { ENTRY_COLUMNS, readEntry } from "../../src/audit-entries.ts";
+import { findStopped } from "../../src/audit-waiting.ts";
 import { array, type Database } from "../../src/database.ts";
+import { Failure } from "../../src/failure.ts";
+import { Offences } from "../../src/offences.ts";
 import { entryBytes } from "../../vault/audit.ts";
 import { createDatabase, ROLES, type TestDatabase } from "../support/database.ts";
 import { outcome } from "./attempt.ts";
@@ -29,6 +32,11 @@ const CHAIN = "call pii_vault.chain_audit()";
 const token = (n: number) => `ip1_${String.fromCharCode(97 + (n % 26)).repeat(25)}a`;
 const request = (sql: postgres.Sql | postgres.TransactionSql, n = 0) =>
   sql.unsafe("select pii_vault.request_reveal($1, 'why')", [array([token(n)])]);
+
+const note = (sql: postgres.Sql | postgres.TransactionSql, n = 0) =>
+  sql.unsafe("insert into pii_vault.audit (login_oid, action, items) values (1, 'a.note', $1)", [
+    n,
+  ]);
 
 async function counts() {
   const [row] = await owner`
@@ -52,12 +60,17 @@ describe("many at once", () => {
   test("write and chain, at every isolation level: one chain, every entry on it once", async () => {
     const work = ["read committed", "repeatable read", "serializable"].flatMap((level) =>
       Array.from({ length: 3 }, async () => {
-        const sql = database.sql(database.url("revealer"));
+        // Requests are made at read committed only; other entries are not.
+        const [url, write] =
+          level === "read committed"
+            ? ([database.url("revealer"), request] as const)
+            : ([database.ownerUrl, note] as const);
+        const sql = database.sql(url);
         for (let n = 0; n < 12; n++) {
           await sql.begin(`isolation level ${level}`, async (transaction) => {
             await transaction.unsafe("select 1"); // the snapshot is from here
-            await request(transaction, n);
-            if (n % 4 === 0) await transaction.savepoint((savepoint) => request(savepoint, n));
+            await write(transaction, n);
+            if (n % 4 === 0) await transaction.savepoint((savepoint) => write(savepoint, n));
           });
           await sql.unsafe(CHAIN);
         }
@@ -78,7 +91,7 @@ describe("many at once", () => {
     const idle = database.sql(database.url("revealer"));
     const open = Promise.withResolvers<void>();
     const done = Promise.withResolvers<void>();
-    const reader = idle.begin("isolation level repeatable read", async (transaction) => {
+    const reader = idle.begin("isolation level read committed", async (transaction) => {
       await request(transaction);
       open.resolve();
       await done.promise;
@@ -284,6 +297,89 @@ test("spaces, capitals and a semicolon do not matter, nor what the login has set
   await expectWhole();
 });
 
+describe("what waits", () => {
+  /** An entry of an hour ago, read as verifying does, which may have been before somebody chained it. */
+  async function waiting() {
+    await owner`
+      insert into pii_vault.audit (at, login_oid, action, items)
+      values (now() - interval '1 hour', 1, 'a.b', 0)`;
+    const verdict = await verifyAudit(auditor, { signed: [], onProgress: () => {} });
+    expect(verdict.waiting).toMatchObject({ entries: 1, isOld: true });
+    return { waiting: verdict.waiting, position: verdict.end.position };
+  }
+
+  async function whileHeld(work: () => Promise<void>): Promise<void> {
+    await owner.begin(async (transaction) => {
+      await transaction`select from pii_vault.audit_head for update`;
+      await work();
+    });
+  }
+
+  test("for long, while somebody holds the head, is an offence that names the first entry", async () => {
+    const read = await waiting();
+    await whileHeld(async () => {
+      const offences = new Offences();
+      expect(await findStopped(auditor, "busy", read, offences)).toBe(true);
+      expect(offences.named).toEqual([
+        {
+          ...{ kind: "not-chained", position: null, entry: read.waiting.first },
+          message: expect.stringMatching(
+            /^1 entry waits to be chained since 20.*Z and cannot be: entry \d+ is .* holds the head/,
+          ),
+        },
+      ]);
+    });
+    await expectWhole();
+  });
+
+  test("because of a holder has an auditor find him with the query of the documentation", async () => {
+    const page = await Bun.file(new URL("../../docs/audit.md", import.meta.url)).text();
+    const [, query = ""] = /```sql\n(select l\.pid[^`]*)```/.exec(page) ?? [];
+    const login = database.sql(database.url("auditor"));
+    expect(await login.unsafe(query)).toHaveLength(0);
+    await owner.begin(async (transaction) => {
+      await transaction`select from pii_vault.audit_head for update`;
+      const [self] = await transaction`select pg_backend_pid() as pid`;
+      const holders = await login.unsafe(query);
+      expect([...new Set(holders.map(({ pid }) => pid))]).toEqual([self?.pid]);
+    });
+  });
+
+  test("is no offence where it is young, is chained meanwhile, or somebody works off a backlog", async () => {
+    const read = await waiting();
+    const offences = new Offences();
+    await whileHeld(async () => {
+      const young = { ...read, waiting: { ...read.waiting, isOld: false } };
+      expect(await findStopped(auditor, "busy", young, offences)).toBe(false);
+      const moved = { ...read, position: read.position - 1n };
+      expect(await findStopped(auditor, "busy", moved, offences)).toBe(false);
+    });
+    expect(await findStopped(auditor, "busy", read, offences)).toBe(false);
+    expect(offences.count).toBe(0);
+    await expectWhole();
+  });
+
+  test("is an offence at once where chaining fails, with what the database says, and not where it did before", async () => {
+    await owner`insert into pii_vault.audit (login_oid, action, items) values (1, 'a.b', 0)`;
+    const { waiting, end } = await verifyAudit(auditor, { signed: [], onProgress: () => {} });
+    const read = { waiting, position: end.position };
+    const failure = new Failure(1, "before", null, "VL043");
+    const run = async (statement: string) => await owner.unsafe(statement);
+    await run("revoke execute on procedure pii_vault.chain_audit(integer) from veil_auditor");
+    try {
+      const offences = new Offences();
+      expect(await findStopped(auditor, failure, read, offences)).toBe(true);
+      expect(offences.named[0]?.message).toMatch(/entry \d+ is the first of them \(.*42501/);
+    } finally {
+      await run("grant execute on procedure pii_vault.chain_audit(integer) to veil_auditor");
+    }
+    const offences = new Offences();
+    expect(await findStopped(auditor, failure, read, offences)).toBe(false);
+    expect(offences.count).toBe(0);
+    await expectWhole();
+  });
+});
+
 describe("append-only, to the owner too:", () => {
   const refused = [
     "update pii_vault.audit_chain set entry = entry",
@@ -400,4 +496,59 @@ test("the database and the vault make the same bytes of an entry, whatever is in
     expect(Buffer.from(entryBytes(read)).toString("hex")).toBe(String(bytes));
   }
   await expectWhole();
+});
+
+describe("nobody keeps the chain from growing", () => {
+  test("by a role whose name is no UTF-8", async () => {
+    const latin = `veil_latin_${crypto.randomUUID().slice(0, 8)}`;
+    await owner.unsafe(`create database ${latin} encoding 'LATIN1' locale 'C' template template0`);
+    const url = new URL(await database.addLogin("revealer"));
+    const there = new URL(database.ownerUrl);
+    there.pathname = `/${latin}`;
+    const elsewhere = database.sql(there.href);
+    const name = `"caf\u00e9_${latin}"`;
+    try {
+      await elsewhere.unsafe(`create role ${name} in role veil_revealer role ${url.username}`);
+      const sql = database.sql(url.href);
+      await sql.unsafe(`
+        select set_config('role', rolname::text, false) from pg_roles
+        where rolname::text like '%${latin}'`);
+      await request(sql);
+      await expectWhole();
+      const [entry] = await owner`
+        select role from pii_vault.audit where login = ${url.username} order by id desc limit 1`;
+      expect(entry?.role).toMatch(/^not UTF-8: [0-9a-f]{32}$/);
+      await sql.end();
+      await elsewhere.unsafe(`drop role ${name}`);
+    } finally {
+      await elsewhere.end();
+      await owner.unsafe(`drop database ${latin} with (force)`);
+    }
+  });
+
+  test("by plans that he has made bad", async () => {
+    const sql = database.sql(database.url("revealer"));
+    const settings = ["indexscan", "indexonlyscan", "bitmapscan", "nestloop", "sort"];
+    for (const name of settings) await sql.unsafe(`set enable_${name} = off`);
+    await sql.unsafe("set statement_timeout = '20s'");
+    await owner.unsafe(`
+      insert into pii_vault.audit (login_oid, action, items)
+      select 1, 'a.note', n from generate_series(1, 20000) n`);
+    const [row] = await sql.unsafe(CHAIN);
+    expect(row?.chained).toBe(10_000);
+    await expectWhole();
+  });
+
+  test("nor is anything chained less because notifications cannot be sent", async () => {
+    const sql = database.sql(database.url("revealer"));
+    await request(sql);
+    const heard: string[] = [];
+    const listener = database.sql(database.url("analyst"));
+    await listener.listen("veil_audit", (payload) => heard.push(payload));
+    await sql.unsafe(CHAIN);
+    await listener.unsafe("select 1");
+    // Apart from the chain, and it says nothing.
+    expect(heard).toEqual([""]);
+    expect(await counts()).toMatchObject({ waiting: 0 });
+  });
 });

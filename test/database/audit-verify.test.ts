@@ -125,7 +125,7 @@ test("an audit that nobody has touched verifies, alone and against its checkpoin
     const verdict = await verify(signed);
     expect(messages(verdict)).toEqual([]);
     expect(verdict.end.position).toBe(BigInt(ENTRIES));
-    expect(verdict.waiting).toEqual({ entries: 0, since: null });
+    expect(verdict.waiting).toEqual({ entries: 0, since: null, first: null, isOld: false });
   }
 });
 
@@ -134,7 +134,10 @@ test("entries that come after a checkpoint, or wait, are no offence", async () =
   await owner.unsafe("insert into pii_vault.audit (login_oid, action, items) values (1, 'a.b', 0)");
   const waiting = await verify(signed);
   expect(messages(waiting)).toEqual([]);
-  expect(waiting.waiting).toEqual({ entries: 1, since: expect.stringMatching(/^20.*Z$/) });
+  expect(waiting.waiting).toEqual({
+    ...{ entries: 1, since: expect.stringMatching(/^20.*Z$/) },
+    ...{ first: expect.any(BigInt), isOld: false },
+  });
   await chainAudit(auditor);
   const chained = await verify(signed);
   expect(messages(chained)).toEqual([]);

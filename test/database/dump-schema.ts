@@ -89,7 +89,8 @@ const SECTIONS: readonly { readonly title: string; readonly query: string }[] = 
         as line
       from pg_proc p join pg_namespace n on n.oid = p.pronamespace
       where n.nspname in ('etl', 'pii_vault')
-      order by n.nspname collate "C", p.proname collate "C"`,
+      order by n.nspname collate "C", p.proname collate "C",
+        pg_get_function_identity_arguments(p.oid) collate "C"`,
   },
   {
     title: "comments",

@@ -230,30 +230,50 @@ describe("budgets", () => {
     expect(await fetch(one, await ask(one))).toBe("VL035");
   });
 
-  for (const level of ["read committed", "repeatable read", "serializable"]) {
-    test(`of two sessions that race for the last token at ${level}, one gets it`, async () => {
-      await setPolicy({ hourly: 1 });
-      const reader = await login("revealer");
-      const sessions = [reader, { sql: database.sql(reader.url) }];
-      // Both have their snapshot before either asks.
-      for (const { sql } of sessions) {
-        await sql.unsafe(`begin isolation level ${level}`);
-        await sql.unsafe("select 1");
-      }
-      const first = await ask(sessions[0]!);
-      const second = ask(sessions[1]!, [tokens[1]!]).then(
-        (id) => id,
-        (error: { code?: string }) => String(error.code),
-      );
-      await waitsForLock(owner);
-      await sessions[0]!.sql.unsafe("commit");
-      const answer = await second;
-      await sessions[1]!.sql.unsafe(answer === "40001" ? "rollback" : "commit");
-      expect(await fetch(sessions[0]!, first)).toBe("1 seals");
-      if (level === "read committed") expect(await fetch(sessions[1]!, answer)).toBe("VL035");
-      else expect(answer).toBe("40001");
-    });
-  }
+  test("of two sessions that race for the last token, one gets it", async () => {
+    await setPolicy({ hourly: 1 });
+    const reader = await login("revealer");
+    const other = { sql: database.sql(reader.url) };
+    for (const { sql } of [reader, other]) {
+      await sql.unsafe("begin isolation level read committed");
+      await sql.unsafe("select 1");
+    }
+    const first = await ask(reader);
+    const second = ask(other, [tokens[1]!]);
+    await waitsForLock(owner);
+    await reader.sql.unsafe("commit");
+    const late = await second;
+    await other.sql.unsafe("commit");
+    expect(await fetch(reader, first)).toBe("1 seals");
+    expect(await fetch(other, late)).toBe("VL035");
+  });
+
+  test("a snapshot of before the policy was tightened asks for nothing", async () => {
+    const reader = await login("revealer");
+    for (const level of ["repeatable read", "serializable"]) {
+      await setPolicy();
+      await reader.sql.unsafe(`begin isolation level ${level}`);
+      await reader.sql.unsafe("select 1");
+      await setPolicy({ approval: true, reason_required: true, hourly: 1 });
+      expect(await outcome(ask(reader, tokens))).toBe("VL015");
+      await reader.sql.unsafe("rollback");
+    }
+  });
+
+  test("a day has twenty-four hours, whatever time zone the caller makes up", async () => {
+    await setPolicy({ daily: 1 });
+    const reader = await login("revealer");
+    expect(await fetch(reader, await ask(reader))).toBe("1 seals");
+    const start = new Date(Date.UTC(new Date().getUTCFullYear(), 0, 1)).getTime();
+    const day = Math.floor((Date.now() - start) / 86_400_000);
+    for (const zone of [
+      ...[0, 1, 2, 3].map((back) => `AAA+20BBB-20,${Math.max(day - back, 0)}/0,364`),
+      "Pacific/Apia",
+    ]) {
+      await reader.sql.unsafe(`set timezone = '${zone}'`);
+      expect([zone, await fetch(reader, await ask(reader))]).toEqual([zone, "VL035"]);
+    }
+  });
 
   test("one login's open transaction keeps no other login waiting", async () => {
     await setPolicy({ hourly: 5 });
@@ -513,6 +533,50 @@ describe("break-glass", () => {
     const id = await breakGlass(reader, "urgent");
     await age("requests", id, 60);
     expect(await fetch(reader, id)).toBe("VL003");
+  });
+});
+
+describe("a request that is undone", () => {
+  test("prints nothing of the vault with its plans", async () => {
+    const unknown = host.token("ip", "192.0.2.200");
+    const printed: string[] = [];
+    const { url } = await login("revealer");
+    const reader = database.sql(url, {
+      onnotice: (notice) => printed.push(`${notice.message} ${notice.detail}`),
+    });
+    await reader.unsafe("set client_min_messages = log");
+    const digests = async (token: string): Promise<string[]> => {
+      printed.length = 0;
+      await reader.unsafe("begin");
+      for (const name of ["parse", "rewritten", "plan"]) {
+        await reader.unsafe(`set local debug_print_${name} = on`);
+      }
+      await reader.unsafe(`select pii_vault.request_reveal('{${token}}', 'x')`);
+      await reader.unsafe("rollback");
+      return printed.join("\n").match(/:consttype (17|1001) [\s\S]*?\]/g) ?? [];
+    };
+    expect([await digests(tokens[0]!), await digests(unknown)]).toEqual([[], []]);
+    // What this looks for does show where it is not kept back.
+    printed.length = 0;
+    await reader.unsafe("set debug_print_plan = on");
+    await reader.unsafe("select '\\x00'::bytea");
+    expect(printed.join()).toMatch(/:consttype 17 /);
+  });
+
+  test("finds a canary's successor for every token, so that none is the last one", async () => {
+    const reader = await login("revealer");
+    const fetched = async (token: string): Promise<unknown> => {
+      await reader.sql.unsafe("begin");
+      await reader.sql.unsafe(`select pii_vault.request_reveal('{${token}}', 'x')`);
+      const [row] = await reader.sql`
+        select pg_stat_get_xact_tuples_fetched('pii_vault.canaries'::regclass)::int as n`;
+      await reader.sql.unsafe("rollback");
+      return row?.n;
+    };
+    const ends = [`dev1_${"a".repeat(26)}`, tokens[0]!, `ip9_${"7".repeat(25)}4`];
+    const all: unknown[] = [];
+    for (const token of ends) all.push(await fetched(token));
+    expect(all).toEqual(ends.map(() => all[0]));
   });
 });
 
