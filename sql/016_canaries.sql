@@ -22,6 +22,8 @@ as $$
 begin
   perform pii_vault.require_reason_length(plant_canary.reason);
   perform pii_vault.require_read_committed();
+  perform pii_vault.at_most('lock_timeout', '20s');
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
   lock table pii_vault.erasure_gate in row share mode;
   -- Only a load registers a key: whoever plants first must not be who decides on it.
   if not exists (

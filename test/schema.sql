@@ -480,7 +480,7 @@ begin
         from (
           select u.create_date, count(*), 0 from public.user_logins u group by u.create_date
           union all
-          select (q.sent_at at time zone 'UTC')::date, count(*), 0
+          select (q.sent_at at time zone interval '0')::date, count(*), 0
           from etl.quarantine q where q.state <> 'replayed' group by 1
           union all
           select l.sent_on, 0, count(*) from etl.ledger l group by l.sent_on
@@ -724,7 +724,7 @@ CREATE OR REPLACE FUNCTION etl.housekeep()
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-  select created, dropped from etl.housekeep_on((now() at time zone 'UTC')::date)
+  select created, dropped from etl.housekeep_on((now() at time zone interval '0')::date)
 $function$
 -- owner veil_owner
 
@@ -870,6 +870,22 @@ begin
     raise exception using
       errcode = 'VL014', message = 'an array of a load is null, or differs from the others in length';
   end if;
+  -- And each is a plain list: one that begins at 0, or holds lists, is numbered otherwise than it is read.
+  if concat(
+      array_dims(message_ids), array_dims(sent_ats), array_dims(user_ids), array_dims(device_types),
+      array_dims(masked_ips), array_dims(masked_device_ids), array_dims(locales),
+      array_dims(app_versions)
+    ) <> repeat(format('[1:%s]', rows_in), 8 * least(rows_in, 1))
+    or concat(
+      array_dims(rejected_ids), array_dims(rejected_sent_ats), array_dims(rejected_reasons),
+      array_dims(rejected_bodies)
+    ) <> repeat(format('[1:%s]', rejected_in), 4 * least(rejected_in, 1))
+    or concat(array_dims(tokens), array_dims(sealed))
+      <> repeat(format('[1:%s]', cardinality(tokens)), 2 * least(cardinality(tokens), 1))
+    or array_dims(recipients) <> format('[1:%s]', cardinality(recipients))
+  then
+    raise exception using errcode = 'VL014', message = 'an array of a load is no plain list';
+  end if;
   -- A stored message may be deleted from the queue at once, so its commit has to be on disk, whatever
   -- this session was set to.
   if current_setting('synchronous_commit') = 'off' then
@@ -877,9 +893,9 @@ begin
   end if;
   -- Its caller gives up after a minute and asks again. A load that still waited here then, for an
   -- administrator's lock say, would be one more waiting connection with each attempt.
-  if current_setting('lock_timeout') = '0' then
-    perform set_config('lock_timeout', '20s', true);
-  end if;
+  perform pii_vault.at_most('lock_timeout', '20s');
+  -- Nor may one that has gone without a word keep erasures waiting.
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
   -- Before anything is read: no erasure is under way from here on, and what was erased before is seen.
   lock table pii_vault.erasure_gate in row share mode;
   -- Plans are made once a session: one that was made for an empty vault must not read a full one through.
@@ -895,7 +911,7 @@ begin
   into ids, days
   from (
     select distinct on (b.id collate "C")
-      b.id collate "C" as id, (b.sent_at at time zone 'UTC')::date as sent_on
+      b.id collate "C" as id, (b.sent_at at time zone interval '0')::date as sent_on
     from (
       select unnest(message_ids || rejected_ids), unnest(sent_ats || rejected_sent_ats)
     ) b (id, sent_at)
@@ -961,7 +977,7 @@ begin
       )
       select
         r.user_id, r.device_type, r.ip, r.device, r.locale, r.version,
-        (r.sent_at at time zone 'UTC')::date
+        (r.sent_at at time zone interval '0')::date
       from (
         select
           unnest(user_ids), unnest(device_types), unnest(masked_ips), unnest(masked_device_ids),
@@ -995,7 +1011,7 @@ begin
       if loaded + quarantined < cardinality(fresh) then
         delete from etl.ledger l
         using unnest(rejected_ids, rejected_sent_ats) as r (id, sent_at)
-        where l.sent_on = (r.sent_at at time zone 'UTC')::date
+        where l.sent_on = (r.sent_at at time zone interval '0')::date
           and l.message_id = r.id
           and r.id in (select unnest(fresh))
           and r.id not in (select unnest(entered))
@@ -1092,6 +1108,7 @@ begin
     raise exception using
       errcode = 'VL001', message = 'the request does not name this message';
   end if;
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
   lock table pii_vault.erasure_gate in row share mode;
   perform etl.check_key(replay.generation, replay.key_check, true);
   select q.* into entry
@@ -1129,7 +1146,7 @@ begin
     replay.user_id, replay.device_type,
     (pii_vault.freshen('ip', array[replay.masked_ip], forgotten))[1],
     (pii_vault.freshen('device_id', array[replay.masked_device_id], forgotten))[1],
-    replay.locale, replay.app_version, (entry.sent_at at time zone 'UTC')::date
+    replay.locale, replay.app_version, (entry.sent_at at time zone interval '0')::date
   );
   insert into pii_vault.audit (login_oid, action, request, message_ids, items)
   values (
@@ -1459,6 +1476,20 @@ AS $function$
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.at_most(setting text, most text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  -- 0 is for ever.
+  if current_setting(setting) = '0' or current_setting(setting)::interval > most::interval then
+    perform set_config(setting, most, true);
+  end if;
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.audit_entry_bytes(entry pii_vault.audit)
  RETURNS bytea
  LANGUAGE plpgsql
@@ -1700,6 +1731,9 @@ CREATE OR REPLACE FUNCTION pii_vault.clean_entry()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 begin
+  perform convert_to(concat(new.login, new.role, new.reason, new.details), 'UTF8');
+  return new;
+exception when character_not_in_repertoire or untranslatable_character then
   new.login := pii_vault.as_utf8(new.login);
   new.role := pii_vault.as_utf8(new.role);
   new.reason := pii_vault.as_utf8(new.reason);
@@ -1725,12 +1759,8 @@ begin
     perform set_config('synchronous_commit', 'on', true);
   end if;
   -- Loads wait behind whoever waits here; and behind a caller who has gone without a word.
-  if current_setting('lock_timeout') = '0' then
-    perform set_config('lock_timeout', '5s', true);
-  end if;
-  if current_setting('idle_in_transaction_session_timeout') = '0' then
-    perform set_config('idle_in_transaction_session_timeout', '10s', true);
-  end if;
+  perform pii_vault.at_most('lock_timeout', '5s');
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '10s');
   -- Token by token, also where nothing is known of the tables' sizes yet; and never by a plan that was made for
   -- a few tokens when there are many.
   perform set_config('enable_seqscan', 'off', true);
@@ -1771,7 +1801,7 @@ begin
   if (older_than between 1 and 36500) is not true then
     raise exception using errcode = 'VL006', message = 'expected 1 to 36500 days';
   end if;
-  return (clock_timestamp() at time zone 'UTC')::date - older_than;
+  return (clock_timestamp() at time zone interval '0')::date - older_than;
 end
 $function$
 -- owner veil_owner
@@ -1975,7 +2005,7 @@ AS $function$
 #variable_conflict use_column
 declare
   day timestamptz :=
-    pii_vault.day_before(expire_bodies.older_than)::timestamp at time zone 'UTC';
+    pii_vault.day_before(expire_bodies.older_than)::timestamp at time zone interval '0';
   gone text[];
 begin
   perform pii_vault.require_reason(expire_bodies.reason);
@@ -2073,7 +2103,7 @@ begin
       from unnest(page, sealed) with ordinality p (token, sealed_at, position)
       left join unnest(tokens, logins) l (token, logins) on l.token = p.token
     ) c
-    where c.listed and not (c.unused and c.sealed_at >= (day::timestamp at time zone 'UTC'))
+    where c.listed and not (c.unused and c.sealed_at >= (day::timestamp at time zone interval '0'))
   ) p;
   if cut is null then
     looked := cardinality(page);
@@ -2194,6 +2224,7 @@ declare
   gone text[];
   kept text[];
   plain integer;
+  user_is_held boolean;
   held text[];
   originals integer;
   replaced integer;
@@ -2223,17 +2254,17 @@ begin
   into fields, found, gone, kept, plain, outcomes
   from pii_vault.assess_user(forget_user.user_id, 1) a;
 
-  held := case
-    when exists (
-      select from pii_vault.holds h where h.released_at is null and h.user_id = forget_user.user_id
-    ) then gone || kept
-    else pii_vault.held_among(gone || kept)
-  end;
-  perform pii_vault.refuse_held(held, cardinality(gone || kept));
-  if cardinality(found) = 0 and exists (
+  user_is_held := exists (
     select from pii_vault.holds h where h.released_at is null and h.user_id = forget_user.user_id
-  ) then
-    raise exception using errcode = 'VL040', message = 'this user is under a legal hold';
+  );
+  held := case when user_is_held then gone || kept else pii_vault.held_among(gone || kept) end;
+  perform pii_vault.refuse_held(held, cardinality(gone || kept));
+  -- Also where the rows hold nothing that has a name.
+  if user_is_held then
+    raise exception using
+      errcode = 'VL040',
+      message = 'this user is under a legal hold, so nothing was erased',
+      hint = '`veil hold list` shows the holds, and who added them';
   end if;
 
   originals := pii_vault.bury(gone, 'forgotten', erasure);
@@ -2271,22 +2302,22 @@ AS $function$
   select coalesce(
     array_agg(
       case field when 'ip' then 'ip0_' else 'dev0_' end
+        || substr(r.letters, 1, 25)
         || translate(
-          substr(r.letters, 1, 25),
-          'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/',
-          'abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrstuvwxyz234567'
-        )
-        || translate(
-          substr(r.letters, 26, 1),
-          'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/',
-          repeat('aeimquy4', 8)
+          substr(r.letters, 26, 1), 'abcdefghijklmnopqrstuvwxyz234567', repeat('aeimquy4', 4)
         )
     ),
     '{}'
   )
   from (
-    select encode(
-      sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'
+    select translate(
+      lower(
+        substr(
+          encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'),
+          1, 26
+        ) collate "C"
+      ),
+      '0189+/', '234567'
     ) as letters
     from generate_series(1, amount)
   ) r
@@ -2302,8 +2333,8 @@ declare
   place integer;
 begin
   for place in
-    select t.place from unnest(tokens) with ordinality t (token, place)
-    where t.token in (select unnest(forgotten))
+    select t.place from generate_subscripts(tokens, 1) t (place)
+    where (tokens[t.place] in (select unnest(forgotten))) is true
   loop
     tokens[place] := (pii_vault.fresh_tokens(field, 1))[1];
   end loop;
@@ -2457,7 +2488,7 @@ begin
     from pii_vault.audit_chain c
     join pii_vault.audit a on a.id = c.entry
     where a.id = place_of.entry and a.login_oid = pii_vault.caller()
-      and a.action ~ '^(erasure|hold|tombstone)\.';
+      and a.action ~ '^(erasure|hold|tombstone)[.]';
 end
 $function$
 -- owner veil_owner
@@ -2498,6 +2529,8 @@ CREATE OR REPLACE FUNCTION pii_vault.plan_forget_tokens(tokens text[])
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 #variable_conflict use_column
+declare
+  asked text[];
 begin
   perform pii_vault.require_tokens(plan_forget_tokens.tokens);
   perform set_config('enable_seqscan', 'off', true);
@@ -2512,6 +2545,11 @@ begin
       end
     from pii_vault.assess_tokens(plan_forget_tokens.tokens, 10000) a
     order by a."position";
+  asked := array(select distinct t.token from unnest(plan_forget_tokens.tokens) t (token));
+  perform pii_vault.record(
+    'erasure.planned', null, '{}', cardinality(asked), null,
+    json_build_object('kind', 'tokens', 'subject', pii_vault.token_digest(asked))
+  );
 end
 $function$
 -- owner veil_owner
@@ -2525,6 +2563,7 @@ AS $function$
 #variable_conflict use_column
 declare
   user_is_held boolean;
+  tokens integer := 0;
 begin
   perform pii_vault.require_user_id(plan_forget_user.user_id);
   perform set_config('enable_seqscan', 'off', true);
@@ -2532,7 +2571,7 @@ begin
     select from pii_vault.holds h
     where h.released_at is null and h.user_id = plan_forget_user.user_id
   );
-  return query
+  for token, field, logins, others, outcome in
     with assessed as materialized (
       select * from pii_vault.assess_user(plan_forget_user.user_id, 10000)
     ),
@@ -2548,7 +2587,15 @@ begin
         else 'erase'
       end
     from assessed a
-    order by a.field desc, a.value collate "C";
+    order by a.field desc, a.value collate "C"
+  loop
+    tokens := tokens + (token is not null)::integer;
+    return next;
+  end loop;
+  perform pii_vault.record(
+    'erasure.planned', null, '{}', tokens, null,
+    json_build_object('kind', 'user', 'subject', pii_vault.user_digest(plan_forget_user.user_id))
+  );
 end
 $function$
 -- owner veil_owner
@@ -2563,6 +2610,8 @@ AS $function$
 begin
   perform pii_vault.require_reason_length(plant_canary.reason);
   perform pii_vault.require_read_committed();
+  perform pii_vault.at_most('lock_timeout', '20s');
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
   lock table pii_vault.erasure_gate in row share mode;
   -- Only a load registers a key: whoever plants first must not be who decides on it.
   if not exists (
@@ -3428,7 +3477,7 @@ CREATE OR REPLACE FUNCTION pii_vault.utc_text(at timestamp with time zone)
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-  select to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+  select to_char(at at time zone interval '0', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $function$
 -- owner veil_owner
 
