@@ -98,6 +98,7 @@ pii_vault.requests.stated_purpose text
 pii_vault.requests.break_glass boolean not null default false
 pii_vault.requests.approval text not null default 'none'::text
 pii_vault.requests.refusal text
+pii_vault.requests.refusal_detail text
 pii_vault.requests.request_seconds integer not null default 900
 pii_vault.requests.approval_seconds integer not null default 900
 pii_vault.requests.ip_tokens integer not null default 0
@@ -1345,11 +1346,15 @@ begin
       message = case found_request.refusal
         when 'VL030' then 'the policy wants a reason, and this request gives none'
         when 'VL033' then 'the policy does not allow the purpose of this request, or it names none'
-        when 'VL035' then 'this request would exceed the budget of this login'
+        when 'VL035' then format(
+          'this request would exceed the budget of this login: %s', found_request.refusal_detail
+        )
       end,
       hint = case found_request.refusal
         when 'VL030' then 'ask again with a reason; the refusal is on record'
-        when 'VL033' then 'ask again with a purpose that the policy lists; the refusal is on record'
+        when 'VL033' then format(
+          'ask again with one of these: %s; the refusal is on record', found_request.refusal_detail
+        )
         when 'VL035' then 'ask for less or later, or have the policy changed; the refusal is on record'
       end;
   elsif state = 'waiting' then
@@ -2760,7 +2765,13 @@ begin
     min(p.approval_seconds) as approval_seconds,
     bool_and(
       p.purposes = '{}' or coalesce(record_request.purpose = any (p.purposes), false)
-    ) as purpose_allowed
+    ) as purpose_allowed,
+    (
+      select string_agg(distinct w.word, ', ' order by w.word)
+      from pii_vault.policies q cross join lateral unnest(q.purposes) w (word)
+      where (q.field = 'ip' and asked.ip_tokens > 0)
+        or (q.field = 'device_id' and asked.device_tokens > 0)
+    ) as purposes
   into rule
   from pii_vault.policies p
   where (p.field = 'ip' and asked.ip_tokens > 0)
@@ -2771,6 +2782,7 @@ begin
     asked.refusal := 'VL030';
   elsif not rule.purpose_allowed then
     asked.refusal := 'VL033';
+    what := rule.purposes;
   else
     what := pii_vault.exceeded_budget(
       caller, asked.ip_tokens, asked.device_tokens, asked.bodies
@@ -2787,10 +2799,10 @@ begin
 
   insert into pii_vault.requests (
     purpose, login_oid, subjects, digests, reason, stated_purpose, break_glass, approval, refusal,
-    request_seconds, approval_seconds, ip_tokens, device_tokens, bodies
+    refusal_detail, request_seconds, approval_seconds, ip_tokens, device_tokens, bodies
   ) values (
     record_request.kind, caller, record_request.subjects, record_request.digests, why,
-    record_request.purpose, record_request.break_glass, asked.approval, asked.refusal,
+    record_request.purpose, record_request.break_glass, asked.approval, asked.refusal, what,
     rule.request_seconds, rule.approval_seconds, asked.ip_tokens, asked.device_tokens, asked.bodies
   )
   returning id into asked.id;
@@ -2820,7 +2832,7 @@ begin
     perform pii_vault.record(
       case kind when 'reveal' then 'reveal.refused' else 'quarantine.refused' end,
       asked.id, '{}', cardinality(record_request.subjects), null,
-      json_strip_nulls(json_build_object('refusal', asked.refusal, 'limit', what))
+      json_strip_nulls(json_build_object('refusal', asked.refusal, 'expected', what))
     );
     -- Stays in the server's log also where the caller rolls this back.
     raise log 'veil: request % of % is refused: %', asked.id, session_user, asked.refusal;

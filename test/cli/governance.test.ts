@@ -68,6 +68,17 @@ test("a change of several fields of which one is refused changes none, and nothi
   expect(await changes()).toBe(entries);
 });
 
+test("what is refused says which rule it met", async () => {
+  await json(["policy", "set", "--field", "ip", "--purposes", "legal,fraud"], policy);
+  const purpose = await veil(["reveal", token, "--purpose", "fun"], { env: reader });
+  expect([purpose.code, purpose.stdout]).toEqual([1, ""]);
+  expect(purpose.stderr).toContain("one of these: fraud, legal;");
+  await json(["policy", "set", "--field", "ip", "--purposes", "any", "--hourly", "0"], policy);
+  const budget = await veil(["reveal", token], { env: reader });
+  expect(budget.stderr).toContain("the budget of this login: 0 tokens of ip an hour");
+  await json(["policy", "set", "--preset", "permissive"], policy);
+});
+
 test("wrong settings are wrong usage, and another login's change is refused by the role", async () => {
   for (const args of [
     [],
