@@ -113,14 +113,15 @@ begin
   on conflict (login_oid) do update set requests = s.requests + 1;
   -- A statement of its own, with a snapshot of after the wait.
   select case when s.hour + f.asked > p.hourly
-    then format('%s tokens of %s an hour', p.hourly, f.field)
-    else format('%s tokens of %s a day', p.daily, f.field)
+    then format('%s %s an hour', p.hourly, f.what)
+    else format('%s %s a day', p.daily, f.what)
   end
   into exceeded
   from (
-    values ('ip', exceeded_budget.ip_tokens), ('device_id', exceeded_budget.device_tokens),
-      ('body', exceeded_budget.bodies)
-  ) f (field, asked)
+    values ('ip', exceeded_budget.ip_tokens, 'tokens of ip'),
+      ('device_id', exceeded_budget.device_tokens, 'tokens of device_id'),
+      ('body', exceeded_budget.bodies, 'bodies')
+  ) f (field, asked, what)
   join pii_vault.policies p on p.field = f.field
   cross join lateral (
     select
