@@ -12,6 +12,8 @@ export type OpenRequest = {
   readonly expiresAt: string | null;
   readonly kind: "reveal" | "show" | "replay";
   readonly items: number;
+  /** Tokens, or ids of messages. */
+  readonly subjects: readonly string[];
   readonly purpose: string | null;
   readonly reason: string | null;
 };
@@ -20,11 +22,12 @@ export type OpenRequest = {
 export async function openRequests(database: Database): Promise<readonly OpenRequest[]> {
   const rows = await database.query(
     `select request::text, 'approval' as waits_for, login, ${utc("recorded_at")} as recorded,
-       ${utc("expires_at")} as expires, kind, items, purpose, reason, recorded_at
+       ${utc("expires_at")} as expires, kind, items, purpose, reason, recorded_at,
+       pg_catalog.array_to_json(subjects)::text as subjects
      from pii_vault.waiting_requests()
      union all
      select request::text, 'review', login, ${utc("recorded_at")}, null, kind, items, purpose, reason,
-       recorded_at
+       recorded_at, pg_catalog.array_to_json(subjects)::text
      from pii_vault.unreviewed_requests()
      order by recorded_at, request`,
   );
@@ -42,6 +45,7 @@ function readRequest(row: Row): OpenRequest {
     expiresAt: textOrNull(row.expires),
     kind: row.kind as OpenRequest["kind"],
     items: Number(row.items),
+    subjects: JSON.parse(String(row.subjects)),
     purpose: textOrNull(row.purpose),
     reason: textOrNull(row.reason),
   };

@@ -57,13 +57,14 @@ const PRODUCTION: Settings = {
   erasedMayReturn: false,
 };
 
-/** `permissive` is how a database is born. A body's handling is an operator's work: nobody is waited for. */
+/** `permissive` is how a database is born. */
 export const PRESETS = {
   permissive: { ip: PERMISSIVE, device_id: PERMISSIVE, body: PERMISSIVE },
   production: {
     ip: PRODUCTION,
     device_id: PRODUCTION,
-    body: { ...PERMISSIVE, reasonRequired: true, hourly: 1000, daily: 5000 },
+    // A body has no purposes, and a broken release of an app makes many.
+    body: { ...PRODUCTION, purposes: [], hourly: 1000, daily: 5000 },
   },
 } as const satisfies Record<string, Record<PolicyField, Settings>>;
 

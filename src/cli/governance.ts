@@ -199,6 +199,7 @@ const UNITS = { m: 60, h: 3600, d: 86_400 } as const;
 
 function duration(text: string): number {
   const [, amount, unit] = /^([1-9][0-9]{0,5})([mhd])$/.exec(text) ?? [];
-  if (unit !== undefined) return Number(amount) * UNITS[unit as keyof typeof UNITS];
-  throw new InvalidArgumentError("expected minutes, hours or days: 15m, 8h, 3d");
+  const seconds = unit === undefined ? 0 : Number(amount) * UNITS[unit as keyof typeof UNITS];
+  if (seconds > 0 && seconds <= 30 * UNITS.d) return seconds;
+  throw new InvalidArgumentError("expected minutes, hours or days, 30d at most: 15m, 8h, 3d");
 }

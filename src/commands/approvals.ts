@@ -8,6 +8,7 @@ import { isOutage } from "../database-errors.ts";
 import { misuse } from "../failure.ts";
 import type { Context } from "../session.ts";
 import { printable, type Terminal, table } from "../terminal.ts";
+import { requiredReason } from "./governed.ts";
 
 const NEEDS = { login: "local_approver", variables: [] } as const;
 
@@ -93,8 +94,10 @@ function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
 
 const HEADER = ["REQUEST", "WAITS FOR", "LOGIN", "RECORDED AT", "EXPIRES AT", "WHAT", "WHY"];
 
-const what = ({ kind, items }: OpenRequest): string =>
-  kind === "reveal" ? `${items} tokens` : `${kind} ${items} bodies`;
+const what = ({ kind, items, subjects }: OpenRequest): string => {
+  const more = items > 1 ? ` and ${items - 1} more` : "";
+  return `${kind === "reveal" ? "" : `${kind} `}${subjects[0] ?? "-"}${more}`;
+};
 
 const why = ({ purpose, reason }: OpenRequest): string =>
   [purpose, reason].filter((text) => text !== null).join(": ") || "-";
@@ -134,11 +137,15 @@ export async function runSettle(
   if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(request)) {
     throw misuse("the argument is not a request's id", "`veil approvals` lists them");
   }
+  const { terminal } = context;
+  const reason =
+    verdict === "review"
+      ? await requiredReason(terminal, options.reason, terminal.isStdinTerminal)
+      : options.reason;
   await withDatabase(context, NEEDS, async (database) => {
-    await settle(database, verdict, request, options.reason);
+    await settle(database, verdict, request, reason);
     await chainAudit(database);
   });
-  const { terminal } = context;
   const outcome = DONE[verdict];
   if (options.json) terminal.out(`${JSON.stringify({ request, outcome })}\n`);
   else terminal.out(`${request} is ${outcome}\n`);

@@ -1,4 +1,5 @@
 // `veil canary`: decoys, sealed as the ETL seals, that nobody has a reason to ask for.
+import { isIP } from "node:net";
 import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit-chain.ts";
 import { listCanaries, plantCanary, removeCanary } from "../canaries.ts";
@@ -28,7 +29,13 @@ export async function runAddCanary(
       else for await (const line of terminal.lines()) if (line !== "") values.push(line);
       const [value] = values;
       if (values.length !== 1 || !value) {
-        throw misuse(`expected one ${field}, found ${values.length}`, "one canary at a time");
+        throw misuse(`expected one ${field}, on a line of its own`, "one canary at a time");
+      }
+      if (new TextEncoder().encode(value).length > 1024) {
+        throw misuse("this value is too long", "expected 1,024 bytes at most, as in a login");
+      }
+      if (field === "ip" && isIP(value) === 0) {
+        throw misuse("this is no IP address", "a canary that no login could have fools nobody");
       }
       const planted = await plantCanary(database, keys, field, value, options.reason);
       await chainAudit(database);

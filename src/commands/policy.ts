@@ -15,8 +15,10 @@ import {
   readPolicies,
   type Settings,
 } from "../policy.ts";
+import { readCommitted } from "../read-committed.ts";
 import type { Context } from "../session.ts";
 import { type Terminal, table } from "../terminal.ts";
+import { requiredReason } from "./governed.ts";
 
 const NEEDS = { login: "local_policy", variables: [] } as const;
 
@@ -39,14 +41,15 @@ export async function runSetPolicy(context: Context, change: SetPolicy): Promise
   if (preset === null && Object.keys(settings).length === 0) {
     throw misuse("no setting was given", "--preset production, or single settings: see --help");
   }
-  if (change.fields === null && (settings.purposes || settings.erasedMayReturn !== undefined)) {
+  const fields = change.fields ?? POLICY_FIELDS;
+  if (fields.includes("body") && (settings.purposes?.length || settings.erasedMayReturn)) {
     throw misuse(
       "a body has neither purposes nor a token that could return",
       "name the fields: --field ip --field device_id",
     );
   }
   const policies = await withDatabase(context, NEEDS, async (database) => {
-    const changes = (change.fields ?? POLICY_FIELDS).map((field) => ({
+    const changes = fields.map((field) => ({
       field,
       settings: { ...(preset === null ? {} : PRESETS[preset][field]), ...settings },
     }));
@@ -62,23 +65,25 @@ export async function runLift(
   tokens: readonly string[],
   options: { readonly reason: string | null; readonly json: boolean },
 ): Promise<void> {
+  const { terminal } = context;
   if (tokens.some((token) => parseToken(token) === null)) {
     throw misuse(
       "one of the arguments is not a token; nothing was lifted",
       "a token is ip1_ or dev1_ and 26 characters of a-z and 2-7",
     );
   }
+  const reason = await requiredReason(terminal, options.reason, terminal.isStdinTerminal);
   const lifted = await withDatabase(context, NEEDS, async (database) => {
-    const [row] = await database.query(
+    const [row] = await readCommitted(
+      database,
       "select pii_vault.lift_tombstones($1::text[], $2::text) as lifted",
-      [array([...new Set(tokens)]), options.reason],
+      [array([...new Set(tokens)]), reason],
     );
     await chainAudit(database);
     return Number(row?.lifted);
   });
-  const { terminal } = context;
   if (options.json) terminal.out(`${JSON.stringify({ lifted })}\n`);
-  else terminal.out(`${lifted} tombstones were lifted: their values may be stored again\n`);
+  else terminal.out(`tombstones lifted: ${lifted}; their values may be stored again\n`);
 }
 
 function print(terminal: Terminal, policies: readonly Policy[], json: boolean): void {

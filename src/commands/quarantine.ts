@@ -2,6 +2,7 @@
 import { identityRecipients } from "../../vault/age.ts";
 import { chainAudit } from "../audit-chain.ts";
 import * as config from "../config.ts";
+import { namingRole } from "../connected.ts";
 import { DataKeys } from "../data-keys.ts";
 import { type Database, openDatabase } from "../database.ts";
 import { failed, misuse } from "../failure.ts";
@@ -51,6 +52,8 @@ function withQuarantine<K, T>(
     try {
       await requireSchema(database);
       return await work(database, keys, session);
+    } catch (error) {
+      throw await namingRole(error, database, "veil_operator");
     } finally {
       await database.close();
     }
@@ -152,6 +155,8 @@ export async function runReplay(
         const onWaiting = approval(terminal, database, options.wait);
         const replayer = { database, opener, subkeys, dataKeys, onWaiting };
         await replay(replayer, ids, reason, (outcome) => outcomes.push(outcome));
+        if (ids.length === 0 && !options.json)
+          terminal.err("the quarantine holds no open messages\n");
       } finally {
         // What was done is said, also where something failed half-way.
         printOutcomes(context, outcomes, options.json);
@@ -174,8 +179,7 @@ function printOutcomes(
   json: boolean,
 ): void {
   if (json) terminal.out(`${JSON.stringify(outcomes)}\n`);
-  else if (outcomes.length === 0) terminal.err("the quarantine holds no open messages\n");
-  else {
+  else if (outcomes.length > 0) {
     const rows = outcomes.map((o) => [o.messageId, o.outcome, o.reason ?? ""]);
     terminal.out(table(["MESSAGE", "OUTCOME", "REASON"], rows, terminal.isStdoutTerminal));
   }
