@@ -33,14 +33,35 @@ grant usage on schema pii_vault to veil_policy, veil_approver, veil_breakglass, 
 grant execute on function etl.schema_version()
   to veil_policy, veil_approver, veil_breakglass, veil_eraser;
 
--- Null in the entries of before. The role is what `set role` had chosen, if anything; the address is null
--- for a Unix socket. `details` is json and not jsonb: it is hashed as it was written.
+-- As what this session acts: the role that `set role` has chosen, or all of veil's that its login has.
+create function pii_vault.acting_role() returns text
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    nullif(current_setting('role'), 'none'),
+    (
+      select case when r.rolsuper then 'superuser' else (
+        select string_agg(v.rolname::text, ',' order by v.rolname)
+        from pg_roles v
+        where v.rolname = any ('{veil_owner,veil_etl,veil_analyst,veil_revealer,veil_operator,veil_auditor,veil_policy,veil_approver,veil_breakglass,veil_eraser}'::name[])
+          and pg_has_role(r.oid, v.oid, 'usage')
+      ) end
+      from pg_roles r where r.rolname = session_user
+    )
+  )
+$$;
+
+revoke all on function pii_vault.acting_role() from public;
+
+-- Null in the entries of before; the address is null for a Unix socket. `details` is json and not jsonb: it is
+-- hashed as it was written.
 alter table pii_vault.audit
   add column role text,
   add column address text,
   add column details json;
 alter table pii_vault.audit
-  alter column role set default nullif(current_setting('role'), 'none'),
+  alter column role set default pii_vault.acting_role(),
   alter column address set default host(inet_client_addr()),
   drop constraint audit_action,
   add constraint audit_action check (action ~ '^[a-z]+\.[a-z]+$');

@@ -32,7 +32,7 @@ const blocks: Block[] = [...readme.matchAll(/^```(sh|sql)\n([\s\S]*?)^```$/gm)].
 }));
 
 const TOKEN = "ip1_4tm2gjtiduj7mmfra2j7ke5wx4";
-const LOGINS = ["etl_host", "alice", "bob", "carol", "dora", "erin", "frank", "audit"];
+const LOGINS = ["etl_host", "alice", "bob", "carol", "dora", "erin", "frank", "grace", "audit"];
 
 describe("the README", () => {
   const folder = mkdtempSync(join(tmpdir(), "veil-readme-"));

@@ -38,7 +38,7 @@ pii_vault.audit.tokens text[] not null default '{}'::text[]
 pii_vault.audit.message_ids text[] not null default '{}'::text[]
 pii_vault.audit.items integer not null
 pii_vault.audit.reason text
-pii_vault.audit.role text default NULLIF(current_setting('role'::text), 'none'::text)
+pii_vault.audit.role text default pii_vault.acting_role()
 pii_vault.audit.address text default host(inet_client_addr())
 pii_vault.audit.details json
 pii_vault.audit_chain."position" bigint not null
@@ -1263,6 +1263,27 @@ begin
     forgotten := forgotten || absent;
   end if;
 end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.acting_role()
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(
+    nullif(current_setting('role'), 'none'),
+    (
+      select case when r.rolsuper then 'superuser' else (
+        select string_agg(v.rolname::text, ',' order by v.rolname)
+        from pg_roles v
+        where v.rolname = any ('{veil_owner,veil_etl,veil_analyst,veil_revealer,veil_operator,veil_auditor,veil_policy,veil_approver,veil_breakglass,veil_eraser}'::name[])
+          and pg_has_role(r.oid, v.oid, 'usage')
+      ) end
+      from pg_roles r where r.rolname = session_user
+    )
+  )
 $function$
 -- owner veil_owner
 

@@ -46,7 +46,8 @@ async function prepareDatabase(env: Environment): Promise<boolean> {
     if (login === undefined) {
       await database.query(
         "create role compose login password 'compose' " +
-          "in role veil_etl, veil_analyst, veil_revealer, veil_operator",
+          "in role veil_etl, veil_analyst, veil_revealer, veil_operator, veil_auditor, " +
+          "veil_policy, veil_approver, veil_breakglass, veil_eraser",
       );
     }
     const [stored] = await database.query("select from etl.ledger limit 1");

@@ -317,9 +317,14 @@ describe("approvals", () => {
     expect(last.map((row) => row.request)).not.toContain(id);
     expect(await actions(id)).toEqual(["reveal.request", "reveal.approved", "reveal.fetch"]);
     const [entry] = await owner`
-      select login, details ->> 'requester' as requester from pii_vault.audit
+      select login, role, address, details ->> 'requester' as requester from pii_vault.audit
       where request = ${id} and action = 'reveal.approved'`;
-    expect(entry).toMatchObject({ login: approver.name, requester: reader.name });
+    expect(entry).toEqual({
+      login: approver.name,
+      role: "veil_approver",
+      address: "127.0.0.1",
+      requester: reader.name,
+    });
   });
 
   test("approvers are told by a notification that names the request and nothing else", async () => {
