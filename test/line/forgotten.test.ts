@@ -179,7 +179,7 @@ test("a shared token is kept, which is no success; what a hold forbids is refuse
   });
   expect(refused.code).toBe(1);
   expect(refused.stdout).toBe("");
-  expect(refused.stderr).toMatch(/^error: 1 of 1 tokens are under a legal hold, .*: dev1_\w+\n/);
+  expect(refused.stderr).toMatch(/^error: 1 of 1 token is under a legal hold, .*: dev1_\w+\n/);
   const list = done(await veil(["hold", "list"], { env: eraser }));
   expect(list.stdout).toStartWith(`${id}  user u1  `);
   done(await veil(["hold", "release", id, "--reason", "closed"], { env: policy }));
