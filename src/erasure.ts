@@ -181,10 +181,15 @@ export async function expire(
     ...{ run, looked: 0, erased: { ip: 0, device_id: 0 }, held: 0, entries: [] },
     bodies: { discarded: 0, held: 0 },
   };
+  const endIfAsked = (): void => {
+    if (!interrupt?.aborted) return;
+    onStep(done);
+    throw new Interrupted();
+  };
   const step = (next: Expired): void => {
     done = next;
     onStep(done);
-    if (interrupt?.aborted) throw new Interrupted();
+    endIfAsked();
   };
   let after: string | null = null;
   do {
@@ -193,7 +198,7 @@ export async function expire(
           "select null as entry, * from pii_vault.plan_expire($1::integer, $2::text)",
           [olderThanDays, after],
         )
-      : await patiently(database, interrupt, EXPIRE, [olderThanDays, after, run, reason]);
+      : await patiently(database, endIfAsked, EXPIRE, [olderThanDays, after, run, reason]);
     after = row?.upto === null ? null : String(row?.upto);
     step({
       ...done,
@@ -209,7 +214,7 @@ export async function expire(
   let discarded = 0;
   for (;;) {
     const values = [olderThanDays, run, reason, dryRun];
-    const [row] = await patiently(database, interrupt, EXPIRE_BODIES, values);
+    const [row] = await patiently(database, endIfAsked, EXPIRE_BODIES, values);
     discarded += Number(row?.discarded);
     const next = { ...done, bodies: { discarded, held: Number(row?.held) } };
     if (dryRun || Number(row?.discarded) === 0) {
@@ -230,7 +235,7 @@ const GATE_ATTEMPTS = 5;
 /** A run has many steps: one that finds a load in its way for long does not end it. */
 async function patiently(
   database: Database,
-  interrupt: AbortSignal | undefined,
+  beforeRetry: () => void,
   text: string,
   values: readonly Value[],
 ) {
@@ -241,7 +246,7 @@ async function patiently(
       if (!(error instanceof Failure && error.code === "55P03") || attempt === GATE_ATTEMPTS) {
         throw error;
       }
-      if (interrupt?.aborted) throw new Interrupted();
+      beforeRetry();
     }
   }
 }

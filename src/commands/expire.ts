@@ -37,10 +37,11 @@ export async function runExpire(context: Context, command: ExpireCommand): Promi
           });
           complete = true;
         } catch (error) {
-          if (error instanceof Interrupted) terminal.err(AGAIN);
+          if (error instanceof Interrupted) terminal.err(dryRun ? PARTLY : AGAIN);
           throw error;
         } finally {
-          if (!dryRun) await chainAudit(database);
+          if (dryRun) terminal.err(DRY_RUN);
+          else await chainAudit(database);
           // What was done is said, also where something failed half-way.
           if (done !== null) {
             if (json)
@@ -48,7 +49,6 @@ export async function runExpire(context: Context, command: ExpireCommand): Promi
             else terminal.out(countsTable(done, terminal.isStdoutTerminal));
           }
         }
-        if (dryRun) terminal.err(DRY_RUN);
       });
     });
   });
@@ -57,6 +57,8 @@ export async function runExpire(context: Context, command: ExpireCommand): Promi
 const WAITING = "\nwaiting for the end of this step; Ctrl-C again does not wait\n";
 
 const AGAIN = "interrupted: what was done so far stays done; run it again, and it goes on\n";
+
+const PARTLY = "interrupted: not everything is counted\n";
 
 async function withProgress(
   database: Database,
