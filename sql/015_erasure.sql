@@ -325,8 +325,9 @@ begin
     raise exception using
       errcode = 'VL040',
       message = format(
-        '%s of %s tokens are under a legal hold, so nothing was erased: %s%s',
-        cardinality(held), asked, array_to_string(held[1:5], ', '),
+        '%s of %s %s under a legal hold, so nothing was erased: %s%s',
+        cardinality(held), asked,
+        case when asked = 1 then 'token is' when cardinality(held) = 1 then 'tokens is' else 'tokens are' end, array_to_string(held[1:5], ', '),
         case when cardinality(held) > 5 then ', …' else '' end
       ),
       hint = '`veil hold list` shows the holds, and who added them';
@@ -758,6 +759,8 @@ declare
   gone text[];
   ips integer;
   kept text[];
+  forgotten integer;
+  unknown integer;
   originals integer;
   replaced integer;
 begin
@@ -770,11 +773,13 @@ begin
     coalesce(array_agg(a.token order by a.field desc) filter (where a.outcome = 'erase'), '{}'),
     count(*) filter (where a.outcome = 'erase' and a.field = 'ip'),
     coalesce(array_agg(a.token) filter (where a.outcome = 'keep'), '{}'),
+    count(*) filter (where a.outcome = 'forgotten'),
+    count(*) filter (where a.outcome = 'unknown'),
     json_agg(
       json_build_object('token', a.token, 'field', a.field, 'outcome', a.outcome)
       order by a."position"
     )
-  into gone, ips, kept, outcomes
+  into gone, ips, kept, forgotten, unknown, outcomes
   from pii_vault.assess_tokens(forget_tokens.tokens, 1) a;
   perform pii_vault.refuse_held(pii_vault.held_among(gone), json_array_length(outcomes));
 
@@ -791,6 +796,8 @@ begin
     'at', pii_vault.utc_text(clock_timestamp()),
     'erased', pii_vault.count_by_field(gone),
     'kept', pii_vault.count_by_field(kept),
+    'forgotten', forgotten,
+    'unknown', unknown,
     'originals', originals,
     'rows', replaced,
     'digest', pii_vault.token_digest(gone)
@@ -1172,6 +1179,37 @@ begin
 end
 $$;
 
+-- Whether no original and no row is there that it stands for, so far: a slip of the pen, perhaps.
+create function pii_vault.is_hold_empty(hold uuid) returns boolean
+  language plpgsql stable security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config('enable_seqscan', 'off', true);
+  return (
+    select case
+      when h.token is null then
+        not exists (
+          select from public.user_logins u
+          where u.user_id = h.user_id and u.user_id collate "C" = h.user_id
+        )
+      else
+        not exists (select from pii_vault.originals o where o.token = h.token)
+        and not exists (
+          select from public.user_logins u
+          where u.masked_ip = h.token and u.masked_ip collate "C" = h.token
+        )
+        and not exists (
+          select from public.user_logins u
+          where u.masked_device_id = h.token and u.masked_device_id collate "C" = h.token
+        )
+      end
+    from pii_vault.holds h
+    where h.id = is_hold_empty.hold and h.released_at is null
+  );
+end
+$$;
+
 create function pii_vault.release_hold(hold uuid, reason text) returns void
   language plpgsql security definer
   set search_path = pg_catalog, pg_temp
@@ -1251,6 +1289,7 @@ revoke all on function pii_vault.place_of(bigint) from public;
 revoke all on function pii_vault.lift_tombstones(text[], text) from public;
 revoke all on function pii_vault.describe_hold(pii_vault.holds) from public;
 revoke all on function pii_vault.add_hold(text, text, text) from public;
+revoke all on function pii_vault.is_hold_empty(uuid) from public;
 revoke all on function pii_vault.release_hold(uuid, text) from public;
 revoke all on function pii_vault.list_holds() from public;
 
@@ -1266,7 +1305,8 @@ grant execute on function
 grant execute on function
   pii_vault.lift_tombstones(text[], text),
   pii_vault.add_hold(text, text, text),
+  pii_vault.is_hold_empty(uuid),
   pii_vault.release_hold(uuid, text)
   to veil_policy;
 grant execute on function pii_vault.place_of(bigint) to veil_eraser, veil_policy;
-grant execute on function pii_vault.list_holds() to veil_policy, veil_eraser;
+grant execute on function pii_vault.list_holds() to veil_policy, veil_eraser, veil_auditor;

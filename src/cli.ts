@@ -2,13 +2,7 @@
 // argv → command. The one place that prints errors and exits: `error:` and `hint:` on stderr, 0 for
 // done, 1 for failed or refused, 2 for wrong usage or configuration.
 import { Command, CommanderError } from "@commander-js/extra-typings";
-import { addAudit } from "./cli/audit.ts";
-import { addErasure } from "./cli/erasure.ts";
-import { addEtl } from "./cli/etl.ts";
-import { addGovernance } from "./cli/governance.ts";
-import { addQuarantine } from "./cli/quarantine.ts";
-import { addRecovery } from "./cli/recovery.ts";
-import { addSetup } from "./cli/setup.ts";
+import { addCommands } from "./cli/commands.ts";
 import { Failure } from "./failure.ts";
 import { Interrupted } from "./interrupted.ts";
 import type { Context } from "./session.ts";
@@ -38,16 +32,7 @@ function buildProgram() {
     })
     .exitOverride();
 
-  const families = [
-    addEtl,
-    addRecovery,
-    addGovernance,
-    addErasure,
-    addAudit,
-    addSetup,
-    addQuarantine,
-  ];
-  for (const add of families) add(program, context);
+  addCommands(program, context);
   return program;
 }
 

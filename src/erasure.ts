@@ -3,6 +3,7 @@
 import { array, type Database, type Row, type Value } from "./database.ts";
 import { isBroken } from "./database-errors.ts";
 import { Failure } from "./failure.ts";
+import { Interrupted } from "./interrupted.ts";
 import { readCommitted } from "./read-committed.ts";
 
 /** Tokens, or whatever stands in a user's rows. */
@@ -53,6 +54,9 @@ export type Receipt = {
   readonly erased: PerField;
   /** Because others have them. */
   readonly kept?: PerField;
+  /** Of an erasure of tokens: what was erased before it, and what the vault does not hold. */
+  readonly forgotten?: number;
+  readonly unknown?: number;
   readonly held?: number;
   /** Values of an adopted table that were no tokens, and are replaced. */
   readonly plain?: number;
@@ -138,6 +142,8 @@ export type Expiry = {
   readonly olderThanDays: number;
   readonly reason: string;
   readonly dryRun: boolean;
+  /** Ends it after the step that it is at. */
+  readonly interrupt?: AbortSignal;
 };
 
 export type Expired = {
@@ -163,17 +169,27 @@ export async function roughCount(database: Database): Promise<number> {
 
 /**
  * Step by step, each a transaction of its own: what was done stays done when it is interrupted, and running it
- * again goes on. `onStep` is called with what was done so far.
+ * again goes on. `onStep` is called with what was done so far, before an interruption throws.
  */
 export async function expire(
   database: Database,
-  { olderThanDays, reason, dryRun }: Expiry,
+  { olderThanDays, reason, dryRun, interrupt }: Expiry,
   onStep: (done: Expired) => void,
 ): Promise<Expired> {
   const run = crypto.randomUUID();
   let done: Expired = {
     ...{ run, looked: 0, erased: { ip: 0, device_id: 0 }, held: 0, entries: [] },
     bodies: { discarded: 0, held: 0 },
+  };
+  const endIfAsked = (): void => {
+    if (!interrupt?.aborted) return;
+    onStep(done);
+    throw new Interrupted();
+  };
+  const step = (next: Expired): void => {
+    done = next;
+    onStep(done);
+    endIfAsked();
   };
   let after: string | null = null;
   do {
@@ -182,9 +198,9 @@ export async function expire(
           "select null as entry, * from pii_vault.plan_expire($1::integer, $2::text)",
           [olderThanDays, after],
         )
-      : await patiently(database, EXPIRE, [olderThanDays, after, run, reason]);
+      : await patiently(database, endIfAsked, EXPIRE, [olderThanDays, after, run, reason]);
     after = row?.upto === null ? null : String(row?.upto);
-    done = {
+    step({
       ...done,
       looked: done.looked + Number(row?.looked),
       erased: {
@@ -193,16 +209,19 @@ export async function expire(
       },
       held: done.held + Number(row?.held),
       entries: row?.entry === null ? done.entries : [...done.entries, Number(row?.entry)],
-    };
-    onStep(done);
+    });
   } while (after !== null);
   let discarded = 0;
   for (;;) {
     const values = [olderThanDays, run, reason, dryRun];
-    const [row] = await patiently(database, EXPIRE_BODIES, values);
+    const [row] = await patiently(database, endIfAsked, EXPIRE_BODIES, values);
     discarded += Number(row?.discarded);
-    done = { ...done, bodies: { discarded, held: Number(row?.held) } };
-    if (dryRun || Number(row?.discarded) === 0) return done;
+    const next = { ...done, bodies: { discarded, held: Number(row?.held) } };
+    if (dryRun || Number(row?.discarded) === 0) {
+      onStep(next);
+      return next;
+    }
+    step(next);
   }
 }
 
@@ -214,7 +233,12 @@ const EXPIRE_BODIES = `select discarded, held
 const GATE_ATTEMPTS = 5;
 
 /** A run has many steps: one that finds a load in its way for long does not end it. */
-async function patiently(database: Database, text: string, values: readonly Value[]) {
+async function patiently(
+  database: Database,
+  beforeRetry: () => void,
+  text: string,
+  values: readonly Value[],
+) {
   for (let attempt = 1; ; attempt++) {
     try {
       return await readCommitted(database, text, values);
@@ -222,6 +246,7 @@ async function patiently(database: Database, text: string, values: readonly Valu
       if (!(error instanceof Failure && error.code === "55P03") || attempt === GATE_ATTEMPTS) {
         throw error;
       }
+      beforeRetry();
     }
   }
 }

@@ -27,6 +27,12 @@ export async function addHold(database: Database, held: Held, reason: string): P
   return String(row?.id);
 }
 
+/** Whether there is nothing yet that it stands for: no original, no row. */
+export async function isHoldEmpty(database: Database, id: string): Promise<boolean> {
+  const [row] = await database.query("select pii_vault.is_hold_empty($1::uuid) as empty", [id]);
+  return row?.empty === true;
+}
+
 /** Throws if there is none, or none any more. */
 export async function releaseHold(database: Database, id: string, reason: string): Promise<void> {
   await readCommitted(database, "select pii_vault.release_hold($1::uuid, $2::text)", [id, reason]);

@@ -294,8 +294,10 @@ describe("a start", () => {
     expect([...evaluated("src/cli.ts")].filter(isOurs).sort()).toEqual([
       "src/cli.ts",
       "src/cli/audit.ts",
+      "src/cli/commands.ts",
       "src/cli/erasure.ts",
       "src/cli/etl.ts",
+      "src/cli/given-once.ts",
       "src/cli/governance.ts",
       "src/cli/options.ts",
       "src/cli/quarantine.ts",

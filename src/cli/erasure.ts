@@ -7,7 +7,7 @@ export function addErasure(program: Command, context: MakeContext): void {
     .command("forget")
     .description("erase originals for good, on record; what others share is kept")
     .argument("[token...]", "tokens, or - to read them from stdin, one a line")
-    .option("--user <id>", "all that this user's rows stand for")
+    .option("--user <id>", "all that this user's rows stand for", userId)
     .option("--reason <text>", "why, for the record", reasonText)
     .option("--dry-run", "print what would become of each token, and erase nothing", false)
     .option("--yes", "ask nothing", false)
@@ -23,7 +23,7 @@ export function addErasure(program: Command, context: MakeContext): void {
         "\nThe next message with a value that was forgotten gets a token that stands for nothing.",
     )
     .action(async (tokens, options) => {
-      const { runForget } = await import("../commands/erasure.ts");
+      const { runForget } = await import("../commands/forget.ts");
       await runForget(await context(), tokens, {
         user: options.user ?? null,
         reason: options.reason ?? null,
@@ -50,7 +50,7 @@ export function addErasure(program: Command, context: MakeContext): void {
       ),
     )
     .action(async (options) => {
-      const { runExpire } = await import("../commands/erasure.ts");
+      const { runExpire } = await import("../commands/expire.ts");
       await runExpire(await context(), {
         olderThanDays: options.olderThan,
         reason: options.reason ?? null,
@@ -69,7 +69,7 @@ function addHolds(program: Command, context: MakeContext): void {
     .command("add")
     .description("keep a token, or all that a user's rows stand for, from being erased")
     .argument("[token]")
-    .option("--user <id>", "every token of this user's rows, also of those to come")
+    .option("--user <id>", "every token of this user's rows, also of those to come", userId)
     .option("--reason <text>", "why, for the record", reasonText)
     .option("--json", "print an object", false)
     .addHelpText(
@@ -118,6 +118,11 @@ function days(text: string): number {
     throw new InvalidArgumentError("expected a number of days from 1d to 36500d");
   }
   return Number(found);
+}
+
+function userId(text: string): string {
+  if (text !== "" && [...text].length <= 128) return text;
+  throw new InvalidArgumentError("expected a user id of 1 to 128 characters");
 }
 
 function holdId(text: string): string {

@@ -16,11 +16,12 @@ export async function requiredReason(
   return reason;
 }
 
-/** Names the role where the database says that one is lacking. */
+/** Names the role where the database says that one is lacking; `others` would do as well. */
 export async function withRole<T>(
   database: Database,
   role: string,
   work: () => Promise<T>,
+  others: readonly string[] = [],
 ): Promise<T> {
   try {
     return await work();
@@ -28,7 +29,7 @@ export async function withRole<T>(
     if (!(error instanceof Failure) || error.code !== "42501") throw error;
     const [row] = await database.query("select pg_catalog.quote_ident(session_user) as login");
     throw failed(
-      `the login ${row?.login} may not do this: it lacks ${role}`,
+      `the login ${row?.login} may not do this: it lacks ${[role, ...others].join(" or ")}`,
       `an administrator of the database's roles runs: GRANT ${role} TO ${row?.login};`,
     );
   }

@@ -3,12 +3,16 @@ import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit-chain.ts";
 import { withDatabase } from "../connected.ts";
 import { misuse } from "../failure.ts";
-import { addHold, type Held, listHolds, releaseHold } from "../holds.ts";
+import { addHold, type Held, isHoldEmpty, listHolds, releaseHold } from "../holds.ts";
 import type { Context } from "../session.ts";
 import { table } from "../terminal.ts";
 import { requiredReason, withRole } from "./governed.ts";
 
 const NEEDS = { login: "local_policy", variables: [] } as const;
+
+const EMPTY =
+  "warning: so far no row has this, and the vault neither: the hold stands for what may come; if it is a slip, " +
+  "`veil hold release` ends it\n";
 
 export type HoldOptions = { readonly reason: string | null; readonly json: boolean };
 
@@ -19,7 +23,10 @@ export async function runAddHold(
   options: HoldOptions,
 ): Promise<void> {
   const { terminal } = context;
-  if ((token === null) === (user === null)) throw misuse("expected a token, or --user");
+  if (token !== null && user !== null) {
+    throw misuse("expected a token or --user, not both", "two holds can be added, one of each");
+  }
+  if (token === null && user === null) throw misuse("expected a token, or --user");
   if (token !== null && (parseToken(token)?.generation ?? 0) === 0) {
     throw misuse(
       "the argument is not a token that stands for an original",
@@ -32,6 +39,8 @@ export async function runAddHold(
     withRole(database, "veil_policy", async () => {
       const added = await addHold(database, held, reason);
       await chainAudit(database);
+      // The hold stands, whatever this answers.
+      if (await isHoldEmpty(database, added).catch(() => false)) terminal.err(EMPTY);
       return added;
     }),
   );
@@ -59,7 +68,10 @@ export async function runReleaseHold(
 export async function runListHolds(context: Context, all: boolean, json: boolean): Promise<void> {
   const { terminal } = context;
   const holds = await withDatabase(context, NEEDS, (database) =>
-    withRole(database, "veil_policy or veil_eraser", () => listHolds(database, all)),
+    withRole(database, "veil_policy", () => listHolds(database, all), [
+      "veil_eraser",
+      "veil_auditor",
+    ]),
   );
   if (json) terminal.out(`${JSON.stringify(holds)}\n`);
   else if (holds.length === 0) terminal.err("there is no legal hold\n");

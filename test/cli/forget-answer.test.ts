@@ -157,7 +157,7 @@ test("what was refused leaves no file, and a Ctrl-C before anything was sent say
   await owner`insert into pii_vault.holds (user_id, reason) values (${user}, 'case')`;
   const refused = await forget().end;
   expect(refused.code).toBe(1);
-  expect(refused.stderr).toStartWith("error: 1 of 1 tokens are under a legal hold");
+  expect(refused.stderr).toStartWith("error: 1 of 1 token is under a legal hold");
   expect(existsSync(receipt)).toBe(false);
 
   // A server that accepts and says nothing.

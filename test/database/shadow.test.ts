@@ -339,6 +339,12 @@ const CALLS: Record<string, (role: Role, sql: postgres.Sql) => Promise<void>> = 
     const [row] = await sql.unsafe("select pii_vault.add_hold(null, 'nobody', 'r') as id");
     await owner`select pii_vault.release_hold(${row?.id}, 'r')`;
   },
+  "pii_vault.is_hold_empty": async (_, sql) => {
+    const [hold] = await owner`select pii_vault.add_hold(null, 'nobody', 'r') as id`;
+    const [row] = await sql.unsafe("select pii_vault.is_hold_empty($1) as empty", [hold?.id]);
+    expect(row?.empty).toBe(true);
+    await owner`select pii_vault.release_hold(${hold?.id}, 'r')`;
+  },
   "pii_vault.release_hold": async (_, sql) => {
     const [hold] = await owner`select pii_vault.add_hold(null, 'nobody', 'r') as id`;
     await sql.unsafe("select pii_vault.release_hold($1, 'r')", [hold?.id]);

@@ -168,7 +168,7 @@ test("a shared token is kept, which is no success; what a hold forbids is refuse
   const kept = await veil(["forget", token, "--reason", "r"], { env: eraser });
   expect(kept.code).toBe(1);
   expect(kept.stdout).toMatch(/^ip1_\w+ +ip +kept: others have it\n$/);
-  expect(kept.stderr).toContain("1 of 1 tokens were not erased");
+  expect(kept.stderr).toContain("1 of 1 token was not erased");
   const policy = { DATABASE_URL: scene.database.url("policy") };
   const added = await veil(["hold", "add", "--user", "u1", "--reason", "case 7", "--json"], {
     env: policy,
@@ -179,7 +179,7 @@ test("a shared token is kept, which is no success; what a hold forbids is refuse
   });
   expect(refused.code).toBe(1);
   expect(refused.stdout).toBe("");
-  expect(refused.stderr).toMatch(/^error: 1 of 1 tokens are under a legal hold, .*: dev1_\w+\n/);
+  expect(refused.stderr).toMatch(/^error: 1 of 1 token is under a legal hold, .*: dev1_\w+\n/);
   const list = done(await veil(["hold", "list"], { env: eraser }));
   expect(list.stdout).toStartWith(`${id}  user u1  `);
   done(await veil(["hold", "release", id, "--reason", "closed"], { env: policy }));
@@ -204,16 +204,23 @@ test("at a terminal the plan is shown, and only yes erases", async () => {
   expect(await count()).toBe(0);
   const yes = await atTerminal(args, eraser, [asked, { when, keys: "yes\r" }]);
   expect(yes.code).toBe(0);
-  expect(yes.screen).toContain("1 tokens erased, 1 originals deleted, fresh tokens in 1 rows");
+  expect(yes.screen).toContain("1 token erased, 1 original deleted, fresh tokens in 1 row;");
   expect(await count()).toBe(1);
 });
 
 test("expire counts, says so, and names what nobody erased", async () => {
-  const dry = done(
-    await veil(["expire", "--older-than", "30d", "--dry-run", "--json"], { env: eraser }),
-  );
-  expect(JSON.parse(dry.stdout)).toMatchObject({ erased: { ip: 0, device_id: 0 }, dryRun: true });
-  const run = done(await veil(["expire", "--older-than", "30d"], { env: eraser }));
+  const dry = await veil(["expire", "--older-than", "30d", "--dry-run", "--json"], { env: eraser });
+  expect({ code: dry.code, stderr: dry.stderr }).toEqual({
+    ...{ code: 0, stderr: "nothing was erased: this was a dry run\n" },
+  });
+  expect(JSON.parse(dry.stdout)).toMatchObject({
+    ...{ erased: { ip: 0, device_id: 0 }, dryRun: true, complete: true },
+  });
+  const unexplained = await veil(["expire", "--older-than", "30d"], { env: eraser });
+  expect([unexplained.code, unexplained.stdout]).toEqual([2, ""]);
+  expect(unexplained.stderr).toContain("this needs a reason");
+  const args = ["expire", "--older-than", "30d", "--reason", "policy 7"];
+  const run = done(await veil(args, { env: eraser }));
   expect(run.stdout).toMatch(/^originals looked at +3\n/);
 });
 
@@ -226,6 +233,11 @@ test("wrong usage is said before anything is connected to, and a missing role by
     ["expire", "--older-than", "400"],
     ["expire", "--older-than", "0d"],
     ["expire"],
+    ["forget", "--user", "u", "--reason", "r", "--dry-run", "--receipt", "never"],
+    ["forget", "--user", "", "--reason", "r"],
+    ["forget", "--user", "x".repeat(129), "--reason", "r"],
+    ["hold", "add", "--user", "", "--reason", "r"],
+    ["hold", "add", `ip1_${"a".repeat(26)}`, "--user", "u", "--reason", "r"],
     ["hold", "add", "--reason", "r"],
     ["hold", "add", `ip0_${"a".repeat(26)}`, "--reason", "r"],
     ["hold", "release", "x", "--reason", "r"],

@@ -1,11 +1,8 @@
-// `veil forget` and `veil expire`: what would be erased, the question, what was, and the receipt.
+// `veil forget`: what would be erased, the question, what was, and the receipt.
 import { chainAudit } from "../audit-chain.ts";
 import { withDatabase } from "../connected.ts";
 import type { Database } from "../database.ts";
 import {
-  type Expired,
-  type Expiry,
-  expire,
   type Forgotten,
   forget,
   type Outcome,
@@ -14,19 +11,16 @@ import {
   placeOf,
   planForget,
   type Receipt,
-  roughCount,
   type Subject,
   WHETHER_IT_WAS_DONE,
 } from "../erasure.ts";
 import { failed, misuse } from "../failure.ts";
-import { Interrupted } from "../interrupted.ts";
 import type { Context } from "../session.ts";
-import { Progress, type Terminal, table } from "../terminal.ts";
+import { counted, type Terminal, table } from "../terminal.ts";
 import { requiredReason, withRole } from "./governed.ts";
+import { confirm, DRY_RUN, ERASER, isAtTerminal, withPatience } from "./irrevocable.ts";
 import { withReceipt } from "./receipt.ts";
 import { readTokens } from "./reveal.ts";
-
-const NEEDS = { login: "local_eraser", variables: [] } as const;
 
 export type ForgetCommand = {
   readonly user: string | null;
@@ -44,25 +38,29 @@ export async function runForget(
   command: ForgetCommand,
 ): Promise<void> {
   const { terminal } = context;
-  if ((command.user !== null) === args.length > 0) {
+  if (command.user !== null && args.length > 0) {
+    throw misuse("expected tokens or --user, not both", "run it twice: each has its own receipt");
+  }
+  if (command.user === null && args.length === 0) {
     throw misuse("expected tokens, or --user", "a user id that several people share is no person");
   }
-  if (command.user !== null && [...command.user].length > 128) {
-    throw misuse("expected a user id of up to 128 characters");
+  if (command.dryRun && command.receipt !== null) {
+    throw misuse("a dry run has no receipt", "leave out --receipt, or --dry-run");
   }
   const subject: Subject =
     command.user === null
-      ? { tokens: [...(await readTokens(terminal, args))] }
+      ? { tokens: [...(await readTokens(terminal, args, "erased"))] }
       : { user: command.user };
   const mayAsk = isAtTerminal(terminal) && !args.includes("-");
-  const { interruptible, uninterrupted } = withPatience(context);
-  await withDatabase(interruptible, NEEDS, async (database) => {
+  const { interruptible, uninterrupted } = withPatience(context, WAITING);
+  await withDatabase(interruptible, ERASER, async (database) => {
     await withRole(database, "veil_eraser", async () => {
       if (command.dryRun) {
         const plan = await planOnRecord(database, subject);
         if (command.json) terminal.out(`${JSON.stringify(plan)}\n`);
         else terminal.out(planTable(plan, subject, terminal.isStdoutTerminal));
-        terminal.err(plan.length === 0 ? NOTHING : "nothing was erased: this was a dry run\n");
+        terminal.err(DRY_RUN);
+        if (plan.length === 0) throw nothingOfUser();
         return;
       }
       const reason = await requiredReason(terminal, command.reason, mayAsk);
@@ -75,34 +73,16 @@ export async function runForget(
   });
 }
 
-/** What was sent to the server may be done however this ends: the first Ctrl-C says so, and waits for the answer. */
-function withPatience(context: Context) {
-  const ending = new AbortController();
-  let isSent = false;
-  const end = () => {
-    if (isSent) context.terminal.err(WAITING);
-    else ending.abort();
-  };
-  if (context.interrupt.aborted) end();
-  else context.interrupt.addEventListener("abort", end, { once: true });
-  return {
-    interruptible: { ...context, interrupt: ending.signal },
-    uninterrupted: async <T>(work: () => Promise<T>): Promise<T> => {
-      if (ending.signal.aborted) throw new Interrupted();
-      isSent = true;
-      return await work();
-    },
-  };
-}
-
 const WAITING =
   "\nthe server is at it already: waiting for its answer; Ctrl-C again leaves it alone, and then " +
   `it may be done all the same: ${WHETHER_IT_WAS_DONE}\n`;
 
-const isAtTerminal = ({ isStdinTerminal, isStderrTerminal }: Terminal): boolean =>
-  isStdinTerminal && isStderrTerminal;
-
-const NOTHING = "no row has this user id: there is nothing to erase\n";
+/** A user id with a slip in it, as often as not. */
+const nothingOfUser = () =>
+  failed(
+    "nothing was erased: no row of this user id has anything to erase",
+    "is it spelled as in user_logins? Of a user who was forgotten before, nothing is left",
+  );
 
 const WORDS: Readonly<Record<Outcome, string>> = {
   erase: "erased",
@@ -140,18 +120,18 @@ async function planOnRecord(database: Database, subject: Subject): Promise<Plann
 
 async function confirmPlan(database: Database, terminal: Terminal, subject: Subject) {
   const plan = await planOnRecord(database, subject);
-  if (plan.length === 0) terminal.err(NOTHING);
-  else terminal.err(planTable(plan.slice(0, SHOWN), subject, true));
+  if (plan.length > 0) terminal.err(planTable(plan.slice(0, SHOWN), subject, true));
   if (plan.length > SHOWN) {
     terminal.err(`… and ${plan.length - SHOWN} more: --dry-run prints all of them\n`);
   }
+  // Nothing to do is no question; it goes on record as what it is.
+  const isIdle = plan.every(({ outcome }) => IDLE.includes(outcome) && !("user" in subject));
+  if (isIdle) return;
   await confirm(terminal, "what is erased does not come back; type yes to erase: ");
 }
 
-async function confirm(terminal: Terminal, question: string): Promise<void> {
-  if ((await terminal.ask(question)).trim() === "yes") return;
-  throw failed("nothing was erased", "only yes is taken for yes; --yes asks nothing");
-}
+/** Of a token: nothing is done to it. */
+const IDLE: readonly Outcome[] = ["keep", "forgotten", "unknown"];
 
 type Done = Forgotten & {
   readonly written: Receipt & { readonly audit: { readonly entry: number } & Partial<Place> };
@@ -167,9 +147,10 @@ async function forgetOnRecord(database: Database, subject: Subject, reason: stri
 
 function report(terminal: Terminal, subject: Subject, done: Done, json: boolean): void {
   const { outcomes, receipt, entry, written } = done;
-  if (json) terminal.out(`${JSON.stringify(written)}\n`);
-  else if (outcomes.length === 0) terminal.err(NOTHING);
-  else {
+  if (json) {
+    const of = outcomes.map(({ token, outcome }) => ({ token, outcome }));
+    terminal.out(`${JSON.stringify("user" in subject ? written : { ...written, outcomes: of })}\n`);
+  } else if (outcomes.length > 0) {
     const rows = outcomes.map(({ token, field, outcome }) => [
       ...[token ?? "(no token)", field],
       wordsOf(outcome, subject),
@@ -178,72 +159,20 @@ function report(terminal: Terminal, subject: Subject, done: Done, json: boolean)
   }
   const { erased, originals, rows } = receipt;
   terminal.err(
-    `${erased.ip + erased.device_id} tokens erased, ${originals} originals deleted, fresh tokens in ` +
-      `${rows} rows; entry ${entry} of the audit\n`,
+    `${counted(erased.ip + erased.device_id, "token")} erased, ${counted(originals, "original")} deleted, ` +
+      `fresh tokens in ${counted(rows ?? 0, "row")}; entry ${entry} of the audit\n`,
   );
-  if ("user" in subject) return;
+  if ("user" in subject) {
+    if (outcomes.length === 0) throw nothingOfUser();
+    return;
+  }
   const left = outcomes.filter(({ outcome }) => outcome === "keep" || outcome === "unknown");
   if (left.length > 0) {
     throw failed(
-      `${left.length} of ${outcomes.length} tokens were not erased`,
-      "what several users have is kept; `veil forget --user` takes one user out of it",
+      `${left.length} of ${counted(outcomes.length, "token")} ${left.length === 1 ? "was" : "were"} not erased`,
+      left.some(({ outcome }) => outcome === "keep")
+        ? "what several users have is kept; `veil forget --user` takes one user out of it"
+        : "was the token copied in full, and is this the database that it came from?",
     );
   }
-}
-
-export type ExpireCommand = Omit<Expiry, "reason"> & {
-  readonly reason: string | null;
-  readonly yes: boolean;
-  readonly json: boolean;
-};
-
-export async function runExpire(context: Context, command: ExpireCommand): Promise<void> {
-  const { terminal } = context;
-  const { olderThanDays, dryRun } = command;
-  await withDatabase(context, NEEDS, async (database) => {
-    await withRole(database, "veil_eraser", async () => {
-      const reason = command.reason ?? `retention: older than ${olderThanDays} days`;
-      if (isAtTerminal(terminal) && !command.yes && !dryRun) {
-        const what = `originals that no login has had for ${olderThanDays} days are erased, and old bodies`;
-        await confirm(terminal, `${what}; --dry-run counts them first; type yes to erase: `);
-      }
-      const progress = new Progress(terminal, await roughCount(database));
-      let done: Expired | null = null;
-      try {
-        done = await expire(database, { olderThanDays, reason, dryRun }, (step) => {
-          done = step;
-          progress.show(step.looked, `${step.erased.ip + step.erased.device_id} expired`);
-        });
-      } finally {
-        progress.clear();
-        if (!dryRun) await chainAudit(database);
-        // What was done is said, also where something failed half-way.
-        if (done !== null) printExpired(terminal, done, command);
-      }
-    });
-  });
-}
-
-function printExpired(terminal: Terminal, done: Expired, { json, dryRun }: ExpireCommand): void {
-  const { erased, held, bodies, entries, looked } = done;
-  if (json) {
-    terminal.out(`${JSON.stringify({ ...done, dryRun })}\n`);
-    return;
-  }
-  const rows: [string, number][] = [
-    ["originals looked at", looked],
-    ["ip expired", erased.ip],
-    ["device_id expired", erased.device_id],
-    ["bodies discarded", bodies.discarded],
-    ["left alone, under a legal hold", held + bodies.held],
-    ["entries in the audit", entries.length],
-  ];
-  terminal.out(
-    table(
-      ["WHAT", "HOW MANY"],
-      rows.map(([what, n]) => [what, String(n)]),
-      terminal.isStdoutTerminal,
-    ),
-  );
-  if (dryRun) terminal.err("nothing was erased: this was a dry run\n");
 }
