@@ -6,6 +6,7 @@ import { withDatabase } from "../connected.ts";
 import type { Database } from "../database.ts";
 import { isOutage } from "../database-errors.ts";
 import { misuse } from "../failure.ts";
+import { plural } from "../plural.ts";
 import type { Context } from "../session.ts";
 import { printable, type Terminal, table } from "../terminal.ts";
 
@@ -94,7 +95,7 @@ function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
 const HEADER = ["REQUEST", "WAITS FOR", "LOGIN", "RECORDED AT", "EXPIRES AT", "WHAT", "WHY"];
 
 const what = ({ kind, items }: OpenRequest): string =>
-  kind === "reveal" ? `${items} tokens` : `${kind} ${items} bodies`;
+  kind === "reveal" ? plural(items, "token") : `${kind} ${plural(items, "body", "bodies")}`;
 
 const why = ({ purpose, reason }: OpenRequest): string =>
   [purpose, reason].filter((text) => text !== null).join(": ") || "-";

@@ -20,11 +20,12 @@ import {
 } from "../erasure.ts";
 import { failed, misuse } from "../failure.ts";
 import { Interrupted } from "../interrupted.ts";
+import { plural } from "../plural.ts";
 import type { Context } from "../session.ts";
 import { Progress, type Terminal, table } from "../terminal.ts";
 import { requiredReason, withRole } from "./governed.ts";
+import { readTokens } from "./read-tokens.ts";
 import { withReceipt } from "./receipt.ts";
-import { readTokens } from "./reveal.ts";
 
 const NEEDS = { login: "local_eraser", variables: [] } as const;
 
@@ -178,14 +179,14 @@ function report(terminal: Terminal, subject: Subject, done: Done, json: boolean)
   }
   const { erased, originals, rows } = receipt;
   terminal.err(
-    `${erased.ip + erased.device_id} tokens erased, ${originals} originals deleted, fresh tokens in ` +
-      `${rows} rows; entry ${entry} of the audit\n`,
+    `${plural(erased.ip + erased.device_id, "token")} erased, ${plural(originals, "original")} deleted, ` +
+      `fresh tokens in ${plural(rows ?? 0, "row")}; entry ${entry} of the audit\n`,
   );
   if ("user" in subject) return;
   const left = outcomes.filter(({ outcome }) => outcome === "keep" || outcome === "unknown");
   if (left.length > 0) {
     throw failed(
-      `${left.length} of ${outcomes.length} tokens were not erased`,
+      `${left.length} of ${plural(outcomes.length, "token")} ${left.length === 1 ? "was" : "were"} not erased`,
       "what several users have is kept; `veil forget --user` takes one user out of it",
     );
   }
@@ -202,9 +203,9 @@ export async function runExpire(context: Context, command: ExpireCommand): Promi
   const { olderThanDays, dryRun } = command;
   await withDatabase(context, NEEDS, async (database) => {
     await withRole(database, "veil_eraser", async () => {
-      const reason = command.reason ?? `retention: older than ${olderThanDays} days`;
+      const reason = command.reason ?? `retention: older than ${plural(olderThanDays, "day")}`;
       if (isAtTerminal(terminal) && !command.yes && !dryRun) {
-        const what = `originals that no login has had for ${olderThanDays} days are erased, and old bodies`;
+        const what = `originals that no login has had for ${plural(olderThanDays, "day")} are erased, and old bodies`;
         await confirm(terminal, `${what}; --dry-run counts them first; type yes to erase: `);
       }
       const progress = new Progress(terminal, await roughCount(database));

@@ -168,7 +168,7 @@ test("a shared token is kept, which is no success; what a hold forbids is refuse
   const kept = await veil(["forget", token, "--reason", "r"], { env: eraser });
   expect(kept.code).toBe(1);
   expect(kept.stdout).toMatch(/^ip1_\w+ +ip +kept: others have it\n$/);
-  expect(kept.stderr).toContain("1 of 1 tokens were not erased");
+  expect(kept.stderr).toContain("1 of 1 token was not erased");
   const policy = { DATABASE_URL: scene.database.url("policy") };
   const added = await veil(["hold", "add", "--user", "u1", "--reason", "case 7", "--json"], {
     env: policy,
@@ -204,7 +204,7 @@ test("at a terminal the plan is shown, and only yes erases", async () => {
   expect(await count()).toBe(0);
   const yes = await atTerminal(args, eraser, [asked, { when, keys: "yes\r" }]);
   expect(yes.code).toBe(0);
-  expect(yes.screen).toContain("1 tokens erased, 1 originals deleted, fresh tokens in 1 rows");
+  expect(yes.screen).toContain("1 token erased, 1 original deleted, fresh tokens in 1 row;");
   expect(await count()).toBe(1);
 });
 
