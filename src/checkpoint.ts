@@ -51,7 +51,10 @@ export async function readCheckpoints(path: string, key: AuditKey): Promise<read
     const parsed = parseLine(line);
     if (parsed === null) throw refused(path, i + 1, "is no checkpoint");
     if (hex(parsed.signer) !== hex(signer.bytes)) {
-      throw refused(path, i + 1, "is signed with another key than VEIL_AUDIT_KEY");
+      throw refused(
+        ...([path, i + 1, "is signed with another key than VEIL_AUDIT_KEY"] as const),
+        `is VEIL_AUDIT_KEY of the pair that signs these? If it is, ${UNTOUCHED}`,
+      );
     }
     if (!(await verifyCheckpoint(signer, parsed.checkpoint, parsed.signature))) {
       throw refused(path, i + 1, "is forged: its signature does not fit what it says");
@@ -65,11 +68,11 @@ export async function readCheckpoints(path: string, key: AuditKey): Promise<read
   return checkpoints;
 }
 
-const refused = (path: string, line: number, what: string) =>
-  failed(
-    `checkpoint ${line} of ${path} ${what}`,
-    "take the file from where nobody else can write, as `veil audit checkpoint` left it",
-  );
+const UNTOUCHED =
+  "take the file from where nobody else can write, as `veil audit checkpoint` left it";
+
+const refused = (path: string, line: number, what: string, hint = UNTOUCHED) =>
+  failed(`checkpoint ${line} of ${path} ${what}`, hint);
 
 function readText(path: string): string {
   try {

@@ -99,9 +99,6 @@ export const printable = (text: string): string =>
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 
-/** "1 token", "2 tokens". */
-export const counted = (n: number, noun: string): string => `${n} ${noun}${n === 1 ? "" : "s"}`;
-
 /** Columns aligned with spaces; the header only where a person reads. */
 export function table(
   header: readonly string[],

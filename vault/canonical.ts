@@ -15,6 +15,9 @@ export function canonicalBytes(field: Field, value: string): Uint8Array {
   return field === "ip" ? canonicalIp(value) : encodeUtf8(value);
 }
 
+/** Whether it is an address in any of the spellings that give it one token. */
+export const isIpAddress = (text: string): boolean => canonicalIp(text)[0] !== TAG_TEXT;
+
 function canonicalIp(text: string): Uint8Array {
   const v4 = parseIpv4(text);
   if (v4 !== null) return tagged(TAG_IPV4, v4);

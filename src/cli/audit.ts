@@ -1,20 +1,7 @@
 // `veil audit …`: who did what, and whether anybody has rewritten it since.
 import { type Command, InvalidArgumentError } from "@commander-js/extra-typings";
-import { examples, type MakeContext, wholeNumber } from "./options.ts";
-
-/** A day in UTC, or a time with its offset; as text that names one moment under any setting. */
-const moment =
-  (isEnd: boolean) =>
-  (text: string): string => {
-    const isDay = /^\d{4}-\d\d-\d\d$/.test(text);
-    const isTime = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d)$/.test(text);
-    const time = isDay || isTime ? new Date(isDay ? `${text}T00:00:00Z` : text) : new Date("");
-    if (Number.isNaN(time.getTime())) {
-      throw new InvalidArgumentError("expected a day (2026-01-31), or a time (2026-01-31T12:00Z)");
-    }
-    if (isDay && isEnd) time.setUTCDate(time.getUTCDate() + 1);
-    return time.toISOString();
-  };
+import { misuse } from "../failure.ts";
+import { examples, type MakeContext, moment, requestId, wholeNumber } from "./options.ts";
 
 const tokenText = (text: string): string => {
   if (!/^(ip|dev)(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$/.test(text)) {
@@ -31,7 +18,8 @@ export function addAudit(program: Command, context: MakeContext): void {
     .command("list")
     .description("print the entries, the newest last")
     .option("--actor <login>", "of one login")
-    .option("--token <token>", "that name this token", tokenText)
+    .option("--token <token>", "that name this token, and all of the requests that do", tokenText)
+    .option("--request <id>", "of one request", requestId)
     .option("--action <action>", "of one kind, as reveal.request")
     .option("--since <date>", "from this day (UTC) or time on", moment(false))
     .option("--until <date>", "up to the end of this day (UTC), or to this time", moment(true))
@@ -43,14 +31,28 @@ export function addAudit(program: Command, context: MakeContext): void {
         "audit list --actor alice --since 2026-01-01",
         "audit list --token ip1_… --json",
         "audit list --action reveal.request --limit 20",
+        "audit list --request 0197c5f2-…",
       ),
     )
     .action(async (options) => {
+      const [from, to] = [options.since, options.until].map((time) => Date.parse(time ?? ""));
+      if (from! >= to!) {
+        throw misuse(
+          "--since is after --until",
+          "a day of --until is included; a time of --until is not",
+        );
+      }
       const { runAuditList } = await import("../commands/audit.ts");
-      const { actor, token, action, since, until, limit, json } = options;
+      const { actor, token, request, action, since, until, limit, json } = options;
       await runAuditList(await context(), {
         ...{ actor: actor ?? null, token: token ?? null, action: action ?? null },
-        ...{ since: since ?? null, until: until ?? null, limit: limit ?? null, json },
+        ...{
+          request: request ?? null,
+          since: since ?? null,
+          until: until ?? null,
+          limit: limit ?? null,
+          json,
+        },
       });
     });
   audit

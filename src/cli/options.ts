@@ -31,10 +31,37 @@ export function workerCount(text: string): number | "auto" {
 
 /** A day of the calendar, as YYYY-MM-DD. */
 export function day(text: string): string {
-  const date = new Date(`${text}T00:00:00Z`);
-  const isDay = /^\d{4}-\d\d-\d\d$/.test(text) && !Number.isNaN(date.getTime());
-  if (isDay && date.toISOString().startsWith(text)) return text;
+  if (isDay(text)) return text;
   throw new InvalidArgumentError("expected a day as YYYY-MM-DD");
+}
+
+/** Dates that no calendar has are rolled over to the next month by JavaScript. */
+function isDay(text: string): boolean {
+  const date = new Date(`${text}T00:00:00Z`);
+  if (!/^\d{4}-\d\d-\d\d$/.test(text) || Number.isNaN(date.getTime())) return false;
+  return date.toISOString().startsWith(text);
+}
+
+/**
+ * A day in UTC, or a time with its offset; as text that names one moment under any setting. An end by its day is
+ * the beginning of the next.
+ */
+export const moment =
+  (isEnd: boolean) =>
+  (text: string): string => {
+    const isTime = /^.{10}T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d)$/.test(text);
+    const isWhole = text.length === 10;
+    const time = isDay(text.slice(0, 10)) && (isWhole || isTime) ? new Date(text) : new Date("");
+    if (Number.isNaN(time.getTime())) {
+      throw new InvalidArgumentError("expected a day (2026-01-31), or a time (2026-01-31T12:00Z)");
+    }
+    if (isWhole && isEnd) time.setUTCDate(time.getUTCDate() + 1);
+    return time.toISOString();
+  };
+
+export function userId(text: string): string {
+  if (text === "") throw new InvalidArgumentError("expected a user id");
+  return text;
 }
 
 export function purposeWord(text: string): string {
@@ -43,10 +70,12 @@ export function purposeWord(text: string): string {
 }
 
 /** For an option that may be given several times. */
-export function requestIds(text: string, before: readonly string[]): readonly string[] {
+export const requestIds = (text: string, before: readonly string[]): readonly string[] => [
+  ...new Set([...before, requestId(text)]),
+];
+
+export function requestId(text: string): string {
   const id = text.toLowerCase();
-  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id)) {
-    throw new InvalidArgumentError("expected a request's id");
-  }
-  return [...new Set([...before, id])];
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id)) return id;
+  throw new InvalidArgumentError("expected a request's id");
 }

@@ -8,6 +8,7 @@ import {
   purposeWord,
   reasonText,
   requestIds,
+  userId,
   wholeNumber,
 } from "./options.ts";
 
@@ -55,6 +56,9 @@ apostrophe stands before what they would take for a formula.
 
 A token without an original is named, or among logins counted, on stderr, and the exit code is 1; a token of
 generation 0 stands for nothing, and is no failure among logins.
+
+A request that needs approval prints no original (with --json, an empty array), and the exit code is 1; stderr has
+the commands that approve it and come back to it. --wait waits instead.
 `;
 
 function addReveal(program: Command, context: MakeContext): void {
@@ -63,7 +67,7 @@ function addReveal(program: Command, context: MakeContext): void {
     .command("reveal")
     .description("print the originals of tokens, or logins with theirs, each request on record")
     .argument("[token...]", "tokens, or - to read them from stdin, one a line")
-    .option("--user <id>", "the logins of this user")
+    .option("--user <id>", "the logins of this user", userId)
     .option("--since <day>", "logins of this day and later, as YYYY-MM-DD", day)
     .option("--until <day>", "logins of this day and earlier", day)
     .addOption(
@@ -116,7 +120,11 @@ function addReveal(program: Command, context: MakeContext): void {
       if (since !== null && until !== null && since > until) {
         throw misuse("--since is after --until", "both days are included");
       }
+      const again = Object.entries(search).flatMap(([name, value]) =>
+        value === null ? [] : [`--${name}`, value],
+      );
       const command = {
+        again: [...again, ...(options.json ? ["--json"] : options.csv ? ["--csv"] : [])],
         reason: options.reason ?? null,
         purpose: options.purpose ?? null,
         breakGlass: options.breakGlass,

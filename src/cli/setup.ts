@@ -26,7 +26,9 @@ export function addSetup(program: Command, context: MakeContext): void {
   const keys = program.command("keys").description("make keys");
   keys
     .command("generate")
-    .description("write token.key, verify.key, identity.txt and recipients.txt")
+    .description(
+      "write token.key, verify.key, identity.txt and recipients.txt; or an auditor's pair, with --audit",
+    )
     .requiredOption("--out <folder>", "where; made with mode 0700 if missing")
     .option("--pq", "a post-quantum identity (ML-KEM-768 with X25519)", false)
     .addOption(
@@ -35,7 +37,10 @@ export function addSetup(program: Command, context: MakeContext): void {
         .conflicts("pq"),
     )
     .option("--json", "print the files' paths as JSON", false)
-    .addHelpText("after", examples("keys generate --out keys", "keys generate --audit --out audit"))
+    .addHelpText(
+      "after",
+      examples("keys generate --out keys", "keys generate --audit --out audit-keys"),
+    )
     .action(async (options) => {
       const { runGenerateKeys } = await import("../commands/setup.ts");
       await runGenerateKeys(await context(), options.out, {

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import type { AuditKey, Checkpoint } from "../../vault/checkpoint.ts";
 import { type Verdict, verifyAudit } from "../audit.ts";
 import { chainAudit, tryToChain } from "../audit-chain.ts";
+import { detailsText } from "../audit-details.ts";
 import { formatTime } from "../audit-entries.ts";
 import { type AuditFilter, type ListedEntry, listAudit } from "../audit-list.ts";
 import { findStopped, STOPPED_HINT, waitingText } from "../audit-waiting.ts";
@@ -45,7 +46,7 @@ export async function runAuditList(context: Context, options: ListOptions): Prom
       await chainAudit(database);
       let listed = 0;
       if (options.json) terminal.out("[");
-      for await (const page of listAudit(database, options)) {
+      await listAudit(database, options, async (page) => {
         if (options.json) {
           const objects = page.map((entry) => JSON.stringify(asJson(entry)));
           terminal.out(`${listed === 0 ? "" : ","}\n${objects.join(",\n")}`);
@@ -55,14 +56,16 @@ export async function runAuditList(context: Context, options: ListOptions): Prom
         listed += page.length;
         // A slow reader is waited for: nothing piles up here.
         await flushed();
-      }
+      });
       if (options.json) terminal.out(listed === 0 ? "]\n" : "\n]\n");
       else if (listed === 0) terminal.err("the audit holds no such entries\n");
     },
   );
 }
 
-const HEADER = ["ENTRY", "AT", "LOGIN", "ADDRESS", "ACTION", "ITEMS", "OF", "REASON"];
+const HEADER = [
+  ...["ENTRY", "AT", "LOGIN", "ADDRESS", "ACTION", "REQUEST", "ITEMS", "OF", "DETAILS", "REASON"],
+];
 
 const cells = (entry: ListedEntry): string[] => {
   const of = [...(entry.tokens ?? []), ...(entry.messageIds ?? [])];
@@ -73,8 +76,10 @@ const cells = (entry: ListedEntry): string[] => {
     `${entry.login}${role}`,
     entry.address ?? "",
     String(entry.action),
+    entry.request ?? "",
     String(entry.items),
     of.length === 0 ? "" : of.length === 1 ? String(of[0]) : `${of[0]} +${of.length - 1}`,
+    detailsText(entry.details),
     entry.reason ?? "",
   ];
 };
@@ -187,13 +192,20 @@ function sayWhatIsWrong({ terminal }: Context, verified: Verified): void {
   const rest = offences.count - said.length;
   if (rest > 0) said.push(`and ${rest} more like these`);
   for (const message of said.slice(0, -1)) terminal.err(`error: ${printable(message)}\n`);
+  const isOfAnother = offences.named.some(
+    ({ kind, position }) => kind === "checkpoint" && position === null,
+  );
   throw failed(
     said.at(-1)!,
-    isWhole(verified)
-      ? STOPPED_HINT
-      : "the audit is not as it was written: compare it with a backup from before, and find out who could",
+    isWhole(verified) ? STOPPED_HINT : isOfAnother ? `${WHICH_DATABASE} ${ALTERED}` : ALTERED,
   );
 }
+
+const ALTERED =
+  "the audit is not as it was written: compare it with a backup from before, and find out who could";
+
+const WHICH_DATABASE =
+  "is DATABASE_URL the database of these checkpoints, and not one that was made anew? If it is,";
 
 function describe({ end }: Verdict, signed: readonly Checkpoint[]): string {
   const last = signed.at(-1);

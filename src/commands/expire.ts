@@ -1,11 +1,13 @@
 // `veil expire`: counts, the question, step after step, and what was done however it ends.
+
 import { chainAudit } from "../audit-chain.ts";
 import { withDatabase } from "../connected.ts";
 import type { Database } from "../database.ts";
 import { type Expired, type Expiry, expire, roughCount } from "../erasure.ts";
 import { Interrupted } from "../interrupted.ts";
+import { plural } from "../plural.ts";
 import type { Context } from "../session.ts";
-import { counted, Progress, type Terminal, table } from "../terminal.ts";
+import { Progress, type Terminal, table } from "../terminal.ts";
 import { requiredReason, withRole } from "./governed.ts";
 import { confirm, DRY_RUN, ERASER, isAtTerminal, withPatience } from "./irrevocable.ts";
 
@@ -87,7 +89,7 @@ async function confirmCounts(
   const bodies = plan.bodies.discarded;
   terminal.err(countsTable(plan, true));
   if (tokens + bodies === 0) return;
-  const what = `${counted(tokens, "original")} that no login has had for ${counted(expiry.olderThanDays, "day")}`;
+  const what = `${plural(tokens, "original")} that no login has had for ${plural(expiry.olderThanDays, "day")}`;
   await confirm(
     terminal,
     `${what} would go, and ${bodies} of the quarantine's bodies; type yes to erase: `,

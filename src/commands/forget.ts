@@ -15,12 +15,13 @@ import {
   WHETHER_IT_WAS_DONE,
 } from "../erasure.ts";
 import { failed, misuse } from "../failure.ts";
+import { plural } from "../plural.ts";
 import type { Context } from "../session.ts";
-import { counted, type Terminal, table } from "../terminal.ts";
+import { type Terminal, table } from "../terminal.ts";
 import { requiredReason, withRole } from "./governed.ts";
 import { confirm, DRY_RUN, ERASER, isAtTerminal, withPatience } from "./irrevocable.ts";
+import { readTokens } from "./read-tokens.ts";
 import { withReceipt } from "./receipt.ts";
-import { readTokens } from "./reveal.ts";
 
 export type ForgetCommand = {
   readonly user: string | null;
@@ -159,8 +160,8 @@ function report(terminal: Terminal, subject: Subject, done: Done, json: boolean)
   }
   const { erased, originals, rows } = receipt;
   terminal.err(
-    `${counted(erased.ip + erased.device_id, "token")} erased, ${counted(originals, "original")} deleted, ` +
-      `fresh tokens in ${counted(rows ?? 0, "row")}; entry ${entry} of the audit\n`,
+    `${plural(erased.ip + erased.device_id, "token")} erased, ${plural(originals, "original")} deleted, ` +
+      `fresh tokens in ${plural(rows ?? 0, "row")}; entry ${entry} of the audit\n`,
   );
   if ("user" in subject) {
     if (outcomes.length === 0) throw nothingOfUser();
@@ -169,7 +170,7 @@ function report(terminal: Terminal, subject: Subject, done: Done, json: boolean)
   const left = outcomes.filter(({ outcome }) => outcome === "keep" || outcome === "unknown");
   if (left.length > 0) {
     throw failed(
-      `${left.length} of ${counted(outcomes.length, "token")} ${left.length === 1 ? "was" : "were"} not erased`,
+      `${left.length} of ${plural(outcomes.length, "token")} ${left.length === 1 ? "was" : "were"} not erased`,
       left.some(({ outcome }) => outcome === "keep")
         ? "what several users have is kept; `veil forget --user` takes one user out of it"
         : "was the token copied in full, and is this the database that it came from?",

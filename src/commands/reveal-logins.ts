@@ -5,6 +5,7 @@ import * as config from "../config.ts";
 import type { Database } from "../database.ts";
 import { failed, misuse } from "../failure.ts";
 import { LOGINS_PER_PAGE, type LoginFilter } from "../logins.ts";
+import { plural } from "../plural.ts";
 import { type Recovery, type Revealed, revealRequests } from "../reveal.ts";
 import {
   type JoinCounts,
@@ -16,7 +17,8 @@ import {
 import type { Context } from "../session.ts";
 import { Progress, type Terminal } from "../terminal.ts";
 import { type Format, Output, type Sheet } from "./output.ts";
-import { type Asking, addTokens, CHECK_IDENTITY, nameLost, withRecovery } from "./reveal.ts";
+import { addTokens, tokenLines } from "./read-tokens.ts";
+import { type Asking, CHECK_IDENTITY, nameLost, withRecovery } from "./reveal.ts";
 import { readValues } from "./token.ts";
 
 export type LoginSearch = {
@@ -132,16 +134,18 @@ function conclude(terminal: Terminal, counts: JoinCounts, isRequested: boolean):
   }
   if (unrecoverable > 0) {
     terminal.err(
-      `${unrecoverable} tokens stand for nothing that could be revealed (generation 0, or none of veil's)\n`,
+      `${plural(unrecoverable, "token stands", "tokens stand")} for nothing that could be revealed (generation 0, or none of veil's)\n`,
     );
   }
   if (unknown + refused === 0) return;
   const words = [
-    ...(unknown > 0 ? [`the vault does not hold the originals of ${unknown} tokens`] : []),
-    ...(refused > 0 ? [`${refused} tokens were refused`] : []),
+    ...(unknown > 0
+      ? [`the vault does not hold the originals of ${plural(unknown, "token")}`]
+      : []),
+    ...(refused > 0 ? [`${plural(refused, "token was", "tokens were")} refused`] : []),
   ];
   throw failed(
-    `${words.join(", and ")}; ${logins} logins were printed without them`,
+    `${words.join(", and ")}; ${plural(logins, "login was", "logins were")} printed without them`,
     refused > 0
       ? CHECK_IDENTITY
       : isRequested
@@ -182,7 +186,7 @@ const filterOf = (
 
 async function readFile(terminal: Terminal, path: string): Promise<string[]> {
   const tokens = new Set<string>();
-  if (path === "-") await addTokens(tokens, terminal.lines(), "stdin");
+  if (path === "-") await addTokens(tokens, tokenLines(terminal), "stdin");
   else await addTokens(tokens, linesOf(path), "the file");
   if (tokens.size > 0) return [...tokens];
   throw misuse(

@@ -1,12 +1,12 @@
 // `veil reveal TOKEN…`: from tokens to their originals; and what every revealing command runs on.
-import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit-chain.ts";
 import * as config from "../config.ts";
 import { openDatabase } from "../database.ts";
-import { failed, misuse } from "../failure.ts";
+import { Failure, failed, misuse } from "../failure.ts";
 import { Interrupted } from "../interrupted.ts";
 import type { LocalLogin } from "../local/local-database.ts";
 import { Opener, type RecoveryKeys } from "../opener.ts";
+import { plural } from "../plural.ts";
 import {
   type Ask,
   type Recovery,
@@ -21,6 +21,8 @@ import { type Context, type Session, withSession } from "../session.ts";
 import { Progress, type Terminal } from "../terminal.ts";
 import { awaitVerdict } from "../verdict.ts";
 import { type Format, Output, type Sheet } from "./output.ts";
+import { readTokens } from "./read-tokens.ts";
+import { wayBack } from "./way-back.ts";
 
 export const RECOVERY_VARIABLES = ["VEIL_IDENTITY", "VEIL_TOKEN_KEY", "VEIL_VERIFY_KEY"] as const;
 
@@ -35,6 +37,8 @@ export type Asking = Ask & {
   readonly wait: boolean;
   /** Requests of before, to be fetched instead of recording new ones. */
   readonly requests: readonly string[];
+  /** With which options the same is asked for again, besides a request. */
+  readonly again: readonly string[];
 };
 
 export type RevealCommand = Asking & { readonly format: Format };
@@ -81,6 +85,10 @@ export async function runReveal(
         counts.refused += page.refused.length;
       }
     });
+  } catch (error) {
+    // What waits is no error to a program that reads an array: there is none of it yet.
+    if (isWaiting(error) && command.format === "json") await output.write([]);
+    throw error;
   } finally {
     progress.clear();
     output.end();
@@ -88,7 +96,7 @@ export async function runReveal(
   const lost = counts.unknown + counts.refused;
   if (lost > 0) {
     throw failed(
-      `${lost} of ${counts.revealed + lost} tokens could not be revealed`,
+      `${lost} of ${plural(counts.revealed + lost, "token")} could not be revealed`,
       counts.refused > 0
         ? CHECK_IDENTITY
         : "was the token copied in full, and is this the database that it came from?",
@@ -140,17 +148,23 @@ export async function withRecovery(
   work: (recovery: Recovery, session: Session) => Promise<void>,
 ): Promise<void> {
   const { terminal } = context;
+  requireReason(command, command.reason, needs.mayAsk && isAtTerminal(terminal));
   let waiting: readonly string[] = [];
+  let program = "";
   const onWaiting = (recovery: Recovery) => async (requests: readonly string[]) => {
+    const { waits, approve, reveal } = wayBack(program, requests, command.again);
+    const approver = `another login with the role veil_approver runs ${approve}`;
     if (!command.wait) {
-      throw failed(
-        `${described(requests)} for approval; nothing of it was fetched`,
-        `${APPROVER} Then the same with ${listed(requests)} reveals it; --wait waits for it`,
+      throw new Failure(
+        1,
+        `${waits} for approval; nothing of it was fetched`,
+        `${approver}; then ${reveal} reveals it; --wait waits for it`,
+        WAITING,
       );
     }
     if (waiting.length === 0) {
-      terminal.err(`${described(requests)} for approval. ${APPROVER}\n`);
-      terminal.err("waiting; Ctrl-C leaves it open\n");
+      terminal.err(`${waits} for approval: ${approver}\n`);
+      terminal.err(`waiting; Ctrl-C leaves it open, and ${reveal} comes back to it\n`);
     }
     waiting = requests;
     await awaitVerdict(recovery.database, requests[0]!);
@@ -160,6 +174,7 @@ export async function withRecovery(
       context,
       { login: needs.login, variables: RECOVERY_VARIABLES },
       async (session) => {
+        program = session.program;
         const opener = new Opener(recoveryKeys(session.env));
         const database = openDatabase(config.database(session.env));
         try {
@@ -167,6 +182,7 @@ export async function withRecovery(
           const { purpose, breakGlass } = command;
           const isAsked = needs.mayAsk && command.requests.length === 0;
           const reason = command.reason ?? (isAsked ? await askReason(terminal, []) : null);
+          requireReason(command, reason, false);
           // Chained before anything is handed out, and then what handing it out has put on record.
           const afterRecording = async () => void (await chainAudit(database));
           const ask = { reason, purpose, breakGlass };
@@ -182,66 +198,39 @@ export async function withRecovery(
     );
   } catch (error) {
     if (error instanceof Interrupted && waiting.length > 0) {
-      terminal.err(`${described(waiting)} on; the same with ${listed(waiting)} comes back to it\n`);
+      const { waits, approve, reveal } = wayBack(program, waiting, command.again);
+      terminal.err(`${waits} on: after ${approve}, ${reveal} reveals it\n`);
+    }
+    // The database speaks to whoever writes SQL.
+    if (error instanceof Failure && error.code === "VL001" && command.requests.length > 0) {
+      throw failed(
+        error.message,
+        "is DATABASE_URL the login and the database with which it was made, and was its id copied in full?",
+      );
     }
     throw error;
   }
 }
 
-const APPROVER = "Another login with the role veil_approver can give it: `veil approve ID`.";
+/** The SQLSTATE of a request that waits for approval. */
+const WAITING = "VL031";
 
-const described = (requests: readonly string[]): string =>
-  requests.length === 1 ? `request ${requests[0]} waits` : `requests ${requests.join(", ")} wait`;
+const isWaiting = (error: unknown): boolean => error instanceof Failure && error.code === WAITING;
 
-const listed = (requests: readonly string[]): string =>
-  requests.map((request) => `--request ${request}`).join(" ");
-
-/** The distinct ones, in order of first appearance. `undone`: what nothing was, where one is malformed. */
-export async function readTokens(
-  terminal: Terminal,
-  args: readonly string[],
-  undone = "requested",
-): Promise<ReadonlySet<string>> {
-  const tokens = new Set<string>();
-  for (const [i, argument] of args.entries()) {
-    if (argument === "-") await addTokens(tokens, terminal.lines(), "stdin", undone);
-    else addToken(tokens, argument, `argument ${i + 1}`, undone);
-  }
-  if (tokens.size === 0) throw misuse("no token was given", "give tokens, or - to read them");
-  return tokens;
+/** Break-glass is for others to look at afterwards, whatever the policy wants of a request. */
+function requireReason({ breakGlass }: Ask, reason: string | null, mayAsk: boolean): void {
+  if (!breakGlass || mayAsk || (reason ?? "").trim() !== "") return;
+  throw misuse("break-glass wants a reason", "--reason TEXT: it goes on record, and is reviewed");
 }
 
-/** One a line; blank lines are ignored. */
-export async function addTokens(
-  tokens: Set<string>,
-  lines: AsyncIterable<string>,
-  source: string,
-  undone = "requested",
-): Promise<void> {
-  let number = 0;
-  for await (const line of lines) {
-    number++;
-    const text = line.trim();
-    if (text !== "") addToken(tokens, text, `line ${number} of ${source}`, undone);
-  }
-}
-
-/** Throws for a malformed token without repeating it: it may be a value pasted by mistake. */
-function addToken(tokens: Set<string>, text: string, place: string, undone: string): void {
-  if (parseToken(text) === null) {
-    throw misuse(
-      `${place} is not a token; nothing was ${undone}`,
-      "a token is ip1_ or dev1_ and 26 characters of a-z and 2-7",
-    );
-  }
-  tokens.add(text);
-}
+const isAtTerminal = ({ isStdinTerminal, isStderrTerminal }: Terminal): boolean =>
+  isStdinTerminal && isStderrTerminal;
 
 /** Where a person sits at a terminal; not where stdin brings the tokens. */
 export async function askReason(
   terminal: Terminal,
   args: readonly string[],
 ): Promise<string | null> {
-  if (!terminal.isStdinTerminal || !terminal.isStderrTerminal || args.includes("-")) return null;
+  if (!isAtTerminal(terminal) || args.includes("-")) return null;
   return (await terminal.ask("reason, for the record (Enter for none): ")).trim() || null;
 }

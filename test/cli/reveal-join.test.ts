@@ -204,7 +204,7 @@ describe("a join", () => {
       expect(lines(lost)).toMatchObject([{ masked_ip: gone, ip: null, verified: null }]);
       expect(lost.code).toBe(1);
       expect(lost.stderr).toMatch(
-        /^error: the vault does not hold the originals of 1 tokens; 1 logins/,
+        /^error: the vault does not hold the originals of 1 token; 1 login was printed without/,
       );
     } finally {
       await own.database.drop();
@@ -248,6 +248,7 @@ test("what does not go together, or is not written as it should be, is exit code
     ["--since", "2026-03-08", "--until", "2026-03-07"],
     ["--since", "2026-02-30"],
     ["--since", "yesterday"],
+    ["--user", ""],
     ["--user", "anna", "--json", "--csv"],
     ["--request", "4711"],
     ["--request", id, "--reason", "again"],
@@ -305,6 +306,9 @@ describe("a request that needs approval", () => {
     })();
     return { told: told.promise, whole };
   };
+  /** The arguments of the commands that are told to be run. */
+  const commandsOf = (text: string): string[][] =>
+    [...text.matchAll(/`veil ([^`]+)`/g)].map(([, command = ""]) => command.split(/\s+/));
   /** What waits for this reason, once it does. */
   const waitingFor = async (reason: string): Promise<string> => {
     for (;;) {
@@ -317,20 +321,26 @@ describe("a request that needs approval", () => {
 
   test("is named with the way back to it, and shown once somebody has approved", async () => {
     const run = await ask(ipToken(), "--reason", "later", "--json");
-    expect({ code: run.code, stdout: run.stdout }).toEqual({ code: 1, stdout: "" });
+    expect({ code: run.code, stdout: run.stdout }).toEqual({ code: 1, stdout: "[]\n" });
     const [, id = ""] = /^error: request (\S+) waits for approval/.exec(run.stderr) ?? [];
-    expect(run.stderr).toContain(`--request ${id}`);
+    expect(commandsOf(run.stderr)).toEqual([
+      ...[
+        ["approve", id],
+        ["reveal", "--json", "--request", id],
+      ],
+    ]);
     expect(run.stderr).toContain("veil_approver");
     const early = await ask("--request", id);
     expect({ code: early.code, stdout: early.stdout }).toEqual({ code: 1, stdout: "" });
     await decide(id, true);
-    const shown = done(await ask("--request", id, "--json"));
+    const shown = done(await veil(commandsOf(run.stderr)[1]!, { env: asking }));
     expect(JSON.parse(shown.stdout)).toMatchObject([{ token: ipToken(), original: ip }]);
     expect(done(await ask("--request", id.toUpperCase())).stdout).toContain(ip);
     const foreign = await veil(["reveal", "--request", id], {
       env: governed.recovering("revealer"),
     });
     expect({ code: foreign.code, stdout: foreign.stdout }).toEqual({ code: 1, stdout: "" });
+    expect(foreign.stderr).toMatch(/^error: no such request of this login\nhint: is DATABASE_URL /);
   });
 
   test("of a join holds it up as a whole, and its originals come back beside the logins", async () => {
@@ -338,9 +348,10 @@ describe("a request that needs approval", () => {
     const run = await ask(...join, "--reason", "a join");
     expect({ code: run.code, stdout: run.stdout }).toEqual({ code: 1, stdout: "" });
     const id = await waitingFor("a join");
-    expect(run.stderr).toContain(`--request ${id}`);
+    const again = ["reveal", "--user", "carl", "--json", "--request", id];
+    expect(commandsOf(run.stderr)).toEqual([["approve", id], again]);
     await decide(id, true);
-    const shown = done(await ask("--user", "carl", "--request", id, "--json"));
+    const shown = done(await veil(again, { env: asking }));
     expect(lines(shown)).toMatchObject([
       { user_id: "carl", ip, device_id: device, verified: true },
     ]);
@@ -383,7 +394,15 @@ describe("a request that needs approval", () => {
     const run = await atTerminal(args, asking, [{ when: "Ctrl-C leaves it open", keys: "\u0003" }]);
     expect(run.code).toBe(130);
     const id = await waitingFor("not now");
-    expect(run.screen).toContain(`the same with --request ${id} comes back to it`);
+    const [waiting = "", end = ""] = run.screen.split("waits on:");
+    for (const said of [waiting, end]) {
+      expect(commandsOf(said.replaceAll("\r\n", "\n"))).toEqual([
+        ...[
+          ["approve", id],
+          ["reveal", "--request", id],
+        ],
+      ]);
+    }
     await decide(id, true);
     expect(done(await ask("--request", id)).stdout).toContain(ip);
   });
@@ -395,8 +414,19 @@ describe("a request that needs approval", () => {
     expect(JSON.parse(run.stdout)).toMatchObject([{ original: ip }]);
     const open = await approver`select reason from pii_vault.unreviewed_requests()`;
     expect(open.map(({ reason }) => reason)).toEqual(["a fire"]);
-    const silent = await veil(args, { env: breaking });
-    expect({ code: silent.code, stdout: silent.stdout }).toEqual({ code: 1, stdout: "" });
+    const before = await governed.database.sql(governed.database.ownerUrl)`
+      select count(*)::int as n from pii_vault.requests`;
+    for (const silent of [args, [...args, "--reason", " "]]) {
+      const refused = await veil(silent, { env: breaking });
+      expect({ code: refused.code, stdout: refused.stdout }).toEqual({ code: 2, stdout: "" });
+      expect(refused.stderr).toStartWith("error: break-glass wants a reason\n");
+    }
+    const typed = await atTerminal(args, breaking, [{ when: "(", keys: "\r" }]);
+    expect(typed.code).toBe(2);
+    expect(typed.screen).toContain("break-glass wants a reason");
+    const after = await governed.database.sql(governed.database.ownerUrl)`
+      select count(*)::int as n from pii_vault.requests`;
+    expect(after[0]?.n).toBe(before[0]?.n);
   });
 
   test("a purpose that the policy does not list, or none, is refused", async () => {
@@ -426,6 +456,8 @@ describe("a request that needs approval", () => {
     expect(run.code).toBe(1);
     expect(run.stdout.endsWith("]\n")).toBe(true);
     expect(JSON.parse(run.stdout)).toMatchObject([{ token: deviceToken(), original: device }]);
-    expect(run.stderr).toContain("error: this request would exceed the budget of this login\n");
+    expect(run.stderr).toContain(
+      "error: this request would exceed the budget of this login: 10000 tokens of device_id",
+    );
   });
 });

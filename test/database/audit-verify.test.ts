@@ -383,15 +383,15 @@ test("a chain of many pages verifies, entries of ten thousand tokens among them,
   expect(verdict.end.position).toBe(BigInt(end));
   const places = verdict.end.marks.map(({ position }) => Number(position));
   expect([places.length, places[0], places.at(-1)]).toEqual([1024, Math.floor(end / 1024), end]);
-  const rest = { token: null, action: null, since: null, until: null };
+  const rest = { token: null, request: null, action: null, since: null, until: null };
   for (const [limit, first] of [
     [null, 1],
     [450, 2051],
   ] as const) {
     const listed: (number | null)[] = [];
-    for await (const page of listAudit(auditor, { ...rest, actor: "carol", limit })) {
+    await listAudit(auditor, { ...rest, actor: "carol", limit }, async (page) => {
       listed.push(...page.map(({ items }) => items));
-    }
+    });
     expect(listed).toEqual(Array.from({ length: 2501 - first }, (_, i) => first + i));
   }
   await tamper("update pii_vault.audit set items = 0 where login = 'carol' and items = 2100");
