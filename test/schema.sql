@@ -2192,6 +2192,8 @@ declare
   gone text[];
   ips integer;
   kept text[];
+  forgotten integer;
+  unknown integer;
   originals integer;
   replaced integer;
 begin
@@ -2204,11 +2206,13 @@ begin
     coalesce(array_agg(a.token order by a.field desc) filter (where a.outcome = 'erase'), '{}'),
     count(*) filter (where a.outcome = 'erase' and a.field = 'ip'),
     coalesce(array_agg(a.token) filter (where a.outcome = 'keep'), '{}'),
+    count(*) filter (where a.outcome = 'forgotten'),
+    count(*) filter (where a.outcome = 'unknown'),
     json_agg(
       json_build_object('token', a.token, 'field', a.field, 'outcome', a.outcome)
       order by a."position"
     )
-  into gone, ips, kept, outcomes
+  into gone, ips, kept, forgotten, unknown, outcomes
   from pii_vault.assess_tokens(forget_tokens.tokens, 1) a;
   perform pii_vault.refuse_held(pii_vault.held_among(gone), json_array_length(outcomes));
 
@@ -2225,6 +2229,8 @@ begin
     'at', pii_vault.utc_text(clock_timestamp()),
     'erased', pii_vault.count_by_field(gone),
     'kept', pii_vault.count_by_field(kept),
+    'forgotten', forgotten,
+    'unknown', unknown,
     'originals', originals,
     'rows', replaced,
     'digest', pii_vault.token_digest(gone)
@@ -2385,6 +2391,39 @@ AS $function$
     from pii_vault.holds h cross join lateral pii_vault.values_of_user(h.user_id) v
     where h.released_at is null and h.user_id is not null
   )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.is_hold_empty(hold uuid)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform set_config('enable_seqscan', 'off', true);
+  return (
+    select case
+      when h.token is null then
+        not exists (
+          select from public.user_logins u
+          where u.user_id = h.user_id and u.user_id collate "C" = h.user_id
+        )
+      else
+        not exists (select from pii_vault.originals o where o.token = h.token)
+        and not exists (
+          select from public.user_logins u
+          where u.masked_ip = h.token and u.masked_ip collate "C" = h.token
+        )
+        and not exists (
+          select from public.user_logins u
+          where u.masked_device_id = h.token and u.masked_device_id collate "C" = h.token
+        )
+      end
+    from pii_vault.holds h
+    where h.id = is_hold_empty.hold and h.released_at is null
+  );
+end
 $function$
 -- owner veil_owner
 
@@ -2890,8 +2929,9 @@ begin
     raise exception using
       errcode = 'VL040',
       message = format(
-        '%s of %s tokens are under a legal hold, so nothing was erased: %s%s',
-        cardinality(held), asked, array_to_string(held[1:5], ', '),
+        '%s of %s %s under a legal hold, so nothing was erased: %s%s',
+        cardinality(held), asked,
+        case when asked = 1 then 'token is' when cardinality(held) = 1 then 'tokens is' else 'tokens are' end, array_to_string(held[1:5], ', '),
         case when cardinality(held) > 5 then ', …' else '' end
       ),
       hint = '`veil hold list` shows the holds, and who added them';
@@ -3638,7 +3678,9 @@ function pii_vault.fetch_reveal: execute to veil_breakglass
 function pii_vault.fetch_reveal: execute to veil_revealer
 function pii_vault.forget_tokens: execute to veil_eraser
 function pii_vault.forget_user: execute to veil_eraser
+function pii_vault.is_hold_empty: execute to veil_policy
 function pii_vault.lift_tombstones: execute to veil_policy
+function pii_vault.list_holds: execute to veil_auditor
 function pii_vault.list_holds: execute to veil_eraser
 function pii_vault.list_holds: execute to veil_policy
 function pii_vault.place_of: execute to veil_eraser
