@@ -324,7 +324,10 @@ describe("a request that needs approval", () => {
     expect({ code: run.code, stdout: run.stdout }).toEqual({ code: 1, stdout: "[]\n" });
     const [, id = ""] = /^error: request (\S+) waits for approval/.exec(run.stderr) ?? [];
     expect(commandsOf(run.stderr)).toEqual([
-      ...[["approve", id], ["reveal", "--json", "--request", id]],
+      ...[
+        ["approve", id],
+        ["reveal", "--json", "--request", id],
+      ],
     ]);
     expect(run.stderr).toContain("veil_approver");
     const early = await ask("--request", id);
@@ -394,7 +397,10 @@ describe("a request that needs approval", () => {
     const [waiting = "", end = ""] = run.screen.split("waits on:");
     for (const said of [waiting, end]) {
       expect(commandsOf(said.replaceAll("\r\n", "\n"))).toEqual([
-        ...[["approve", id], ["reveal", "--request", id]],
+        ...[
+          ["approve", id],
+          ["reveal", "--request", id],
+        ],
       ]);
     }
     await decide(id, true);
@@ -450,6 +456,8 @@ describe("a request that needs approval", () => {
     expect(run.code).toBe(1);
     expect(run.stdout.endsWith("]\n")).toBe(true);
     expect(JSON.parse(run.stdout)).toMatchObject([{ token: deviceToken(), original: device }]);
-    expect(run.stderr).toContain("error: this request would exceed the budget of this login: 10000 tokens of device_id");
+    expect(run.stderr).toContain(
+      "error: this request would exceed the budget of this login: 10000 tokens of device_id",
+    );
   });
 });
