@@ -88,6 +88,8 @@ test("audit list prints the entries, the newest last, and picks among them", asy
   expect(await ids("--actor", database.login("revealer"), "--action", "reveal.request")).toEqual([
     ...[1, 2, 3],
   ]);
+  expect(await ids("--request", all[1].request.toUpperCase())).toEqual([2]);
+  expect(await ids("--request", crypto.randomUUID())).toEqual([]);
   expect(await ids("--actor", "nobody")).toEqual([]);
   const today = new Date().toISOString().slice(0, 10);
   expect(await ids("--since", today)).toEqual([1, 2, 3]);
@@ -104,10 +106,67 @@ test.each([
   ["--until", "01/02/2026"],
   ["--token", "192.0.2.1"],
   ["--limit", "0"],
+  ["--since", "2026-02-31"],
+  ["--until", "2026-02-31T12:00Z"],
+  ["--request", "4711-of-mine"],
 ])("audit list %s %s is wrong usage, and not repeated", async (option, value) => {
   const run = await audit(["list", option, value]);
   expect([run.code, run.stdout]).toEqual([2, ""]);
   expect(run.stderr).not.toContain(value.length > 1 ? value : "--nothing");
+});
+
+test("a list that would end before it begins is wrong usage", async () => {
+  for (const [since, until, code] of [
+    ["2026-02-02", "2026-02-01", 2],
+    ["2026-02-02T00:00Z", "2026-02-01", 2],
+    ["2026-02-01T12:00Z", "2026-02-01T12:00Z", 2],
+    ["2026-02-01", "2026-02-01", 0],
+    ["2026-02-01T12:00+02:00", "2026-02-01T12:00Z", 0],
+  ] as const) {
+    const run = await audit(["list", "--since", since, "--until", until, "--json"]);
+    expect([since, until, run.code]).toEqual([since, until, code]);
+  }
+});
+
+test("a token's list is its whole case: verdicts, refusals and fetches of the requests that name it", async () => {
+  const own = await createDatabase();
+  try {
+    const sql = own.sql(own.ownerUrl);
+    const [mine, others] = [crypto.randomUUID(), crypto.randomUUID()];
+    const entry = (request: string, action: string, token: string | null, details: object | null) =>
+      sql.unsafe(
+        `insert into pii_vault.audit (login_oid, action, request, tokens, items, details)
+         values (1, $1, $2, $3::text[], 1, $4::text::json)`,
+        [action, request, array(token === null ? [] : [token]), details && JSON.stringify(details)],
+      );
+    await entry(mine, "reveal.request", TOKEN, { purpose: "fraud", approval: "needed" });
+    await entry(others, "reveal.request", OTHER, null);
+    await entry(mine, "reveal.approved", null, { requester: "bob" });
+    await entry(others, "reveal.approved", null, { requester: "carl" });
+    await entry(mine, "reveal.fetch", null, null);
+    await entry(mine, "reveal.refused", null, {
+      refusal: "VL035",
+      expected: "50 tokens of ip a day",
+    });
+    await entry(mine, "reveal.refused", null, { refusal: "VL033", expected: "fraud, legal" });
+    await entry(mine, "reveal.refused", null, ["\u001b"]);
+    const list = async (...args: string[]) =>
+      done(await audit(["list", ...args], { DATABASE_URL: own.url("auditor") })).stdout;
+    const ids = async (...args: string[]) =>
+      JSON.parse(await list("--json", ...args)).map(({ id }: { id: number }) => id);
+    expect(await ids("--token", TOKEN)).toEqual([1, 3, 5, 6, 7, 8]);
+    expect(await ids("--token", TOKEN, "--limit", "2")).toEqual([7, 8]);
+    expect(await ids("--token", TOKEN, "--action", "reveal.approved")).toEqual([3]);
+    expect(await ids("--request", others)).toEqual([2, 4]);
+    const table = (await list("--token", TOKEN)).split("\n");
+    expect(table[0]).toContain(mine);
+    expect(table[0]).toContain("purpose: fraud; approval: needed");
+    expect(table[1]).toContain("requester: bob");
+    expect(table[3]).toContain("refused: over budget; allowed: 50 tokens of ip a day");
+    expect(table[4]).toContain("refused: purpose; expected: fraud, legal");
+  } finally {
+    await own.drop();
+  }
 });
 
 test("verify and checkpoint say what they found, and refuse what does not hold", async () => {
@@ -147,6 +206,22 @@ test("verify and checkpoint say what they found, and refuse what does not hold",
     const run = await audit(args, env);
     expect([run.code, run.stdout]).toEqual([2, ""]);
     expect(run.stderr).toStartWith(`error: ${message}`);
+  }
+  // Mostly a mistake in the environment, and asked for as one.
+  const pair = join(folder, "another");
+  done(await veil(["keys", "generate", "--audit", "--out", pair]));
+  const key = { VEIL_AUDIT_KEY_FILE: join(pair, "audit.pub") };
+  const unlike = await audit(["verify", "--checkpoint", file], key);
+  expect([unlike.code, unlike.stdout]).toEqual([1, ""]);
+  expect(unlike.stderr).toContain("\nhint: is VEIL_AUDIT_KEY of the pair that signs these? ");
+  const elsewhere = await createDatabase();
+  try {
+    const url = { DATABASE_URL: elsewhere.url("auditor") };
+    const wrong = await audit(["verify", "--checkpoint", file], { ...open(), ...url });
+    expect([wrong.code, wrong.stdout]).toEqual([1, ""]);
+    expect(wrong.stderr).toContain("\nhint: is DATABASE_URL the database of these checkpoints");
+  } finally {
+    await elsewhere.drop();
   }
   chmodSync(join(folder, "audit.key"), 0o644);
   chmodSync(join(folder, "audit.pub"), 0o644);

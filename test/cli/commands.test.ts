@@ -182,10 +182,11 @@ test.concurrent("token prints one token a line for the values on stdin", async (
       `${values.join("\r\n")}\r\n`,
       `\n${values.join("\n\n\r\n")}\n\n`,
     ]) {
-      const run = done(await veil(["token", field], { env, stdin }));
+      const run = await veil(["token", field], { env, stdin });
+      expect(run.code).toBe(0);
       expect(run.stdout).toBe(expected.map((token) => `${token}\n`).join(""));
     }
-    const json = done(await veil(["token", field, "--json"], { env, stdin: values.join("\n") }));
+    const json = await veil(["token", field, "--json"], { env, stdin: values.join("\n") });
     expect(JSON.parse(json.stdout)).toEqual(expected.map((token) => ({ field, token })));
   }
   // What the line stored: the same token, from another spelling.
@@ -508,6 +509,36 @@ test.concurrent("at a terminal token asks for a value", async () => {
     { when: "ip: ", keys: "\u0003" },
   ]);
   expect(stopped.code).toBe(130);
+});
+
+test.concurrent("at a terminal whoever types tokens is told so, and how they end", async () => {
+  const env = scene.recovering("revealer");
+  const told = "tokens, one a line; Ctrl-D ends";
+  for (const args of [
+    ["reveal", "-", "--reason", "typed"],
+    ["forget", "-", "--dry-run"],
+  ]) {
+    const stopped = await atTerminal(args, env, [{ when: told, keys: "no token\r\u0004" }]);
+    expect([stopped.code, stopped.screen.includes("line 1 of stdin is not a token")]).toEqual([
+      ...[2, true],
+    ]);
+  }
+});
+
+test.concurrent("what is no IP address is named by its line, and has a token all the same", async () => {
+  const { VEIL_TOKEN_KEY } = scene.keys;
+  const env = { VEIL_TOKEN_KEY };
+  const stdin = "203.0.113.7\n\n 203.0.113.7\n::ffff:203.0.113.7\nnowhere\n";
+  const run = await veil(["token", "ip"], { env, stdin });
+  expect([run.code, run.stdout.trim().split("\n").length]).toEqual([0, 4]);
+  expect(run.stderr).toMatch(/^warning: lines 3, 5 are no IP addresses in any spelling; [^\n]+\n$/);
+  expect(run.stderr).not.toMatch(/203|nowhere/);
+  const many = await veil(["token", "ip"], { env, stdin: "x\n".repeat(12) });
+  expect(many.stderr).toContain(
+    "lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more are no IP addresses",
+  );
+  const device = await veil(["token", "device_id"], { env, stdin: "nowhere\n" });
+  expect([device.code, device.stderr]).toEqual([0, ""]);
 });
 
 test.concurrent("nothing is asked, and nothing drawn, where stderr is no terminal", async () => {
