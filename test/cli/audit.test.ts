@@ -75,7 +75,7 @@ test("audit list prints the entries, the newest last, and picks among them", asy
   ]);
   expect(all[0]).toEqual({
     ...{ id: 1, at: expect.stringMatching(/^20\d\d-\d\d-\d\dT[\d:]+\.\d{6}Z$/) },
-    ...{ login: database.login("revealer"), loginOid: expect.any(Number), role: null },
+    ...{ login: database.login("revealer"), loginOid: expect.any(Number), role: "veil_revealer" },
     ...{ address: expect.any(String), action: "reveal.request", request: expect.any(String) },
     ...{ tokens: [TOKEN], messageIds: [], items: 1, reason: "case 1", details: null, position: 1 },
   });

@@ -74,7 +74,18 @@ const SYNTAX = new Set([
     "else",
     "returning",
   ],
-  ...["coalesce", "nullif", "greatest", "least", "cast", "row", "array", "extract", "lateral"],
+  ...[
+    "coalesce",
+    "nullif",
+    "greatest",
+    "least",
+    "cast",
+    "row",
+    "array",
+    "extract",
+    "lateral",
+    "materialized",
+  ],
   ...["operator", "interval", "between", "case", "with"],
 ]);
 const SCHEMAS = new Set(["pg_catalog", "etl", "pii_vault"]);
