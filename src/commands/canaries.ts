@@ -1,5 +1,5 @@
 // `veil canary`: decoys, sealed as the ETL seals, that nobody has a reason to ask for.
-import { isIP } from "node:net";
+import { isIpAddress } from "../../vault/canonical.ts";
 import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit-chain.ts";
 import { listCanaries, plantCanary, removeCanary } from "../canaries.ts";
@@ -34,7 +34,7 @@ export async function runAddCanary(
       if (new TextEncoder().encode(value).length > 1024) {
         throw misuse("this value is too long", "expected 1,024 bytes at most, as in a login");
       }
-      if (field === "ip" && isIP(value) === 0) {
+      if (field === "ip" && !isIpAddress(value)) {
         throw misuse("this is no IP address", "a canary that no login could have fools nobody");
       }
       const planted = await plantCanary(database, keys, field, value, options.reason);
