@@ -29,11 +29,12 @@ export async function namingRole(
   error: unknown,
   database: Database,
   role: string,
+  others: readonly string[] = [],
 ): Promise<unknown> {
   if (!(error instanceof Failure) || error.code !== "42501") return error;
   const [row] = await database.query("select pg_catalog.quote_ident(session_user) as login");
   return failed(
-    `the login ${row?.login} may not do this: it lacks the role ${role}`,
+    `the login ${row?.login} may not do this: it lacks ${[role, ...others].join(" or ")}`,
     `an administrator of the database's roles runs: GRANT ${role} TO ${row?.login};`,
   );
 }

@@ -1,7 +1,8 @@
 // What the commands share that change what may be recovered: a reason that must be given, and a role that may
 // be lacking.
+import { namingRole } from "../connected.ts";
 import type { Database } from "../database.ts";
-import { Failure, failed, misuse } from "../failure.ts";
+import { misuse } from "../failure.ts";
 import type { Terminal } from "../terminal.ts";
 
 /** Asked for where a person sits at a terminal. */
@@ -26,11 +27,6 @@ export async function withRole<T>(
   try {
     return await work();
   } catch (error) {
-    if (!(error instanceof Failure) || error.code !== "42501") throw error;
-    const [row] = await database.query("select pg_catalog.quote_ident(session_user) as login");
-    throw failed(
-      `the login ${row?.login} may not do this: it lacks ${[role, ...others].join(" or ")}`,
-      `an administrator of the database's roles runs: GRANT ${role} TO ${row?.login};`,
-    );
+    throw await namingRole(error, database, role, others);
   }
 }

@@ -342,7 +342,7 @@ test.concurrent("a login without the command's role is exit code 1, and the role
   ];
   for (const [args, env] of denied) {
     const run = await veil(args, { env });
-    expectFailure(run, 1, /(42501|lacks the role).*\nhint: .*(role|GRANT)/);
+    expectFailure(run, 1, /(42501|it lacks).*\nhint: .*(role|GRANT)/);
   }
 });
 

@@ -104,7 +104,7 @@ test("wrong settings are wrong usage, and another login's change is refused by t
   }
   const refused = await veil(["policy", "set", "--approval", "no"], { env: approver });
   expect(refused.code).toBe(1);
-  expect(refused.stderr).toContain("lacks the role veil_policy");
+  expect(refused.stderr).toContain("it lacks veil_policy");
 });
 
 test("what needs approval waits, is approved by somebody else, and is fetched then", async () => {
