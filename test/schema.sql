@@ -1,4 +1,4 @@
--- What the migrations end in. Written by the tests: UPDATE_SCHEMA=1 bun test test/database/migrate
+-- What the migrations end in. Written by the tests: UPDATE_SCHEMA=1 bun test test/sql/migrate
 
 -- schemas
 

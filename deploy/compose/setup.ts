@@ -8,14 +8,14 @@ import {
   type Environment,
   environment,
   queue as queueConfig,
-} from "../../src/config.ts";
-import { openDatabase } from "../../src/database.ts";
+} from "../../src/config/config.ts";
 import { Failure } from "../../src/failure.ts";
-import { ensureKeyFiles, KEY_FILES } from "../../src/key-files.ts";
+import { ensureKeyFiles, KEY_FILES } from "../../src/keys/files.ts";
 import { sampleBodies } from "../../src/local/sample.ts";
-import { migrate } from "../../src/migrate.ts";
-import { openQueue } from "../../src/queue.ts";
-import { reaching } from "../../src/schema.ts";
+import { openDatabase } from "../../src/postgres/database.ts";
+import { migrate } from "../../src/postgres/migrate.ts";
+import { reaching } from "../../src/postgres/schema.ts";
+import { openQueue } from "../../src/sqs/queue.ts";
 
 /** The user of the image that veil runs in. */
 const CONTAINER_USER = 65532;

@@ -1,6 +1,6 @@
 // `veil etl`, and the worker that it starts.
 import { type Command, Option } from "@commander-js/extra-typings";
-import { WORKER_COMMAND } from "../worker-command.ts";
+import { WORKER_COMMAND } from "../workers/command.ts";
 import { examples, type MakeContext, wholeNumber, workerCount } from "./options.ts";
 
 export function addEtl(program: Command, context: MakeContext): void {
@@ -41,7 +41,7 @@ export function addEtl(program: Command, context: MakeContext): void {
       });
     });
   program.command(WORKER_COMMAND, { hidden: true }).action(async () => {
-    const { runWorker } = await import("../commands/worker.ts");
+    const { runWorker } = await import("../workers/worker.ts");
     await runWorker(await context());
   });
 }

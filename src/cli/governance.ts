@@ -1,6 +1,6 @@
 // `veil policy`, `approvals`, `approve`, `deny`, `review` and `canary`: who may recover what, and who looks on.
 import { Argument, type Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
-import type { Settings } from "../policy.ts";
+import type { Settings } from "../recovery/policy.ts";
 import { examples, type MakeContext, reasonText } from "./options.ts";
 
 export function addGovernance(program: Command, context: MakeContext): void {

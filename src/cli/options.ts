@@ -1,7 +1,7 @@
 // What the commands' definitions share: how options are read, and how examples are shown.
 import { InvalidArgumentError } from "@commander-js/extra-typings";
-import type { Context } from "../session.ts";
-import { MOST_WORKERS } from "../worker-command.ts";
+import type { Context } from "../commands/session.ts";
+import { MOST_WORKERS } from "../workers/command.ts";
 
 /** Where a command runs; made when it does. */
 export type MakeContext = () => Promise<Context>;

@@ -1,14 +1,15 @@
 // `veil approvals`, `approve`, `deny` and `review`: a second person's part in a recovery.
-import { type OpenRequest, openRequests, settle } from "../approvals.ts";
-import { chainAudit } from "../audit-chain.ts";
-import { type Alarm, recentAlarms } from "../canaries.ts";
-import { withDatabase } from "../connected.ts";
-import type { Database } from "../database.ts";
-import { isOutage } from "../database-errors.ts";
+
+import { chainAudit } from "../audit/chain.ts";
 import { misuse } from "../failure.ts";
-import type { Context } from "../session.ts";
-import { printable, type Terminal, table } from "../terminal.ts";
+import type { Database } from "../postgres/database.ts";
+import { isOutage } from "../postgres/errors.ts";
+import { type OpenRequest, openRequests, settle } from "../recovery/approvals.ts";
+import { type Alarm, recentAlarms } from "../recovery/canaries.ts";
+import { printable, type Terminal, table } from "../terminal/terminal.ts";
+import { withDatabase } from "./connected.ts";
 import { requiredReason } from "./governed.ts";
+import type { Context } from "./session.ts";
 
 const NEEDS = { login: "local_approver", variables: [] } as const;
 

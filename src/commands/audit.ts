@@ -1,19 +1,19 @@
 // `veil audit`: the record listed, recomputed, and its end signed.
 import { existsSync } from "node:fs";
 import type { AuditKey, Checkpoint } from "../../vault/checkpoint.ts";
-import { type Verdict, verifyAudit } from "../audit.ts";
-import { chainAudit, tryToChain } from "../audit-chain.ts";
-import { detailsText } from "../audit-details.ts";
-import { formatTime } from "../audit-entries.ts";
-import { type AuditFilter, type ListedEntry, listAudit } from "../audit-list.ts";
-import { findStopped, STOPPED_HINT, waitingText } from "../audit-waiting.ts";
-import { addLine, readCheckpoints, writeLine } from "../checkpoint.ts";
-import * as config from "../config.ts";
-import { type Database, openDatabase } from "../database.ts";
+import { chainAudit, tryToChain } from "../audit/chain.ts";
+import { addLine, readCheckpoints, writeLine } from "../audit/checkpoints.ts";
+import { detailsText } from "../audit/details.ts";
+import { formatTime } from "../audit/entries.ts";
+import { type AuditFilter, type ListedEntry, listAudit } from "../audit/list.ts";
+import { findStopped, STOPPED_HINT, waitingText } from "../audit/stopped.ts";
+import { type Verdict, verifyAudit } from "../audit/verify.ts";
+import * as config from "../config/config.ts";
 import { failed } from "../failure.ts";
-import { requireSchema } from "../schema.ts";
-import { type Context, type Needs, type Session, withSession } from "../session.ts";
-import { flushed, Progress, printable, table } from "../terminal.ts";
+import { type Database, openDatabase } from "../postgres/database.ts";
+import { requireSchema } from "../postgres/schema.ts";
+import { flushed, Progress, printable, table } from "../terminal/terminal.ts";
+import { type Context, type Needs, type Session, withSession } from "./session.ts";
 
 /** Reads what it needs of the configuration first, connects then. */
 function withAudit<K>(

@@ -1,13 +1,13 @@
 // `veil canary`: decoys, sealed as the ETL seals, that nobody has a reason to ask for.
 import { isIpAddress } from "../../vault/canonical.ts";
 import { parseToken } from "../../vault/token.ts";
-import { chainAudit } from "../audit-chain.ts";
-import { listCanaries, plantCanary, removeCanary } from "../canaries.ts";
-import * as config from "../config.ts";
-import { withDatabase } from "../connected.ts";
+import { chainAudit } from "../audit/chain.ts";
+import * as config from "../config/config.ts";
 import { misuse } from "../failure.ts";
-import type { Context } from "../session.ts";
-import { table } from "../terminal.ts";
+import { listCanaries, plantCanary, removeCanary } from "../recovery/canaries.ts";
+import { table } from "../terminal/terminal.ts";
+import { withDatabase } from "./connected.ts";
+import type { Context } from "./session.ts";
 
 export type CanaryOptions = { readonly reason: string | null; readonly json: boolean };
 

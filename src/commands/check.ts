@@ -1,11 +1,11 @@
 // `veil check`: what must always hold, a line each; exit code 1 and the first offenders if it does not.
 import { checkInvariant, type Finding, INVARIANTS } from "../check.ts";
-import * as config from "../config.ts";
-import { openDatabase } from "../database.ts";
+import * as config from "../config/config.ts";
 import { failed } from "../failure.ts";
-import { requireSchema } from "../schema.ts";
-import { type Context, withSession } from "../session.ts";
-import { printable, type Terminal } from "../terminal.ts";
+import { openDatabase } from "../postgres/database.ts";
+import { requireSchema } from "../postgres/schema.ts";
+import { printable, type Terminal } from "../terminal/terminal.ts";
+import { type Context, withSession } from "./session.ts";
 
 export async function runCheck(context: Context, json: boolean): Promise<void> {
   const { terminal } = context;

@@ -1,11 +1,11 @@
 // `veil duplicates`: the tokens that several users share, most users first. What tokens are for: nothing is
 // opened, nothing put on record.
-import * as config from "../config.ts";
-import { csvLine } from "../csv.ts";
-import { openDatabase } from "../database.ts";
-import { requireSchema } from "../schema.ts";
-import { type Context, withSession } from "../session.ts";
-import { table } from "../terminal.ts";
+import * as config from "../config/config.ts";
+import { openDatabase } from "../postgres/database.ts";
+import { requireSchema } from "../postgres/schema.ts";
+import { csvLine } from "../terminal/csv.ts";
+import { table } from "../terminal/terminal.ts";
+import { type Context, withSession } from "./session.ts";
 
 export type DuplicatesCommand = {
   readonly top: number;

@@ -1,24 +1,23 @@
 // `veil etl`: opens queue, database and keys, runs the line, and says what was done.
-import { chainAudit } from "../audit-chain.ts";
-import { Availability, type Notice } from "../availability.ts";
-import * as config from "../config.ts";
-import { type Counts, newCounts } from "../counts.ts";
-import { DataKeys } from "../data-keys.ts";
-import { type Database, openDatabase } from "../database.ts";
-import { isOutage } from "../database-errors.ts";
-import { etl, LOADS } from "../etl.ts";
-import { Failure, misuse } from "../failure.ts";
-import { Interrupted } from "../interrupted.ts";
-import { KnownOriginals } from "../known.ts";
-import { requireTokenKey } from "../load.ts";
-import { openQueue, type Queue } from "../queue.ts";
-import { isQueueOutage } from "../queue-errors.ts";
-import { reaching, requireSchema } from "../schema.ts";
-import { type Context, type Session, withSession } from "../session.ts";
-import { formatNotice, formatReport, jsonSummary, type Ran, textSummary } from "../summary.ts";
-import { Progress } from "../terminal.ts";
-import { describeVersion } from "../version.ts";
-import { autoWorkers, type Crew, requireWorkers, runWorkers } from "../workers.ts";
+import { chainAudit } from "../audit/chain.ts";
+import { describeVersion } from "../cli/version.ts";
+import * as config from "../config/config.ts";
+import { Failure, Interrupted, misuse } from "../failure.ts";
+import { DataKeys } from "../keys/data-keys.ts";
+import { Availability, type Notice } from "../line/availability.ts";
+import { type Counts, newCounts } from "../line/counts.ts";
+import { KnownOriginals } from "../line/known-originals.ts";
+import { etl, LOADS } from "../line/line.ts";
+import { requireTokenKey } from "../line/load.ts";
+import { type Database, openDatabase } from "../postgres/database.ts";
+import { isOutage } from "../postgres/errors.ts";
+import { reaching, requireSchema } from "../postgres/schema.ts";
+import { isQueueOutage } from "../sqs/errors.ts";
+import { openQueue, type Queue } from "../sqs/queue.ts";
+import { Progress } from "../terminal/terminal.ts";
+import { autoWorkers, type Crew, requireWorkers, runWorkers } from "../workers/parent.ts";
+import { type Context, type Session, withSession } from "./session.ts";
+import { formatNotice, formatReport, jsonSummary, type Ran, textSummary } from "./summary.ts";
 
 export type EtlCommand = {
   readonly follow: boolean;

@@ -1,15 +1,15 @@
 // `veil expire`: counts, the question, step after step, and what was done however it ends.
 
-import { chainAudit } from "../audit-chain.ts";
-import { withDatabase } from "../connected.ts";
-import type { Database } from "../database.ts";
-import { type Expired, type Expiry, expire, roughCount } from "../erasure.ts";
-import { Interrupted } from "../interrupted.ts";
-import { plural } from "../plural.ts";
-import type { Context } from "../session.ts";
-import { Progress, type Terminal, table } from "../terminal.ts";
+import { chainAudit } from "../audit/chain.ts";
+import { type Expired, type Expiry, expire, roughCount } from "../erasure/erasure.ts";
+import { Interrupted } from "../failure.ts";
+import type { Database } from "../postgres/database.ts";
+import { plural } from "../terminal/plural.ts";
+import { Progress, type Terminal, table } from "../terminal/terminal.ts";
+import { withDatabase } from "./connected.ts";
 import { requiredReason, withRole } from "./governed.ts";
 import { confirm, DRY_RUN, ERASER, isAtTerminal, withPatience } from "./irrevocable.ts";
+import type { Context } from "./session.ts";
 
 export type ExpireCommand = Pick<Expiry, "olderThanDays"> & {
   readonly reason: string | null;

@@ -1,7 +1,5 @@
 // `veil forget`: what would be erased, the question, what was, and the receipt.
-import { chainAudit } from "../audit-chain.ts";
-import { withDatabase } from "../connected.ts";
-import type { Database } from "../database.ts";
+import { chainAudit } from "../audit/chain.ts";
 import {
   type Forgotten,
   forget,
@@ -13,15 +11,17 @@ import {
   type Receipt,
   type Subject,
   WHETHER_IT_WAS_DONE,
-} from "../erasure.ts";
+} from "../erasure/erasure.ts";
 import { failed, misuse } from "../failure.ts";
-import { plural } from "../plural.ts";
-import type { Context } from "../session.ts";
-import { type Terminal, table } from "../terminal.ts";
+import type { Database } from "../postgres/database.ts";
+import { plural } from "../terminal/plural.ts";
+import { type Terminal, table } from "../terminal/terminal.ts";
+import { withDatabase } from "./connected.ts";
 import { requiredReason, withRole } from "./governed.ts";
 import { confirm, DRY_RUN, ERASER, isAtTerminal, withPatience } from "./irrevocable.ts";
 import { readTokens } from "./read-tokens.ts";
 import { withReceipt } from "./receipt.ts";
+import type { Context } from "./session.ts";
 
 export type ForgetCommand = {
   readonly user: string | null;

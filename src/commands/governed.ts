@@ -1,9 +1,10 @@
 // What the commands share that change what may be recovered: a reason that must be given, and a role that may
 // be lacking.
-import { namingRole } from "../connected.ts";
-import type { Database } from "../database.ts";
+
 import { misuse } from "../failure.ts";
-import type { Terminal } from "../terminal.ts";
+import type { Database } from "../postgres/database.ts";
+import type { Terminal } from "../terminal/terminal.ts";
+import { namingRole } from "./connected.ts";
 
 /** Asked for where a person sits at a terminal. */
 export async function requiredReason(

@@ -1,12 +1,12 @@
 // `veil hold`: what no erasure may touch, added, released and listed.
 import { parseToken } from "../../vault/token.ts";
-import { chainAudit } from "../audit-chain.ts";
-import { withDatabase } from "../connected.ts";
+import { chainAudit } from "../audit/chain.ts";
+import { addHold, type Held, isHoldEmpty, listHolds, releaseHold } from "../erasure/holds.ts";
 import { misuse } from "../failure.ts";
-import { addHold, type Held, isHoldEmpty, listHolds, releaseHold } from "../holds.ts";
-import type { Context } from "../session.ts";
-import { table } from "../terminal.ts";
+import { table } from "../terminal/terminal.ts";
+import { withDatabase } from "./connected.ts";
 import { requiredReason, withRole } from "./governed.ts";
+import type { Context } from "./session.ts";
 
 const NEEDS = { login: "local_policy", variables: [] } as const;
 

@@ -1,11 +1,10 @@
 // What `veil forget` and `veil expire` share: an answer that is waited for, because what was sent may be done
 // however this ends, and a question that only yes answers.
 
-import { failed } from "../failure.ts";
-import { Interrupted } from "../interrupted.ts";
+import { failed, Interrupted } from "../failure.ts";
 import type { LocalLogin } from "../local/local-database.ts";
-import type { Context } from "../session.ts";
-import type { Terminal } from "../terminal.ts";
+import type { Terminal } from "../terminal/terminal.ts";
+import type { Context } from "./session.ts";
 
 export const ERASER: { readonly login: LocalLogin; readonly variables: [] } = {
   login: "local_eraser",

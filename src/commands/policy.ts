@@ -1,9 +1,9 @@
 // `veil policy`: the rules of recovery, shown and changed; every change is on record.
 import { parseToken } from "../../vault/token.ts";
-import { chainAudit } from "../audit-chain.ts";
-import { withDatabase } from "../connected.ts";
-import { array } from "../database.ts";
+import { chainAudit } from "../audit/chain.ts";
 import { misuse } from "../failure.ts";
+import { array } from "../postgres/database.ts";
+import { readCommitted } from "../postgres/read-committed.ts";
 import {
   changePolicies,
   formatDuration,
@@ -14,11 +14,11 @@ import {
   type Preset,
   readPolicies,
   type Settings,
-} from "../policy.ts";
-import { readCommitted } from "../read-committed.ts";
-import type { Context } from "../session.ts";
-import { type Terminal, table } from "../terminal.ts";
+} from "../recovery/policy.ts";
+import { type Terminal, table } from "../terminal/terminal.ts";
+import { withDatabase } from "./connected.ts";
 import { requiredReason } from "./governed.ts";
+import type { Context } from "./session.ts";
 
 const NEEDS = { login: "local_policy", variables: [] } as const;
 

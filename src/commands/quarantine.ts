@@ -1,12 +1,13 @@
 // `veil quarantine`: what could not become a row.
 import { identityRecipients } from "../../vault/age.ts";
-import { chainAudit } from "../audit-chain.ts";
-import * as config from "../config.ts";
-import { namingRole } from "../connected.ts";
-import { DataKeys } from "../data-keys.ts";
-import { type Database, openDatabase } from "../database.ts";
+import { chainAudit } from "../audit/chain.ts";
+import * as config from "../config/config.ts";
 import { failed, misuse } from "../failure.ts";
-import { Opener } from "../opener.ts";
+import { DataKeys } from "../keys/data-keys.ts";
+import { Opener } from "../keys/opener.ts";
+import { type Database, openDatabase } from "../postgres/database.ts";
+import { requireSchema } from "../postgres/schema.ts";
+import { awaitVerdict } from "../recovery/await-verdict.ts";
 import {
   discard,
   listEntries,
@@ -14,12 +15,11 @@ import {
   type QuarantineState,
   type ReplayOutcome,
   replay,
-} from "../quarantine.ts";
-import { requireSchema } from "../schema.ts";
-import { type Context, type Needs, type Session, withSession } from "../session.ts";
-import { printable, type Terminal, table } from "../terminal.ts";
-import { awaitVerdict } from "../verdict.ts";
+} from "../recovery/quarantine.ts";
+import { printable, type Terminal, table } from "../terminal/terminal.ts";
+import { namingRole } from "./connected.ts";
 import { askReason, RECOVERY_VARIABLES, recoveryKeys } from "./reveal.ts";
+import { type Context, type Needs, type Session, withSession } from "./session.ts";
 
 export type QuarantineOptions = { readonly reason: string | null; readonly json: boolean };
 

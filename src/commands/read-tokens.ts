@@ -1,7 +1,7 @@
 // Tokens from the command line, stdin or a file: what is not one is refused by its place, never repeated.
 import { parseToken } from "../../vault/token.ts";
 import { misuse } from "../failure.ts";
-import type { Terminal } from "../terminal.ts";
+import type { Terminal } from "../terminal/terminal.ts";
 
 /** The distinct ones, in order of first appearance. `undone`: what nothing was, where one is malformed. */
 export async function readTokens(

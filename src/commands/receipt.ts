@@ -1,7 +1,7 @@
 // The receipt's file of an erasure. It is there before anything is erased and gone where nothing was; whatever
 // happens in between, it never says less than is known.
 import { closeSync, ftruncateSync, openSync, rmSync, writeSync } from "node:fs";
-import { isUnanswered, WHETHER_IT_WAS_DONE } from "../erasure.ts";
+import { isUnanswered, WHETHER_IT_WAS_DONE } from "../erasure/erasure.ts";
 import { failed } from "../failure.ts";
 
 type Receipted = { readonly entry: number; readonly written: object };

@@ -1,24 +1,24 @@
 // `veil reveal --user …`: logins with their originals beside them, looked for by user, day, value or token.
 import { open } from "node:fs/promises";
 import type { Field } from "../../vault/canonical.ts";
-import * as config from "../config.ts";
-import type { Database } from "../database.ts";
+import * as config from "../config/config.ts";
 import { failed, misuse } from "../failure.ts";
-import { LOGINS_PER_PAGE, type LoginFilter } from "../logins.ts";
-import { plural } from "../plural.ts";
-import { type Recovery, type Revealed, revealRequests } from "../reveal.ts";
+import type { Database } from "../postgres/database.ts";
 import {
   type JoinCounts,
   type LoginsPage,
   type RevealedLogin,
   revealLogins,
   showLogins,
-} from "../reveal-logins.ts";
-import type { Context } from "../session.ts";
-import { Progress, type Terminal } from "../terminal.ts";
-import { type Format, Output, type Sheet } from "./output.ts";
+} from "../recovery/join.ts";
+import { LOGINS_PER_PAGE, type LoginFilter } from "../recovery/logins.ts";
+import { type Recovery, type Revealed, revealRequests } from "../recovery/reveal.ts";
+import { type Format, Output, type Sheet } from "../terminal/output.ts";
+import { plural } from "../terminal/plural.ts";
+import { Progress, type Terminal } from "../terminal/terminal.ts";
 import { addTokens, tokenLines } from "./read-tokens.ts";
 import { type Asking, CHECK_IDENTITY, nameLost, withRecovery } from "./reveal.ts";
+import type { Context } from "./session.ts";
 import { readValues } from "./token.ts";
 
 export type LoginSearch = {

@@ -1,12 +1,12 @@
 // `veil reveal TOKEN…`: from tokens to their originals; and what every revealing command runs on.
-import { chainAudit } from "../audit-chain.ts";
-import * as config from "../config.ts";
-import { openDatabase } from "../database.ts";
-import { Failure, failed, misuse } from "../failure.ts";
-import { Interrupted } from "../interrupted.ts";
+import { chainAudit } from "../audit/chain.ts";
+import * as config from "../config/config.ts";
+import { Failure, failed, Interrupted, misuse } from "../failure.ts";
+import { Opener, type RecoveryKeys } from "../keys/opener.ts";
 import type { LocalLogin } from "../local/local-database.ts";
-import { Opener, type RecoveryKeys } from "../opener.ts";
-import { plural } from "../plural.ts";
+import { openDatabase } from "../postgres/database.ts";
+import { requireSchema } from "../postgres/schema.ts";
+import { awaitVerdict } from "../recovery/await-verdict.ts";
 import {
   type Ask,
   type Recovery,
@@ -15,13 +15,12 @@ import {
   revealPages,
   revealRequests,
   TOKENS_PER_REQUEST,
-} from "../reveal.ts";
-import { requireSchema } from "../schema.ts";
-import { type Context, type Session, withSession } from "../session.ts";
-import { Progress, type Terminal } from "../terminal.ts";
-import { awaitVerdict } from "../verdict.ts";
-import { type Format, Output, type Sheet } from "./output.ts";
+} from "../recovery/reveal.ts";
+import { type Format, Output, type Sheet } from "../terminal/output.ts";
+import { plural } from "../terminal/plural.ts";
+import { Progress, type Terminal } from "../terminal/terminal.ts";
 import { readTokens } from "./read-tokens.ts";
+import { type Context, type Session, withSession } from "./session.ts";
 import { wayBack } from "./way-back.ts";
 
 export const RECOVERY_VARIABLES = ["VEIL_IDENTITY", "VEIL_TOKEN_KEY", "VEIL_VERIFY_KEY"] as const;

@@ -1,11 +1,11 @@
 // `veil migrate` and `veil keys generate`: what is done once, before the rest.
 
-import * as config from "../config.ts";
-import { openDatabase } from "../database.ts";
-import { AUDIT_KEY_FILES, KEY_FILES, writeAuditKeyFiles, writeKeyFiles } from "../key-files.ts";
-import { migrate } from "../migrate.ts";
-import { reaching } from "../schema.ts";
-import { type Context, withSession } from "../session.ts";
+import * as config from "../config/config.ts";
+import { AUDIT_KEY_FILES, KEY_FILES, writeAuditKeyFiles, writeKeyFiles } from "../keys/files.ts";
+import { openDatabase } from "../postgres/database.ts";
+import { migrate } from "../postgres/migrate.ts";
+import { reaching } from "../postgres/schema.ts";
+import { type Context, withSession } from "./session.ts";
 
 export async function runMigrate(context: Context, json: boolean): Promise<void> {
   const { terminal } = context;

@@ -2,11 +2,11 @@
 import { type Field, isIpAddress } from "../../vault/canonical.ts";
 import type { Subkeys } from "../../vault/keys.ts";
 import { makeToken } from "../../vault/token.ts";
-import * as config from "../config.ts";
+import * as config from "../config/config.ts";
 import { misuse } from "../failure.ts";
-import { native } from "../native.ts";
-import { type Context, withTokenKey } from "../session.ts";
-import type { Terminal } from "../terminal.ts";
+import { native } from "../keys/native.ts";
+import type { Terminal } from "../terminal/terminal.ts";
+import { type Context, withTokenKey } from "./session.ts";
 
 export async function runToken(context: Context, field: Field, json: boolean): Promise<void> {
   const { terminal } = context;

@@ -1,6 +1,6 @@
 // What is said of requests that wait for approval: the commands that approve them and come back to them, to be
 // copied as they stand.
-import { printable } from "../terminal.ts";
+import { printable } from "../terminal/terminal.ts";
 
 export type WayBack = {
   /** `request … waits`, or the same for several. */

@@ -14,8 +14,8 @@ import {
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { SCHEMA_VERSION } from "../../sql/migrations.ts";
-import { type Database, openDatabase } from "../database.ts";
-import { migrate } from "../migrate.ts";
+import { type Database, openDatabase } from "../postgres/database.ts";
+import { migrate } from "../postgres/migrate.ts";
 import {
   type Cluster,
   canReach,

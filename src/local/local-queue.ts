@@ -15,7 +15,7 @@ import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { failed } from "../failure.ts";
-import type { QueueConfig } from "../queue.ts";
+import type { QueueConfig } from "../sqs/queue.ts";
 import { checkout, home, run } from "./places.ts";
 import { sampleBodies } from "./sample.ts";
 

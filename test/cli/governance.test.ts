@@ -2,7 +2,7 @@
 // and the decoy that nobody should ask for.
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import type postgres from "postgres";
-import { changePolicies } from "../../src/policy.ts";
+import { changePolicies } from "../../src/recovery/policy.ts";
 import { type Run, startVeil, veil } from "../support/veil.ts";
 import { createScene, type Scene, type Variables } from "./scene.ts";
 

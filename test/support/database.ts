@@ -1,9 +1,9 @@
 // A migrated database of a test file's own, with a real login for each role.
 import { randomBytes } from "node:crypto";
 import postgres from "postgres";
-import { database as databaseConfig } from "../../src/config.ts";
-import { type Database, openDatabase } from "../../src/database.ts";
-import { migrate } from "../../src/migrate.ts";
+import { database as databaseConfig } from "../../src/config/config.ts";
+import { type Database, openDatabase } from "../../src/postgres/database.ts";
+import { migrate } from "../../src/postgres/migrate.ts";
 import { usePostgres } from "./servers.ts";
 
 export const ROLES = [

@@ -1,7 +1,7 @@
 // Run by portable.test.ts under Deno, without any permission: the formats and the pure half of the line
 // need no environment, file, network or clock, and give the same bytes there.
-import { parseMessage } from "../../src/message.ts";
-import { protect } from "../../src/protect.ts";
+import { parseMessage } from "../../src/login/parse.ts";
+import { protect } from "../../src/login/protect.ts";
 import { chainHash, genesisHash } from "../../vault/audit.ts";
 import { parseAuditKey, signCheckpoint, verifyCheckpoint } from "../../vault/checkpoint.ts";
 import { checkProof } from "../../vault/data-key.ts";

@@ -1,8 +1,8 @@
 // Hostile bodies: a row or the quarantine, never a crash, never a neighbour's harm. Tens of thousands
 // through the pure part of the line, some thousand through all of it; bodies.ts takes as many as one likes.
 import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { parseMessage } from "../../../src/message.ts";
-import { maxSeals, protect } from "../../../src/protect.ts";
+import { parseMessage } from "../../../src/login/parse.ts";
+import { maxSeals, protect } from "../../../src/login/protect.ts";
 import { type DataKey, generateDataKey } from "../../../vault/data-key.ts";
 import { deriveSubkeys, formatKey, generateTokenKey, type Subkeys } from "../../../vault/keys.ts";
 import { expectedRow, openSeal, type Sent, tokensOf } from "../../line/expected.ts";

@@ -2,7 +2,7 @@
 // gives up, sessions with other defaults; and how much of it is said.
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { LOADS } from "../../../src/etl.ts";
+import { LOADS } from "../../../src/line/line.ts";
 import type { Paused } from "../proxies/pg-proxy.ts";
 import type { SqsPaused } from "../proxies/sqs-proxy.ts";
 import { startDoor } from "./trouble-door.ts";

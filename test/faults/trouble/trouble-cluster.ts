@@ -1,8 +1,8 @@
 // A PostgreSQL of one test's own, migrated, that can be stopped and started again on the same port.
 import postgres from "postgres";
-import { database as databaseConfig } from "../../../src/config.ts";
-import { openDatabase } from "../../../src/database.ts";
-import { migrate } from "../../../src/migrate.ts";
+import { database as databaseConfig } from "../../../src/config/config.ts";
+import { openDatabase } from "../../../src/postgres/database.ts";
+import { migrate } from "../../../src/postgres/migrate.ts";
 import { SCRATCH_PASSWORD, type ScratchCluster } from "../../support/scratch-cluster.ts";
 import { startOwnCluster } from "../../support/servers.ts";
 

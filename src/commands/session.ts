@@ -1,0 +1,98 @@
+// Where a command runs: on what the environment names, or on the embedded default; closed afterwards
+// however the command ends.
+import {
+  checkSet,
+  type Environment,
+  isSet,
+  type KeyVariable,
+  wantsEmbedded,
+} from "../config/config.ts";
+import { Interrupted, misuse } from "../failure.ts";
+import type { Local } from "../local/local.ts";
+import type { LocalLogin } from "../local/local-database.ts";
+import type { Terminal } from "../terminal/terminal.ts";
+
+export type Session = {
+  readonly env: Environment;
+  readonly terminal: Terminal;
+  /** The embedded default, if that is what this command runs on. */
+  readonly local: Pick<Local, "queue" | "analystUrl"> | null;
+  /** How this program is called here, for hints. */
+  readonly program: string;
+};
+
+export type Context = {
+  readonly env: Environment;
+  readonly terminal: Terminal;
+  /** Aborts at the first Ctrl-C or SIGTERM. */
+  readonly interrupt: AbortSignal;
+};
+
+export type Needs = {
+  readonly login: LocalLogin;
+  readonly queue?: boolean;
+  readonly reset?: boolean;
+  /** The command itself ends what it has begun when it is interrupted. */
+  readonly endsItself?: boolean;
+  /** The keys that the command reads. */
+  readonly variables: readonly KeyVariable[];
+};
+
+/** Loaded where a command runs on it, and nowhere else. */
+const embedded = () => import("../local/local.ts");
+
+/** How a checkout's commands are called where the runtime came from npm and is on nobody's path. */
+const PROGRAM = "deno" in process.versions ? "deno run -A src/cli.ts" : "npx bun run";
+
+export async function withSession<T>(
+  context: Context,
+  needs: Needs,
+  work: (session: Session) => Promise<T>,
+): Promise<T> {
+  const { env, terminal, interrupt } = context;
+  const interrupted = new Promise<never>((_, reject) => {
+    interrupt.addEventListener("abort", () => reject(new Interrupted()), { once: true });
+  });
+  interrupted.catch(() => {});
+  const interruptible = (working: Promise<T>) =>
+    needs.endsItself ? working : Promise.race([working, interrupted]);
+  if (!wantsEmbedded(env, needs.queue ? "etl" : "other")) {
+    if (needs.reset) {
+      throw misuse(
+        "--reset-local is for the embedded default, but DATABASE_URL is set",
+        "unset QUEUE_URL and DATABASE_URL, or leave the option out",
+      );
+    }
+    return await interruptible(work({ env, terminal, local: null, program: "veil" }));
+  }
+  const { openLocal, requireCheckout } = await embedded();
+  requireCheckout(needs.queue ? "QUEUE_URL and DATABASE_URL are" : "DATABASE_URL is");
+  // The local keys fill in what is not set; what is set and malformed must not start anything.
+  checkSet(env, needs.variables);
+  const local = await openLocal(
+    env,
+    needs.login,
+    { queue: needs.queue ?? false, reset: needs.reset ?? false },
+    (text) => terminal.err(`${text}\n`),
+  );
+  try {
+    return await interruptible(work({ env: local.env, terminal, local, program: PROGRAM }));
+  } finally {
+    await local.close();
+  }
+}
+
+/** The environment, with the local keys where no token key is set: `token` needs no server. */
+export async function withTokenKey(context: Context): Promise<Environment> {
+  const { env, terminal } = context;
+  if (isSet(env, "VEIL_TOKEN_KEY")) return env;
+  const keys = (await embedded()).localKeys();
+  if (keys === null) {
+    throw misuse(
+      "VEIL_TOKEN_KEY is not set, and the embedded default has made no keys yet",
+      `set it (or VEIL_TOKEN_KEY_FILE); in a checkout, \`${PROGRAM} etl\` makes local ones`,
+    );
+  }
+  terminal.err("VEIL_TOKEN_KEY is not set: these are tokens of the embedded default (.veil/)\n");
+  return { ...env, ...keys };
+}

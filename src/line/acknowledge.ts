@@ -1,0 +1,48 @@
+// Deletes what is stored, and only that. What SQS does not confirm is asked for again, entry by entry; what
+// it never confirms comes back, and changes nothing.
+import { setTimeout as sleep } from "node:timers/promises";
+import { isQueueOutage } from "../sqs/errors.ts";
+import type { Message, Queue } from "../sqs/queue.ts";
+import type { Availability } from "./availability.ts";
+
+/** How often an entry is asked for that SQS fails on while it does the others. */
+const ATTEMPTS = 6;
+
+export type Acknowledged = {
+  /** How many deliveries SQS confirmed as deleted. */
+  readonly confirmed: number;
+  readonly failure: unknown;
+};
+
+/**
+ * Never throws: what was confirmed counts although the rest failed. No failure either when `signal` aborts:
+ * nothing is lost by leaving the rest.
+ */
+export async function acknowledge(
+  queue: Queue,
+  deleting: Availability,
+  messages: readonly Message[],
+  signal: AbortSignal,
+): Promise<Acknowledged> {
+  let pending = messages;
+  let confirmed = 0;
+  for (let attempt = 1; ; ) {
+    const askedAt = performance.now();
+    const { done, again, failure } = await queue.acknowledge(pending, signal);
+    confirmed += done.length;
+    pending = again;
+    if (signal.aborted) return { confirmed, failure: null };
+    if (isQueueOutage(failure)) {
+      try {
+        await deleting.pause(failure);
+      } catch (error) {
+        return { confirmed, failure: signal.aborted ? null : error };
+      }
+      continue;
+    }
+    if (failure !== null) return { confirmed, failure };
+    deleting.worked(askedAt);
+    if (pending.length === 0 || attempt === ATTEMPTS) return { confirmed, failure: null };
+    await sleep(25 * 2 ** attempt++ * (0.5 + Math.random()), undefined, { signal }).catch(() => {});
+  }
+}

@@ -1,0 +1,200 @@
+// The messages that this process holds between receiving and acknowledging them: bounded in number,
+// handed on in batches, and none forgotten until it is acknowledged or handed back.
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Message } from "../sqs/queue.ts";
+
+/** A load of some hundred rows costs little more than one of ten; beyond that, only memory is spent. */
+const BATCH_MESSAGES = 500;
+/** Bodies have up to a megabyte: a batch of such ones has to stay one that the database takes. */
+const BATCH_CHARACTERS = 4 * 2 ** 20;
+/**
+ * Little memory, and far below the 120,000 messages that SQS lets be in flight: beyond those, a standard
+ * queue answers long polls with nothing, and with no error.
+ */
+const MAX_HELD = 2000;
+const MAX_HELD_CHARACTERS = 32 * 2 ** 20;
+/** How long a batch waits to become full. */
+const LINGER_MS = 10;
+
+/** Until when SQS hides a message from other consumers, by the clock of performance.now. */
+export type Receipt = {
+  readonly receivedAt: number;
+  hiddenUntil: number;
+  /** How long it was hidden for the last time. */
+  hiddenSeconds: number;
+  /** What is stored waits to be deleted; nobody else needs to have it. */
+  isStored: boolean;
+};
+
+/** State: what was received, what of it waits to be loaded, and how much room there is for more. */
+export class Held {
+  readonly #visibilitySeconds: number;
+  readonly #receipts = new Map<Message, Receipt>();
+  #waiting: Message[] = [];
+  #waitingCharacters = 0;
+  #characters = 0;
+  /** Room that receivers have taken and not yet filled or given back. */
+  #reserved = 0;
+  #budget: number;
+  /** Where the budget comes in shares: answers with the next one, or 0. */
+  #askForMore: (() => Promise<number>) | null;
+  #isAsking = false;
+  #ended = false;
+  #abandoned = false;
+  #changed = Promise.withResolvers<void>();
+
+  constructor(
+    maxMessages: number | null,
+    visibilitySeconds: number,
+    askForMore: (() => Promise<number>) | null = null,
+  ) {
+    this.#budget = maxMessages ?? Number.POSITIVE_INFINITY;
+    this.#visibilitySeconds = visibilitySeconds;
+    this.#askForMore = askForMore;
+  }
+
+  /** Received, and neither acknowledged nor given up yet. */
+  get receipts(): ReadonlyMap<Message, Receipt> {
+    return this.#receipts;
+  }
+
+  /**
+   * Room for up to `most` messages, once there is some. 0: this receiver is not needed any more, because
+   * those that still hold reservations can take all that may yet be received, or nothing is to be.
+   */
+  async reserve(most: number): Promise<number> {
+    while (!this.#ended) {
+      // What is asked for may be as large as what is here.
+      const mean = this.#receipts.size === 0 ? 0 : this.#characters / this.#receipts.size;
+      const characters = this.#characters + mean * this.#reserved;
+      const free =
+        characters < MAX_HELD_CHARACTERS ? MAX_HELD - this.#receipts.size - this.#reserved : 0;
+      const room = Math.min(most, this.#budget, free);
+      if (room > 0) {
+        this.#reserved += room;
+        this.#budget -= room;
+        return room;
+      }
+      if (this.#budget === 0 && this.#askForMore === null) return 0;
+      if (this.#budget === 0 && this.#reserved === 0 && !this.#isAsking) void this.#extend();
+      await this.#changed.promise;
+    }
+    return 0;
+  }
+
+  async #extend(): Promise<void> {
+    this.#isAsking = true;
+    const more = (await this.#askForMore?.()) ?? 0;
+    this.#isAsking = false;
+    this.#budget += more;
+    if (more === 0) this.#askForMore = null;
+    this.#change();
+  }
+
+  /** Takes in what a reservation of `room` brought, and gives the rest back. */
+  fill(messages: readonly Message[], room: number): void {
+    const now = performance.now();
+    for (const message of messages) {
+      this.#receipts.set(message, {
+        receivedAt: now,
+        hiddenUntil: now + this.#visibilitySeconds * 1000,
+        hiddenSeconds: this.#visibilitySeconds,
+        isStored: false,
+      });
+      this.#characters += message.body.length;
+      this.#waitingCharacters += message.body.length;
+      this.#waiting.push(message);
+    }
+    this.#reserved -= room;
+    this.#budget += room - messages.length;
+    this.#change();
+  }
+
+  markStored(messages: readonly Message[]): void {
+    for (const message of messages) {
+      const receipt = this.#receipts.get(message);
+      if (receipt !== undefined) receipt.isStored = true;
+    }
+  }
+
+  /** What nobody has stored. */
+  unstored(): readonly Message[] {
+    return [...this.#receipts].filter(([, { isStored }]) => !isStored).map(([message]) => message);
+  }
+
+  /** They are gone from the queue, or will come back. */
+  release(messages: readonly Message[]): void {
+    for (const message of messages) {
+      if (this.#receipts.delete(message)) this.#characters -= message.body.length;
+    }
+    this.#change();
+  }
+
+  /** No more will be received; what is held is still handed on. Wakes receivers that wait for room. */
+  end(): void {
+    this.#ended = true;
+    this.#change();
+  }
+
+  /** Nothing more will be handed on, either. */
+  abandon(): void {
+    this.#abandoned = true;
+    this.#waiting = [];
+    this.#waitingCharacters = 0;
+    this.end();
+  }
+
+  /** The next batch: full, or what there is after a short wait, or null at the end. */
+  async next(): Promise<readonly Message[] | null> {
+    for (;;) {
+      if (this.#abandoned) return null;
+      // While a receiver has a reservation, it may still bring something.
+      if (this.#waiting.length === 0) {
+        if (this.#ended && this.#reserved === 0) return null;
+        await this.#changed.promise;
+      } else if (this.#isFull() || this.#ended || (await this.#lingered())) {
+        // Somebody else may have been faster.
+        if (this.#waiting.length > 0) return this.#take();
+      }
+    }
+  }
+
+  /** Once it is full or ended, or a short while has passed. */
+  async #lingered(): Promise<true> {
+    const over = new AbortController();
+    let isOver = false;
+    const linger = sleep(LINGER_MS, undefined, { signal: over.signal })
+      .catch(() => {})
+      .then(() => {
+        isOver = true;
+      });
+    while (!this.#isFull() && !this.#ended && !isOver) {
+      await Promise.race([this.#changed.promise, linger]);
+    }
+    over.abort();
+    return true;
+  }
+
+  #isFull(): boolean {
+    return this.#waiting.length >= BATCH_MESSAGES || this.#waitingCharacters > BATCH_CHARACTERS;
+  }
+
+  /** As many as make one batch, at most. */
+  #take(): readonly Message[] {
+    let characters = 0;
+    let count = 0;
+    for (const { body } of this.#waiting) {
+      if (count === BATCH_MESSAGES) break;
+      if (count > 0 && characters + body.length > BATCH_CHARACTERS) break;
+      characters += body.length;
+      count++;
+    }
+    this.#waitingCharacters -= characters;
+    return this.#waiting.splice(0, count);
+  }
+
+  #change(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers<void>();
+  }
+}

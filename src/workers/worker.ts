@@ -1,0 +1,153 @@
+// One of several processes that share the work of `veil etl --workers`. It takes orders from its parent
+// alone, tells it what it does, and ends when the parent does, however that ended: as after SIGTERM.
+
+import { describeVersion } from "../cli/version.ts";
+import { patiently } from "../commands/etl.ts";
+import type { Context } from "../commands/session.ts";
+import * as config from "../config/config.ts";
+import { failed, Interrupted, misuse } from "../failure.ts";
+import { DataKeys } from "../keys/data-keys.ts";
+import { newCounts } from "../line/counts.ts";
+import { KnownOriginals } from "../line/known-originals.ts";
+import { etl, LOADS } from "../line/line.ts";
+import { openDatabase } from "../postgres/database.ts";
+import { reaching } from "../postgres/schema.ts";
+import { openQueue, type Queue } from "../sqs/queue.ts";
+import { describeTrouble, type Order, type Report, type Start, takeNews } from "./channel.ts";
+
+type Parent = {
+  /** Null: it was told to stop before it was told to start. */
+  readonly start: Promise<Start | null>;
+  /** Aborts when the parent says so, or is gone. */
+  readonly stop: AbortSignal;
+  readonly tell: (report: Report) => void;
+  /** Resolves when all that was told has left this process. */
+  readonly told: () => Promise<void>;
+  readonly askForMore: () => Promise<number>;
+};
+
+export async function runWorker({ env }: Pick<Context, "env">): Promise<void> {
+  const parent = openParent();
+  if (parent === null) {
+    throw misuse("a worker is started by its parent, not by hand", "run `veil etl --workers N`");
+  }
+  const start = await parent.start;
+  if (start === null) return;
+  let received = 0;
+  let granted = 0;
+  let error: unknown = null;
+  try {
+    await work(config.withLineVariables(env, start.variables), start, {
+      ...parent,
+      askForMore: async () => {
+        const share = await parent.askForMore();
+        granted += share;
+        return share;
+      },
+      onReceived: (messages) => {
+        received += messages;
+      },
+    });
+  } catch (thrown) {
+    if (!(thrown instanceof Interrupted)) error = thrown;
+  }
+  const unused = start.isLimited ? granted - received : 0;
+  const trouble = error === null ? null : describeTrouble(error);
+  parent.tell({ kind: "ended", unused, trouble });
+  await parent.told();
+}
+
+type Work = Parent & { readonly onReceived: (messages: number) => void };
+
+async function work(env: config.Environment, start: Start, parent: Work): Promise<void> {
+  const { stop, tell } = parent;
+  if (start.version !== describeVersion()) {
+    throw failed(
+      "veil was replaced by another version while it ran, and that one cannot join in",
+      "start it again",
+    );
+  }
+  const counts = newCounts();
+  const tellCounts = () => tell({ kind: "counts", counts: takeNews(counts) });
+  const onNotice = (notice: (Report & { kind: "notice" })["notice"]) =>
+    tell({ kind: "notice", notice });
+  const subkeys = config.tokenKey(env);
+  const dataKeys = new DataKeys(subkeys, config.recipients(env));
+  const embedded = start.isLocal ? await import("../local/local.ts") : null;
+  const leaveLocal = embedded === null ? null : await embedded.joinLocal();
+  const database = openDatabase(config.database(env), LOADS);
+  let queue: Queue | null = null;
+  try {
+    const open = () => reaching(() => openQueue(start.queue), stop);
+    const opened = await (start.follow ? patiently(open, onNotice, stop) : open());
+    queue = opened;
+    const counted: Queue = {
+      ...opened,
+      receive: async (...wanted) => {
+        const messages = await opened.receive(...wanted);
+        parent.onReceived(messages.length);
+        return messages;
+      },
+    };
+    await etl(
+      { queue: counted, database, subkeys, dataKeys, known: new KnownOriginals() },
+      {
+        follow: start.follow,
+        graceSeconds: start.graceSeconds,
+        ...(start.isLimited ? { askForMore: parent.askForMore } : {}),
+        maxMessages: start.isLimited ? 0 : null,
+        signal: stop,
+        onProgress: tellCounts,
+        onNotice,
+      },
+      counts,
+    );
+  } finally {
+    tellCounts();
+    queue?.close();
+    await database.close(stop.aborted ? 0 : undefined);
+    await leaveLocal?.();
+  }
+}
+
+/** The channel to the process that started this one; null if there is none. */
+function openParent(): Parent | null {
+  if (process.send === undefined || !process.connected) return null;
+  const start = Promise.withResolvers<Start | null>();
+  const stop = new AbortController();
+  let answer: (messages: number) => void = () => {};
+  const end = () => {
+    start.resolve(null);
+    stop.abort();
+  };
+  process.on("message", (order: Order) => {
+    if (order.kind === "start") start.resolve(order);
+    else if (order.kind === "share") answer(order.messages);
+    else end();
+  });
+  process.on("disconnect", end);
+  const gone = new Promise<void>((resolve) => process.once("disconnect", resolve));
+  const leaving = new Set<Promise<void>>();
+  const tell = (report: Report) => {
+    if (!process.connected) return;
+    // Sent at once, as far as the channel has room: a process that is killed has told what it has done.
+    const left = new Promise<void>((resolve) => {
+      process.send?.(report, undefined, undefined, () => resolve());
+    });
+    leaving.add(left);
+    left.then(() => leaving.delete(left));
+  };
+  return {
+    start: start.promise,
+    stop: stop.signal,
+    tell,
+    told: async () => {
+      await Promise.race([gone, Promise.all(leaving)]);
+    },
+    askForMore: () =>
+      new Promise((resolve) => {
+        answer = resolve;
+        tell({ kind: "ask" });
+      }),
+  };
+}

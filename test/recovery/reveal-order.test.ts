@@ -1,0 +1,265 @@
+// In which order a reveal asks, fetches and prints, and how much it holds meanwhile: over a database that only
+// writes down what it is asked.
+import { describe, expect, test } from "bun:test";
+import { Failure } from "../../src/failure.ts";
+import type { Opener } from "../../src/keys/opener.ts";
+import type { Database, Query, Row } from "../../src/postgres/database.ts";
+import { awaitVerdict } from "../../src/recovery/await-verdict.ts";
+import { type RevealedLogin, revealLogins } from "../../src/recovery/join.ts";
+import { LOGINS_PER_PAGE } from "../../src/recovery/logins.ts";
+import { type Recovery, revealPages, TOKENS_PER_REQUEST } from "../../src/recovery/reveal.ts";
+
+const LETTERS = "abcdefghijklmnopqrstuvwxyz234567";
+
+function token(prefix: string, n: number): string {
+  let letters = "";
+  for (let rest = n; letters.length < 25; rest = Math.floor(rest / 32)) {
+    letters += LETTERS[rest % 32];
+  }
+  return `${prefix}1_${letters}a`;
+}
+
+const ask = { reason: null, purpose: null, breakGlass: false };
+
+/** Opens everything; what it says of a token is `original of TOKEN`. */
+const opener = {
+  open: async (_: unknown, place: { token: string }) => ({
+    text: `original of ${place.token}`,
+    verified: true,
+  }),
+} as unknown as Opener;
+
+/** A database with every original but these, and a list of what was done to it. */
+function recorder(
+  options: { unknown?: ReadonlySet<string>; refuse?: (nth: number) => string } = {},
+) {
+  const steps: string[] = [];
+  const requests: string[][] = [];
+  const logins: Row[] = [];
+  let at = 0;
+  const query: Query = async (text, values = []): Promise<readonly Row[]> => {
+    if (/request_reveal|break_glass/.test(text)) {
+      steps.push("record");
+      requests.push(JSON.parse(`[${String(values[0]).slice(1, -1)}]`));
+      return [{ id: String(requests.length - 1) }];
+    }
+    if (text.includes("fetch_reveal")) {
+      const nth = Number(values[0]);
+      steps.push(`fetch ${nth}`);
+      const refusal = options.refuse?.(nth) ?? "";
+      if (refusal !== "") throw new Failure(1, "refused", null, refusal);
+      // The last first: the order of an answer is the database's.
+      const seals = requests[nth]!.filter((asked) => !options.unknown?.has(asked))
+        .reverse()
+        .map((asked) => `${asked} 2026-01-01T00:00:00.000Z AAAA`);
+      return [
+        { data_key: "k", generation: 1, wrapped: "AAAA", proof: "AAAA", seals: seals.join(",") },
+        // What nobody asked for is never printed.
+        {
+          ...{ data_key: "k", generation: 1, wrapped: "AAAA", proof: "AAAA" },
+          seals: `${token("dev", 99_999_999)} 2026-01-01T00:00:00.000Z AAAA`,
+        },
+      ];
+    }
+    if (text.startsWith("fetch forward")) {
+      const page = logins.slice(at, at + LOGINS_PER_PAGE);
+      at += page.length;
+      return page;
+    }
+    if (text.startsWith("move absolute 0")) at = 0;
+    return [];
+  };
+  const database = {
+    query,
+    snapshot: <T>(work: (query: Query) => Promise<T>) => work(query),
+  } as unknown as Database;
+  const recovery: Recovery = {
+    ...{ database, opener, ask },
+    afterRecording: async () => {
+      steps.push("all recorded");
+    },
+  };
+  return { steps, requests, logins, recovery };
+}
+
+describe("a reveal of many tokens", () => {
+  const tokens = Array.from({ length: 2 * TOKENS_PER_REQUEST + 5 }, (_, n) => token("ip", n));
+
+  test("records every request before it fetches the first", async () => {
+    const { steps, requests, recovery } = recorder();
+    for await (const _ of revealPages(recovery, new Set(tokens)));
+    expect(steps).toEqual([
+      ...["record", "record", "record", "all recorded", "fetch 0", "fetch 1", "fetch 2"],
+    ]);
+    expect(requests.flat()).toEqual(tokens);
+  });
+
+  test("answers once for each distinct token, in the order of first appearance", async () => {
+    const unknown = new Set([tokens[3]!, tokens.at(-1)!]);
+    const { recovery } = recorder({ unknown });
+    const revealed: string[] = [];
+    const lost: string[] = [];
+    for await (const page of revealPages(recovery, new Set([...tokens, tokens[7]!, tokens[0]!]))) {
+      for (const { token, original } of page.revealed) {
+        expect(original).toBe(`original of ${token}`);
+        revealed.push(token);
+      }
+      lost.push(...page.unknown);
+      expect(page.refused).toEqual([]);
+    }
+    expect(revealed).toEqual(tokens.filter((one) => !unknown.has(one)));
+    expect(lost).toEqual([...unknown]);
+  });
+
+  test("holds no more than the page that is printed and the one after it", async () => {
+    const { steps, recovery } = recorder();
+    let printed = 0;
+    for await (const _ of revealPages(recovery, new Set(tokens))) {
+      printed++;
+      expect(steps.filter((step) => step.startsWith("fetch")).length).toBeLessThanOrEqual(
+        printed + 1,
+      );
+    }
+    expect(printed).toBe(3);
+  });
+
+  test("prints what came before a request that is refused, and then throws", async () => {
+    const { recovery } = recorder({ refuse: (nth) => (nth === 1 ? "VL035" : "") });
+    let pages = 0;
+    const all = (async () => {
+      for await (const _ of revealPages(recovery, new Set(tokens))) pages++;
+    })();
+    await expect(all).rejects.toThrow("refused");
+    expect(pages).toBe(1);
+  });
+
+  test("waits with what is still to be fetched, and fetches again", async () => {
+    let waits = true;
+    const { steps, recovery } = recorder({ refuse: (nth) => (nth === 1 && waits ? "VL031" : "") });
+    const asked: (readonly string[])[] = [];
+    const waiting: Recovery = {
+      ...recovery,
+      onWaiting: async (requests) => {
+        asked.push(requests);
+        waits = false;
+      },
+    };
+    let pages = 0;
+    for await (const _ of revealPages(waiting, new Set(tokens))) pages++;
+    expect({ pages, asked }).toEqual({ pages: 3, asked: [["1", "2"]] });
+    expect(steps.slice(4)).toEqual(["fetch 0", "fetch 1", "fetch 1", "fetch 2"]);
+  });
+});
+
+describe("a join", () => {
+  const login = (n: number, ip: string | null, device: string | null): Row => ({
+    ...{ user_id: `u${n}`, create_date: "2026-01-01", device_type: null, locale: null },
+    ...{ app_version: "2.3.0", masked_ip: ip, masked_device_id: device },
+  });
+  const all = async (recovery: Recovery) => {
+    const logins: RevealedLogin[] = [];
+    let largest = 0;
+    const filter = { userId: null, since: "2026-01-01", until: null, tokens: null };
+    const counts = await revealLogins(recovery, filter, async (page) => {
+      logins.push(...page.logins);
+      largest = Math.max(largest, page.logins.length);
+    });
+    return { logins, counts, largest };
+  };
+
+  test("of more tokens than it remembers puts each on record before it fetches the first, and shows each", async () => {
+    const unknown = new Set([token("ip", 17)]);
+    const { steps, requests, logins, recovery } = recorder({ unknown });
+    // Addresses come again soon, late, and after they have been forgotten; devices hardly ever.
+    const count = 6 * LOGINS_PER_PAGE + 123;
+    for (let n = 0; n < count; n++) {
+      logins.push(login(n, token("ip", (n * n) % 40_009), n % 3 ? token("dev", n) : null));
+    }
+    const shown = await all(recovery);
+    expect(shown.largest).toBeLessThanOrEqual(LOGINS_PER_PAGE);
+    expect(shown.logins).toHaveLength(count);
+    for (const { maskedIp, ip, maskedDeviceId, deviceId } of shown.logins) {
+      expect(ip).toBe(unknown.has(maskedIp!) ? null : `original of ${maskedIp}`);
+      expect(deviceId).toBe(maskedDeviceId === null ? null : `original of ${maskedDeviceId}`);
+    }
+    expect(shown.counts).toMatchObject({ logins: count, refused: 0, unrecoverable: 0 });
+    expect(shown.counts.unknown).toBeGreaterThan(0);
+    const [last, first] = [steps.lastIndexOf("record"), steps.indexOf("fetch 0")];
+    expect(steps.slice(last + 1, first)).toEqual(["all recorded"]);
+    expect(steps.filter((step) => step.startsWith("fetch"))).toEqual(
+      requests.map((_, nth) => `fetch ${nth}`),
+    );
+    const recorded = new Set(requests.flat());
+    for (const row of logins) expect(recorded.has(String(row.masked_ip))).toBe(true);
+    for (const one of requests) expect(one.length).toBeLessThanOrEqual(TOKENS_PER_REQUEST);
+    // Some were forgotten and asked for again, most were not.
+    expect(requests.flat().length).toBeGreaterThan(recorded.size);
+  });
+
+  test("asks for no token of generation 0, nor for what is none", async () => {
+    const { requests, logins, recovery } = recorder();
+    const erased = `ip0_${"a".repeat(26)}`;
+    logins.push(login(1, erased, "an older system's"), login(2, token("ip", 1), null));
+    const { counts, logins: shown } = await all(recovery);
+    expect(requests).toEqual([[token("ip", 1)]]);
+    expect(counts).toEqual({ logins: 2, unknown: 0, refused: 0, unrecoverable: 2 });
+    expect(shown[0]).toMatchObject({ maskedIp: erased, ip: null, deviceId: null, verified: null });
+  });
+
+  test("of no logins asks for nothing", async () => {
+    const { steps, recovery } = recorder();
+    expect((await all(recovery)).counts.logins).toBe(0);
+    expect(steps).toEqual([]);
+  });
+});
+
+describe("the wait for a verdict", () => {
+  const states = (...answers: string[]) => {
+    const asked: string[] = [];
+    let notify = (_: string) => {};
+    let stopped = 0;
+    const database = {
+      query: async () => {
+        const state = answers.shift() ?? "ready";
+        asked.push(state);
+        if (state === "away") throw new Failure(1, "away", null, "ECONNREFUSED");
+        if (state === "denied to ask") throw new Failure(1, "denied", null, "42501");
+        return [{ state }];
+      },
+      listen: async (_: string, onNotify: (payload: string) => void) => {
+        notify = onNotify;
+        return () => {
+          stopped++;
+        };
+      },
+    } as unknown as Database;
+    return { database, asked, notify: (id: string) => notify(id), stops: () => stopped };
+  };
+
+  test("ends when the request waits no more, also where nothing notifies and the database was away", async () => {
+    const { database, asked, stops } = states("waiting", "away", "waiting", "denied");
+    await awaitVerdict(database, "id", 1);
+    expect(asked).toEqual(["waiting", "away", "waiting", "denied"]);
+    expect(stops()).toBe(1);
+    const deaf = { ...database, listen: () => Promise.reject(new Error("a pooler")) } as Database;
+    await awaitVerdict(deaf, "id", 1);
+  });
+
+  test("asks again at once when it is notified of its own request", async () => {
+    const { database, asked, notify } = states("waiting", "ready");
+    const waiting = awaitVerdict(database, "id", 600_000);
+    await Bun.sleep(20);
+    notify("another");
+    await Bun.sleep(20);
+    expect(asked).toEqual(["waiting"]);
+    notify("id");
+    await waiting;
+    expect(asked).toEqual(["waiting", "ready"]);
+  });
+
+  test("ends when it may not ask", async () => {
+    const { database, stops } = states("denied to ask");
+    await expect(awaitVerdict(database, "id", 1)).rejects.toThrow("denied");
+    expect(stops()).toBe(1);
+  });
+});
