@@ -215,7 +215,7 @@ test("what is no token was not erased, and --user and tokens exclude each other 
 
 const guide = fileURLToPath(new URL("../../docs/erasure.md", import.meta.url));
 const recipe = readFileSync(guide, "utf8").split("\n## Backups\n")[1] ?? "";
-const [saving = "", restoring = ""] = [...recipe.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(
+const [saving = "", restoring = ""] = [...recipe.matchAll(/^```sh.*\n([\s\S]*?)^```$/gm)].map(
   ([, text]) => text,
 );
 const absent = ["psql", "xargs"].find((program) => Bun.which(program) === null);
