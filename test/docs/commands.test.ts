@@ -1,6 +1,7 @@
 // The pages' own commands and queries, read out of them and run in their order. (CI runs the two lines of the
 // quick start as they stand there.)
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { parseMessage } from "../../src/login/parse.ts";
 import { type Block, blocksOf, DOCS, filesBelow, PAGES, type Page, README, read } from "./pages.ts";
 import { ORIGINAL, openScene, type Scene, standIns } from "./scene.ts";
 
@@ -87,6 +88,15 @@ function inOneScene(pages: readonly Page[]): void {
 describe("the front page", () => inOneScene([README]));
 describe("the guides", () =>
   inOneScene(STORY.map((path) => DOCS.find((page) => page.path === path)!)));
+
+test("the message that docs/connect.md shows is a login", () => {
+  const page = DOCS.find(({ path }) => path === "docs/connect.md")!;
+  const [example] = blocksOf(page).filter(({ language }) => language === "json");
+  expect(parseMessage(example?.text ?? "")).toMatchObject({
+    kind: "login",
+    login: { userId: "user-04", ip: ORIGINAL, appVersion: 2_003_000 },
+  });
+});
 
 describe("of the pages' blocks", () => {
   test("each page's are in the story", () => {
