@@ -32,7 +32,7 @@ function runPage(page: Page, scene: () => Scene): void {
     test(`${page.path}:${block.line}: ${first.slice(0, 60)}${by}`, async () => {
       if (block.language === "sql") await runQueries(page, block, scene());
       else await runCommands(page, block, scene());
-    }, 60_000);
+    });
   }
 }
 
