@@ -23,6 +23,7 @@ import { fileURLToPath } from "node:url";
 import postgres from "postgres";
 import { serverAccount } from "../../src/local/cluster.ts";
 import { until } from "../line/stored.ts";
+import { endsWithUs } from "../support/ends-with-us.ts";
 import type { Run } from "../support/veil.ts";
 
 setDefaultTimeout(90_000);
@@ -42,14 +43,17 @@ type Copy = Folders & {
 };
 
 function startIn({ folder, temporary }: Folders, args: readonly string[]) {
-  return Bun.spawn([process.execPath, "--no-env-file", join(folder, "src/cli.ts"), ...args], {
-    // Nothing of the test's own environment: it may name servers.
-    env: { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "/", TMPDIR: temporary },
-    cwd: folder,
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
+  return Bun.spawn(
+    endsWithUs([process.execPath, "--no-env-file", join(folder, "src/cli.ts"), ...args]),
+    {
+      // Nothing of the test's own environment: it may name servers.
+      env: { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "/", TMPDIR: temporary },
+      cwd: folder,
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    },
+  );
 }
 
 function copyCheckout(): Copy {

