@@ -2,7 +2,7 @@
 // a temporary folder, and gone at the end. Preloaded by bunfig.toml, once for each test file.
 //
 // `bun run test` starts the PostgreSQL for all files; a file that is run alone starts its own.
-import { afterAll } from "bun:test";
+import { afterAll, setDefaultTimeout } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { type FauxqsServer, startFauxqs } from "fauxqs";
 import { makeOwnFolder } from "./own-folder.ts";
@@ -11,6 +11,9 @@ import { packageName, SHARED_SERVER, startTestServer, type TestServer } from "./
 
 /** False where TEST_DATABASE_URL names the server: its roles are shared. */
 export const hasOwnServer = !process.env.TEST_DATABASE_URL;
+
+// Bun allows five seconds: a busy machine is no failure.
+setDefaultTimeout(300_000);
 
 const cleanups: (() => void | Promise<void>)[] = [];
 afterAll(async () => {
