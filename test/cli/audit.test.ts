@@ -1,5 +1,5 @@
 // `veil audit` and its keys, as their users meet them.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import {
   chmodSync,
   existsSync,
@@ -17,8 +17,6 @@ import { array } from "../../src/postgres/database.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { type Run, veil } from "../support/veil.ts";
 import { createScene } from "./scene.ts";
-
-setDefaultTimeout(60_000);
 
 let database: TestDatabase;
 let folder: string;

@@ -1,5 +1,5 @@
 // What `veil forget` says, and leaves behind, where its answer is late, lost, or not waited for.
-import { afterAll, beforeAll, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
@@ -9,8 +9,6 @@ import type postgres from "postgres";
 import { until } from "../line/stored.ts";
 import { startVeil } from "../support/veil.ts";
 import { createScene, type Scene } from "./scene.ts";
-
-setDefaultTimeout(120_000);
 
 const HOW_TO_KNOW = "veil audit list --action erasure.forget";
 

@@ -1,6 +1,6 @@
 // The embedded default, as somebody meets it who has just cloned the repository: run in copies of the
 // checkout, so that the one that the tests run from keeps its own database.
-import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import {
   chmodSync,
@@ -25,8 +25,6 @@ import { serverAccount } from "../../src/local/cluster.ts";
 import { until } from "../line/stored.ts";
 import { endsWithUs } from "../support/ends-with-us.ts";
 import type { Run } from "../support/veil.ts";
-
-setDefaultTimeout(90_000);
 
 const repository = fileURLToPath(new URL("../../", import.meta.url));
 const copies: Copy[] = [];

@@ -1,6 +1,6 @@
 // `veil etl --workers`: several processes that are one run to whoever started it, whatever becomes of some
 // of them.
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import type postgres from "postgres";
 import { remaining, totalsOf, until } from "../line/stored.ts";
@@ -10,8 +10,6 @@ import { makeKeys, type TestKeys } from "../support/keys.ts";
 import { createQueue, useSqs } from "../support/servers.ts";
 import { startVeil, veil } from "../support/veil.ts";
 import { atTerminal } from "./pseudo-terminal.ts";
-
-setDefaultTimeout(120_000);
 
 type Scene = {
   readonly queue: Awaited<ReturnType<typeof createQueue>>;

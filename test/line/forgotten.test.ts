@@ -1,6 +1,6 @@
 // A user asks to be forgotten: through every command, and then all that the database holds is searched, in every
 // spelling, for what was erased, its seals included.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,8 +11,6 @@ import { createScene, type Scene } from "../cli/scene.ts";
 import { type Run, veil } from "../support/veil.ts";
 import { tokensOf } from "./expected.ts";
 import { summary } from "./stored.ts";
-
-setDefaultTimeout(120_000);
 
 const mark = randomBytes(8).toString("hex");
 const group = (at: number): string => mark.slice(at, at + 4);
