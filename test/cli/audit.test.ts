@@ -212,7 +212,7 @@ test("verify and checkpoint say what they found, and refuse what does not hold",
   const unlike = await audit(["verify", "--checkpoint", file], key);
   expect([unlike.code, unlike.stdout]).toEqual([1, ""]);
   expect(unlike.stderr).toContain("\nhint: is VEIL_AUDIT_KEY of the pair that signs these? ");
-  const elsewhere = await createDatabase();
+  const elsewhere = await createDatabase({ copied: false });
   try {
     const url = { DATABASE_URL: elsewhere.url("auditor") };
     const wrong = await audit(["verify", "--checkpoint", file], { ...open(), ...url });

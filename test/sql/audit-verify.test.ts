@@ -471,7 +471,7 @@ describe("a file of checkpoints is refused", () => {
 });
 
 test("the checkpoint of another database is refused by its chain", async () => {
-  const other = await createDatabase();
+  const other = await createDatabase({ copied: false });
   try {
     const path = join(folder, "foreign.jsonl");
     const there = await verifyAudit(other.open(other.url("auditor")), {

@@ -4,7 +4,7 @@ import postgres from "postgres";
 import { database as databaseConfig } from "../../src/config/config.ts";
 import { type Database, openDatabase } from "../../src/postgres/database.ts";
 import { hasOwnServer, usePostgres } from "./servers.ts";
-import { copyTemplate, withDatabase } from "./test-server.ts";
+import { copyTemplate, migrateDatabase, withDatabase } from "./test-server.ts";
 
 export const ROLES = [
   ...(["etl", "analyst", "revealer", "operator", "auditor"] as const),
@@ -30,13 +30,20 @@ export type TestDatabase = {
 
 const suffix = (): string => randomBytes(5).toString("hex");
 
-/** Without `migrated`, the database is empty and its logins' roles may not exist: none are made. */
-export async function createDatabase(options: { migrated?: boolean } = {}): Promise<TestDatabase> {
+export type DatabaseOptions = {
+  /** If not, the database is empty, and has no logins: their roles may not exist. */
+  readonly migrated?: boolean;
+  /** A copy of one that was migrated, which is fast. If not, its audit chain is no other database's. */
+  readonly copied?: boolean;
+};
+
+export async function createDatabase(options: DatabaseOptions = {}): Promise<TestDatabase> {
+  const { migrated = true, copied = true } = options;
   const server = await usePostgres();
   const name = `veil_test_${suffix()}`;
   const admin = postgres(server.url, { max: 1, onnotice: () => {} });
-  if (options.migrated === false) await admin.unsafe(`create database ${name}`);
-  else await copyTemplate(admin, server.template, name);
+  if (migrated && copied) await copyTemplate(admin, server.template, name);
+  else await admin.unsafe(`create database ${name}`);
   const ownerUrl = withDatabase(server.url, name);
   const clients: postgres.Sql[] = [];
   const databases: Database[] = [];
@@ -68,7 +75,8 @@ export async function createDatabase(options: { migrated?: boolean } = {}): Prom
   };
 
   const urls = new Map<Role, string>();
-  if (options.migrated !== false) {
+  if (migrated && !copied) await migrateDatabase(ownerUrl);
+  if (migrated) {
     const made = await addLogins(ROLES);
     for (const [i, role] of ROLES.entries()) urls.set(role, made[i]!);
   }

@@ -55,12 +55,16 @@ export async function startTestServer(): Promise<
 async function makeTemplate(url: string): Promise<string> {
   const name = `veil_template_${randomBytes(5).toString("hex")}`;
   await asAdmin(url, (sql) => sql.unsafe(`create database ${name}`));
-  const owner = openDatabase(databaseConfig({ DATABASE_URL: withDatabase(url, name) }));
-  await migrate(owner);
-  await owner.close();
+  await migrateDatabase(withDatabase(url, name));
   // Nobody may be connected to what is copied.
   await asAdmin(url, (sql) => sql.unsafe(`alter database ${name} with allow_connections false`));
   return name;
+}
+
+export async function migrateDatabase(url: string): Promise<void> {
+  const owner = openDatabase(databaseConfig({ DATABASE_URL: url }));
+  await migrate(owner);
+  await owner.close();
 }
 
 const dropTemplate = (url: string, name: string): Promise<void> =>
