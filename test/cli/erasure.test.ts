@@ -119,8 +119,9 @@ test("Ctrl-C ends an expiry after its step, says what was done, and the next one
   })();
   await until(async () => {
     const [row] = await owner`
-      select count(*)::int as n from pg_locks
-      where relation = 'pii_vault.erasure_gate'::regclass and not granted`;
+      select count(*)::int as n from pg_locks l join pg_database d on d.oid = l.database
+      where d.datname = current_database() and not l.granted
+        and l.relation = 'pii_vault.erasure_gate'::regclass`;
     return Number(row?.n) > 0;
   });
   child.kill("SIGTERM");

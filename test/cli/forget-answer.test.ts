@@ -98,8 +98,9 @@ async function whileItWaits(work: () => Promise<void>): Promise<void> {
   await blocker.unsafe("begin; lock table pii_vault.erasure_gate in row share mode");
   await until(async () => {
     const [row] = await owner`
-      select count(*)::int as n from pg_locks
-      where relation = 'pii_vault.erasure_gate'::regclass and not granted`;
+      select count(*)::int as n from pg_locks l join pg_database d on d.oid = l.database
+      where d.datname = current_database() and not l.granted
+        and l.relation = 'pii_vault.erasure_gate'::regclass`;
     return Number(row?.n) > 0;
   });
   await work();

@@ -38,8 +38,9 @@ const messageOf = (
 /** Whether a session waits for the gate. */
 const waits = async (): Promise<boolean> => {
   const [row] = await scene.owner`
-    select count(*)::int as n from pg_locks
-    where relation = 'pii_vault.erasure_gate'::regclass and not granted`;
+    select count(*)::int as n from pg_locks l join pg_database d on d.oid = l.database
+    where d.datname = current_database() and not l.granted
+      and l.relation = 'pii_vault.erasure_gate'::regclass`;
   return Number(row?.n) > 0;
 };
 
