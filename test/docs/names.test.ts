@@ -164,16 +164,13 @@ function commandLinesOf(page: Page): readonly Shown[] {
 
 const scripts: Readonly<Record<string, string>> = packageJson.scripts;
 
-/** Scripts that pages name before they are there. */
-const COMING: readonly string[] = ["lint", "test:all"];
-
 /** Of one command line as it is shown: what veil or the checkout does not have. */
 function whatIsWrong(line: string): readonly string[] {
   const words = line.trim().split(/\s+/);
   if (words[0] === "veil") return whatVeilLacks(words.slice(1));
   const script = words[words.indexOf("run") + 1]!;
   const runs = scripts[script];
-  if (runs === undefined) return COMING.includes(script) ? [] : [`there is no script ${script}`];
+  if (runs === undefined) return [`there is no script ${script}`];
   const [, command] = /^bun src\/cli\.ts ?(.*)$/.exec(runs) ?? [];
   if (command === undefined) return [];
   return whatVeilLacks([command, ...words.slice(words.indexOf(script) + 1)].filter(Boolean));
