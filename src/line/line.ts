@@ -12,7 +12,7 @@ import { type Counts, count } from "./counts.ts";
 import { Ending } from "./ending.ts";
 import { Held } from "./in-hand.ts";
 import { receiveAll } from "./receive.ts";
-import { type Store, type Stored, storeBatch } from "./store.ts";
+import { type Refusals, type Store, type Stored, storeBatch } from "./store.ts";
 import { handBack, keepHidden } from "./visibility.ts";
 
 export type Line = Store & { readonly queue: Queue };
@@ -85,10 +85,11 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
   const hidden = AbortSignal.any([giveUp, hidingEnds.signal]);
   const hiding = keepHidden(queue, held, onNotice, hidden);
 
+  const refusals: Refusals = { sinceTaken: 0 };
   const store = async () => {
     try {
       for (let batch = await held.next(); batch !== null; batch = await held.next()) {
-        await storeBatch(line, batch, { available: storing, onStored, onRetry });
+        await storeBatch(line, batch, { available: storing, refusals, onStored, onRetry });
       }
     } catch (error) {
       if (!(options.signal.aborted && isOutage(error))) ending.fail(error);

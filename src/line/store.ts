@@ -24,6 +24,12 @@ export type Store = {
   readonly known: KnownOriginals;
 };
 
+/**
+ * State of a run: how many rows were refused since the database last took one. It belongs to the run and not to a
+ * batch, because several batches are under way at a time.
+ */
+export type Refusals = { sinceTaken: number };
+
 export type Stored = {
   readonly messages: readonly Message[];
   readonly batch: Protected;
@@ -34,6 +40,8 @@ export type Stored = {
 export type Storing = {
   /** Whether the database stores anything just now; says how long it is waited for. */
   readonly available: Availability;
+  /** One for all batches of a run. */
+  readonly refusals: Refusals;
   /** Called for each part of a batch that has committed. */
   readonly onStored: (stored: Stored) => void;
   /** Called when a statement that did nothing, because another one was in its way, is sent again. */
@@ -44,7 +52,7 @@ export type Storing = {
 const STALLED_MS = 5_000;
 /** So often what takes too long is tried as a whole, before its halves are. */
 const TOO_LONG_ATTEMPTS = 3;
-/** A database that refuses so many rows of a batch and takes none is at fault itself, not the rows. */
+/** A database that refuses so many rows in a row and takes none is at fault itself, not the rows. */
 const MOST_REFUSED = 10;
 
 /**
@@ -57,8 +65,8 @@ export async function storeBatch(
   messages: readonly Message[],
   storing: Storing,
 ): Promise<void> {
-  let rows = 0;
-  let refused = 0;
+  const { refusals } = storing;
+  let hasTaken = false;
   const storeHalves = async (parts: readonly Parsed[]) => {
     const middle = parts.length >> 1;
     await storeParts(parts.slice(0, middle));
@@ -68,15 +76,19 @@ export async function storeBatch(
     try {
       const stored = await storePart(store, parts, storing);
       if (stored === null) return await storeHalves(parts);
-      rows += stored.batch.rows.length;
+      if (stored.result.loaded > 0) {
+        hasTaken = true;
+        refusals.sinceTaken = 0;
+      }
       storing.onStored(stored);
     } catch (error) {
       if (!isRejection(error)) throw error;
       if (parts.length > 1) return await storeHalves(parts);
       const [only] = parts;
-      // Not even into the quarantine, or none of them into the table.
-      if (only?.parsed.kind !== "login" || (rows === 0 && refused === MOST_REFUSED)) throw error;
-      refused++;
+      if (only?.parsed.kind !== "login") throw error; // not even into the quarantine
+      // A batch of which it has taken some shows that it takes rows: many bad ones may stand side by side.
+      if (!hasTaken && refusals.sinceTaken >= MOST_REFUSED) throw error;
+      refusals.sinceTaken++;
       const reason = `the database refused the row with error ${error.code}`;
       await storeParts([{ ...only, parsed: { kind: "rejected", reason } }]);
     }
