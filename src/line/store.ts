@@ -16,6 +16,7 @@ import type { Message } from "../sqs/queue.ts";
 import type { Availability } from "./availability.ts";
 import type { KnownOriginals } from "./known-originals.ts";
 import { type LoadResult, load } from "./load.ts";
+import { LINE_WAITS, type LineWaits } from "./waits.ts";
 
 export type Store = {
   readonly database: Database;
@@ -42,14 +43,13 @@ export type Storing = {
   readonly available: Availability;
   /** One for all batches of a run. */
   readonly refusals: Refusals;
+  readonly waits?: Pick<LineWaits, "stalledMs" | "loadMs">;
   /** Called for each part of a batch that has committed. */
   readonly onStored: (stored: Stored) => void;
   /** Called when a statement that did nothing, because another one was in its way, is sent again. */
   readonly onRetry: () => void;
 };
 
-/** A load takes milliseconds: a database that needs so long is in trouble. */
-const STALLED_MS = 5_000;
 /** So often what takes too long is tried as a whole, before its halves are. */
 const TOO_LONG_ATTEMPTS = 3;
 /** A database that refuses so many rows in a row and takes none is at fault itself, not the rows. */
@@ -110,17 +110,21 @@ async function storePart(
   storing: Storing,
 ): Promise<Stored | null> {
   const { database, subkeys, known } = store;
-  const { available, onRetry } = storing;
+  const { available, onRetry, waits = LINE_WAITS } = storing;
+  const { stalledMs, loadMs } = waits;
   let sealed = await sealPart(store, parts);
   for (let attempt = 1; ; attempt++) {
     const { key, batch } = sealed;
     const startedAt = performance.now();
     const stalled = setTimeout(() => {
-      const message = `the database at ${database.host} has not answered for ${STALLED_MS / 1000} s`;
+      const message = `the database at ${database.host} has not answered for ${stalledMs / 1000} s`;
       available.failed(message, startedAt);
-    }, STALLED_MS);
+    }, stalledMs);
     try {
-      const result = await retryContention(() => load(database, subkeys, key, batch), onRetry);
+      const result = await retryContention(
+        () => load(database, subkeys, key, batch, loadMs),
+        onRetry,
+      );
       available.worked(startedAt);
       known.addAll(batch.originals.keys());
       return { messages: parts.map(({ message }) => message), batch, result };
