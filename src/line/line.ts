@@ -42,7 +42,7 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
   const { queue } = line;
   const { follow, onNotice, waits = LINE_WAITS } = options;
   const held = new Held(options.maxMessages, queue.visibilitySeconds, options.askForMore ?? null);
-  const ending = new Ending(options.signal, options.graceSeconds);
+  const ending = new Ending(options.signal, options.graceSeconds, waits);
   const { stop, giveUp, leave } = ending;
 
   const milliseconds = follow ? Number.POSITIVE_INFINITY : waits.outageMs;
