@@ -10,7 +10,7 @@ import { createQueue, useSqs } from "../support/servers.ts";
 import { startVeil, veil } from "../support/veil.ts";
 import { atTerminal } from "./pseudo-terminal.ts";
 
-setDefaultTimeout(120_000);
+setDefaultTimeout(300_000);
 
 type Scene = {
   readonly queue: Awaited<ReturnType<typeof createQueue>>;

@@ -9,7 +9,7 @@ import { AWAY, eventually } from "./trouble-run.ts";
 import { EXPIRED_MS, everyKind, LONG, REAL_TIME, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(240_000);
+setDefaultTimeout(300_000);
 
 const PASSING: readonly SqsFault[] = SQS_FAULTS.filter(
   (fault) => !["access-denied", "queue-deleted", "empty", "partial", "lose"].includes(fault),

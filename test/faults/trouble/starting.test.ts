@@ -9,7 +9,7 @@ import { AWAY, eventually } from "./trouble-run.ts";
 import { everyKind, LONG, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(240_000);
+setDefaultTimeout(300_000);
 
 const BACK = /^it can be reached again after [0-9]+ s$/;
 const NOTHING = { received: 0, loaded: 0, duplicates: 0, quarantined: 0, acknowledged: 0 };
