@@ -1,9 +1,7 @@
 // How a run ends: by itself, by a failure, or because somebody asks for it; then within a time of grace,
 // whatever the servers do.
 
-/** Parts of the grace: for finishing what is held, and for handing back the rest. What is left closes. */
-const WORK = 0.7;
-const LEAVE = 0.9;
+import { LINE_WAITS, type LineWaits } from "./waits.ts";
 
 /** State: whether the run is to end, since when, and why. */
 export class Ending {
@@ -21,7 +19,11 @@ export class Ending {
   readonly #timers: ReturnType<typeof setTimeout>[] = [];
   #failure: { readonly error: unknown } | null = null;
 
-  constructor(asked: AbortSignal, graceSeconds: number) {
+  constructor(
+    asked: AbortSignal,
+    graceSeconds: number,
+    { workPart, leavePart }: Pick<LineWaits, "workPart" | "leavePart"> = LINE_WAITS,
+  ) {
     this.stop = AbortSignal.any([asked, this.#broken.signal]);
     this.giveUp = this.#givenUp.signal;
     this.leave = this.#left.signal;
@@ -31,8 +33,8 @@ export class Ending {
     const start = () => {
       const after = (part: number, controller: AbortController) =>
         this.#timers.push(setTimeout(() => controller.abort(), graceSeconds * 1000 * part));
-      after(WORK, this.#givenUp);
-      after(LEAVE, this.#left);
+      after(workPart, this.#givenUp);
+      after(leavePart, this.#left);
     };
     if (this.stop.aborted) start();
     else this.stop.addEventListener("abort", start, { once: true });
