@@ -51,7 +51,7 @@ beforeAll(async () => {
   };
   for (const role of ["etl", "revealer", "operator"] as const) await addLogin(role);
   await work();
-}, 120_000);
+}, 300_000);
 afterAll(async () => {
   for (const login of logins) await sql.unsafe(`drop role ${login}`);
   await database?.drop();

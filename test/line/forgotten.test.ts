@@ -12,7 +12,7 @@ import { type Run, veil } from "../support/veil.ts";
 import { tokensOf } from "./expected.ts";
 import { summary } from "./stored.ts";
 
-setDefaultTimeout(120_000);
+setDefaultTimeout(300_000);
 
 const mark = randomBytes(8).toString("hex");
 const group = (at: number): string => mark.slice(at, at + 4);
