@@ -1,6 +1,6 @@
 // `veil etl`: opens queue, database and keys, runs the line, and says what was done.
 import { chainAudit } from "../audit/chain.ts";
-import { describeVersion } from "../cli/version.ts";
+import { describeVersion } from "../version.ts";
 import * as config from "../config/config.ts";
 import { Failure, Interrupted, misuse } from "../failure.ts";
 import { DataKeys } from "../keys/data-keys.ts";

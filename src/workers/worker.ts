@@ -1,7 +1,7 @@
 // One of several processes that share the work of `veil etl --workers`. It takes orders from its parent
 // alone, tells it what it does, and ends when the parent does, however that ended: as after SIGTERM.
 
-import { describeVersion } from "../cli/version.ts";
+import { describeVersion } from "../version.ts";
 import { patiently } from "../commands/etl.ts";
 import type { Context } from "../commands/session.ts";
 import * as config from "../config/config.ts";
