@@ -3,21 +3,21 @@
 // done, 1 for failed or refused, 2 for wrong usage or configuration.
 import { Command, CommanderError } from "@commander-js/extra-typings";
 import { addCommands } from "./cli/commands.ts";
-import { describeVersion } from "./version.ts";
-import type { Context } from "./commands/session.ts";
+import type { Context, Waits } from "./commands/session.ts";
 import { Failure, Interrupted } from "./failure.ts";
 import { flushed, printable, terminal } from "./terminal/terminal.ts";
+import { describeVersion } from "./version.ts";
 import { WORKER_COMMAND } from "./workers/command.ts";
 
 const interrupt = new AbortController();
 
 /** Each command is imported where it runs, and so is this: a start pays for what it needs, and no more. */
-async function context(): Promise<Context> {
+const contextWith = (waits: Partial<Waits>) => async (): Promise<Context> => {
   const { environment } = await import("./config/config.ts");
-  return { env: environment(), terminal, interrupt: interrupt.signal };
-}
+  return { env: environment(), terminal, interrupt: interrupt.signal, waits };
+};
 
-function buildProgram() {
+function buildProgram(context: () => Promise<Context>) {
   const program = new Command("veil")
     .description(
       "Login events from SQS to Postgres: personal data tokenized, sealed, recoverable only on record.",
@@ -94,24 +94,32 @@ async function exit(code: number): Promise<never> {
   process.exit(1);
 }
 
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  process.on(signal, () => {
-    // A worker ends when its parent says so: Ctrl-C and a service's stop reach both of them.
-    if (process.argv[2] === WORKER_COMMAND) return;
-    if (interrupt.signal.aborted) process.exit(130);
-    interrupt.abort();
+function listen(): void {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.on(signal, () => {
+      // A worker ends when its parent says so: Ctrl-C and a service's stop reach both of them.
+      if (process.argv[2] === WORKER_COMMAND) return;
+      if (interrupt.signal.aborted) process.exit(130);
+      interrupt.abort();
+    });
+  }
+  // The reader of a pipe may leave early (`| head`): that is no failure of ours. Other errors: see `exit`.
+  process.stdout.on("error", (error) => {
+    if (codeOf(error) === "EPIPE") process.exit(0);
   });
+  process.on("uncaughtException", (error) => void exit(report(error)));
+  process.on("unhandledRejection", (error) => void exit(report(error)));
 }
-// The reader of a pipe may leave early (`| head`): that is no failure of ours. Other errors: see `exit`.
-process.stdout.on("error", (error) => {
-  if (codeOf(error) === "EPIPE") process.exit(0);
-});
-process.on("uncaughtException", (error) => void exit(report(error)));
-process.on("unhandledRejection", (error) => void exit(report(error)));
 
-try {
-  await buildProgram().parseAsync();
-  await exit(0);
-} catch (error) {
-  await exit(report(error));
+/** Runs what the arguments say, and exits. `waits`: for tests, see `Context`. */
+export async function main(waits: Partial<Waits> = {}): Promise<never> {
+  listen();
+  try {
+    await buildProgram(contextWith(waits)).parseAsync();
+  } catch (error) {
+    return await exit(report(error));
+  }
+  return await exit(0);
 }
+
+if (import.meta.main) await main();

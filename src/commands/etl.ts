@@ -9,14 +9,15 @@ import { type Counts, newCounts } from "../line/counts.ts";
 import { KnownOriginals } from "../line/known-originals.ts";
 import { etl, LOADS } from "../line/line.ts";
 import { requireTokenKey } from "../line/load.ts";
+import { LINE_WAITS } from "../line/waits.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { isOutage } from "../postgres/errors.ts";
-import { reaching, requireSchema } from "../postgres/schema.ts";
+import { reaching, requireSchema, START_WAITS } from "../postgres/schema.ts";
 import { isQueueOutage } from "../sqs/errors.ts";
-import { openQueue, type Queue } from "../sqs/queue.ts";
+import { openQueue, QUEUE_WAITS, type Queue } from "../sqs/queue.ts";
 import { Progress } from "../terminal/terminal.ts";
 import { autoWorkers, type Crew, requireWorkers, runWorkers } from "../workers/parent.ts";
-import { type Context, type Session, withSession } from "./session.ts";
+import { type Context, type Session, type Waits, withSession } from "./session.ts";
 import { formatNotice, formatReport, jsonSummary, type Ran, textSummary } from "./summary.ts";
 
 export type EtlCommand = {
@@ -33,8 +34,6 @@ export type EtlCommand = {
 const REPORT_MS = 60_000;
 const HOUSEKEEPING_MS = 60 * 60_000;
 const LAST_LOOK_MS = 2_000;
-/** How long an answer is waited for while starting. */
-const START_MS = 12_000;
 const HOUSEKEEP = "select from etl.housekeep()";
 
 export async function runEtl(context: Context, command: EtlCommand): Promise<void> {
@@ -58,7 +57,8 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
       },
       async (opened) => {
         session = opened;
-        inFlight = await run(opened, command, context.interrupt, counts, crew);
+        const waits = { ...LINE_WAITS, ...QUEUE_WAITS, ...START_WAITS, ...context.waits };
+        inFlight = await run(opened, command, context.interrupt, waits, counts, crew);
       },
     );
   } catch (error) {
@@ -87,6 +87,7 @@ async function run(
   session: Session,
   command: EtlCommand,
   interrupt: AbortSignal,
+  waits: Waits,
   counts: Counts,
   crew: Crew,
 ): Promise<number> {
@@ -111,6 +112,7 @@ async function run(
   };
   const starting = <T>(work: () => Promise<T>) =>
     command.follow ? patiently(work, notify, interrupt) : work();
+  const reached = <T>(work: () => Promise<T>) => reaching(work, interrupt, waits);
 
   const database = openDatabase(config.database(env), LOADS + 1); // one more for housekeeping
   let queue: Queue | null = null;
@@ -118,16 +120,16 @@ async function run(
   const timers: ReturnType<typeof setInterval>[] = [];
   try {
     await starting(async () => {
-      await requireSchema(database, interrupt);
-      await reaching(() => requireTokenKey(database, subkeys), interrupt);
-      await reaching(() => database.query(HOUSEKEEP, [], START_MS), interrupt);
-      await reaching(() => warnIfVolatile(database, notify), interrupt);
+      await requireSchema(database, interrupt, waits);
+      await reached(() => requireTokenKey(database, subkeys));
+      await reached(() => database.query(HOUSEKEEP, [], waits.startAnswerMs));
+      await reached(() => warnIfVolatile(database, waits.startAnswerMs, notify));
     });
     // What others have put on record, in psql say. Not awaited: the line waits for nobody's backlog.
     void chainAudit(database, interrupt);
-    const opened = await starting(() => reaching(() => openQueue(queueConfig), interrupt));
+    const opened = await starting(() => reached(() => openQueue(queueConfig, waits)));
     queue = opened;
-    const { waiting, inFlight } = await starting(() => reaching(() => opened.depth(), interrupt));
+    const { waiting, inFlight } = await starting(() => reached(() => opened.depth()));
     const total = Math.min(waiting + inFlight, command.maxMessages ?? Number.POSITIVE_INFINITY);
     const bar = new Progress(terminal, total);
     progress = bar;
@@ -156,7 +158,7 @@ async function run(
       const known = new KnownOriginals();
       await etl(
         { queue: opened, database, subkeys, dataKeys, known },
-        { ...line, follow, graceSeconds },
+        { ...line, follow, graceSeconds, waits },
         counts,
       );
     } else {
@@ -203,11 +205,15 @@ export async function patiently<T>(
 }
 
 /** Nothing that is asked for here can keep the promise on a server that forgets what it has committed. */
-async function warnIfVolatile(database: Database, notify: (notice: Notice) => void) {
+async function warnIfVolatile(
+  database: Database,
+  answerMs: number,
+  notify: (notice: Notice) => void,
+) {
   const [row] = await database.query(
     "select pg_catalog.current_setting('fsync') as fsync",
     [],
-    START_MS,
+    answerMs,
   );
   if (row?.fsync !== "off") return;
   notify({

@@ -8,8 +8,11 @@ import {
   wantsEmbedded,
 } from "../config/config.ts";
 import { Interrupted, misuse } from "../failure.ts";
+import type { LineWaits } from "../line/waits.ts";
 import type { Local } from "../local/local.ts";
 import type { LocalLogin } from "../local/local-database.ts";
+import type { StartWaits } from "../postgres/schema.ts";
+import type { QueueWaits } from "../sqs/queue.ts";
 import type { Terminal } from "../terminal/terminal.ts";
 
 export type Session = {
@@ -21,11 +24,16 @@ export type Session = {
   readonly program: string;
 };
 
+/** How long a run of `etl` waits for what does not answer. */
+export type Waits = LineWaits & QueueWaits & StartWaits;
+
 export type Context = {
   readonly env: Environment;
   readonly terminal: Terminal;
   /** Aborts at the first Ctrl-C or SIGTERM. */
   readonly interrupt: AbortSignal;
+  /** Other than the usual ones: a test does not sit them out. */
+  readonly waits?: Partial<Waits>;
 };
 
 export type Needs = {

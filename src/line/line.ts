@@ -12,8 +12,9 @@ import { type Counts, count } from "./counts.ts";
 import { Ending } from "./ending.ts";
 import { Held } from "./in-hand.ts";
 import { receiveAll } from "./receive.ts";
-import { type Store, type Stored, storeBatch } from "./store.ts";
+import { type Refusals, type Store, type Stored, storeBatch } from "./store.ts";
 import { handBack, keepHidden } from "./visibility.ts";
+import { LINE_WAITS, type LineWaits } from "./waits.ts";
 
 export type Line = Store & { readonly queue: Queue };
 
@@ -27,24 +28,24 @@ export type EtlOptions = {
   /** Stops receiving; what has been received is finished, within `graceSeconds`. */
   readonly signal: AbortSignal;
   readonly graceSeconds: number;
+  /** Other than the usual ones. */
+  readonly waits?: LineWaits;
   readonly onProgress: () => void;
   readonly onNotice: (notice: Notice) => void;
 };
 
 /** While one batch is on its way to the disk, the next one is protected and sent. */
 export const LOADS = 3;
-/** A drain gives up on what stays away for longer. */
-const OUTAGE_MS = 60_000;
 
 /** Runs until the queue is drained, `signal` aborts, or a failure is thrown; `counts` is kept current. */
 export async function etl(line: Line, options: EtlOptions, counts: Counts): Promise<void> {
   const { queue } = line;
-  const { follow, onNotice } = options;
+  const { follow, onNotice, waits = LINE_WAITS } = options;
   const held = new Held(options.maxMessages, queue.visibilitySeconds, options.askForMore ?? null);
   const ending = new Ending(options.signal, options.graceSeconds);
   const { stop, giveUp, leave } = ending;
 
-  const milliseconds = follow ? Number.POSITIVE_INFINITY : OUTAGE_MS;
+  const milliseconds = follow ? Number.POSITIVE_INFINITY : waits.outageMs;
   const receiving = new Availability("the queue answers", { milliseconds, signal: stop }, onNotice);
   // Once a stop is asked for, a database that is away is not waited for: what it has not stored by then
   // is handed back. What it has stored should be deleted, so that is tried for as long as there is time.
@@ -77,18 +78,19 @@ export async function etl(line: Line, options: EtlOptions, counts: Counts): Prom
 
   const needs = [storing, deleting];
   const receivers = receiveAll({
-    ...{ queue, held, follow, available: receiving, needs, stop, giveUp },
+    ...{ queue, held, follow, available: receiving, needs, waits, stop, giveUp },
     fail: ending.fail,
   }).finally(() => held.end());
   stop.addEventListener("abort", () => held.end(), { once: true });
   const hidingEnds = new AbortController();
   const hidden = AbortSignal.any([giveUp, hidingEnds.signal]);
-  const hiding = keepHidden(queue, held, onNotice, hidden);
+  const hiding = keepHidden(queue, held, onNotice, hidden, waits.lookMs);
 
+  const refusals: Refusals = { sinceTaken: 0 };
   const store = async () => {
     try {
       for (let batch = await held.next(); batch !== null; batch = await held.next()) {
-        await storeBatch(line, batch, { available: storing, onStored, onRetry });
+        await storeBatch(line, batch, { available: storing, refusals, waits, onStored, onRetry });
       }
     } catch (error) {
       if (!(options.signal.aborted && isOutage(error))) ending.fail(error);

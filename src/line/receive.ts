@@ -7,6 +7,7 @@ import { isQueueOutage } from "../sqs/errors.ts";
 import { MESSAGES_PER_CALL, type Message, type Queue } from "../sqs/queue.ts";
 import type { Availability } from "./availability.ts";
 import type { Held } from "./in-hand.ts";
+import type { LineWaits } from "./waits.ts";
 
 /** Each call costs least when many are under way: 31 µs with 32 at a time, 40 with 8, 92 with two. */
 const MOST_RECEIVERS = 32;
@@ -16,8 +17,6 @@ const POOR = MESSAGES_PER_CALL / 2;
 const DRAIN_RECEIVERS = 4;
 /** One empty answer proves nothing, SQS asks a sample of its servers: a drain wants two of each. */
 const EMPTY_POLLS = 2;
-const DRAIN_POLL_SECONDS = 1;
-const FOLLOW_POLL_SECONDS = 20;
 
 export type Receiving = {
   readonly queue: Queue;
@@ -27,6 +26,7 @@ export type Receiving = {
   readonly available: Availability;
   /** What has to work for receiving to be of any use. */
   readonly needs: readonly Availability[];
+  readonly waits: Pick<LineWaits, "drainPollSeconds" | "followPollSeconds">;
   readonly stop: AbortSignal;
   /** When a stop has no time left to wait for anything. */
   readonly giveUp: AbortSignal;
@@ -35,15 +35,15 @@ export type Receiving = {
 
 /** Ends when every receiver has, whatever happened to some: a failure is told to `fail`, not thrown. */
 export async function receiveAll(receiving: Receiving): Promise<void> {
-  const { queue, held, follow, available, needs, stop, giveUp, fail } = receiving;
-  const waitSeconds = follow ? FOLLOW_POLL_SECONDS : DRAIN_POLL_SECONDS;
+  const { queue, held, follow, available, needs, waits, stop, giveUp, fail } = receiving;
+  const waitSeconds = follow ? waits.followPollSeconds : waits.drainPollSeconds;
   const fewest = follow ? 1 : DRAIN_RECEIVERS;
   // A poll that is cut off may take messages with it, which come back only when their visibility ends. So a
   // stop lets short polls finish, and cuts long ones after a moment, but not before what will not be stored
   // is handed back: that ends polls by itself, and would fall into the hands of those that were cut off.
   const cut = new AbortController();
   const cutSoon = async () => {
-    await sleep((DRAIN_POLL_SECONDS + 0.5) * 1000, undefined, { ref: false });
+    await sleep((waits.drainPollSeconds + 0.5) * 1000, undefined, { ref: false });
     while (held.unstored().length > 0 && !giveUp.aborted)
       await sleep(50, undefined, { ref: false });
     cut.abort();

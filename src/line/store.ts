@@ -16,6 +16,7 @@ import type { Message } from "../sqs/queue.ts";
 import type { Availability } from "./availability.ts";
 import type { KnownOriginals } from "./known-originals.ts";
 import { type LoadResult, load } from "./load.ts";
+import { LINE_WAITS, type LineWaits } from "./waits.ts";
 
 export type Store = {
   readonly database: Database;
@@ -23,6 +24,12 @@ export type Store = {
   readonly dataKeys: DataKeys;
   readonly known: KnownOriginals;
 };
+
+/**
+ * State of a run: how many rows were refused since the database last took one. It belongs to the run and not to a
+ * batch, because several batches are under way at a time.
+ */
+export type Refusals = { sinceTaken: number };
 
 export type Stored = {
   readonly messages: readonly Message[];
@@ -34,17 +41,18 @@ export type Stored = {
 export type Storing = {
   /** Whether the database stores anything just now; says how long it is waited for. */
   readonly available: Availability;
+  /** One for all batches of a run. */
+  readonly refusals: Refusals;
+  readonly waits?: Pick<LineWaits, "stalledMs" | "loadMs">;
   /** Called for each part of a batch that has committed. */
   readonly onStored: (stored: Stored) => void;
   /** Called when a statement that did nothing, because another one was in its way, is sent again. */
   readonly onRetry: () => void;
 };
 
-/** A load takes milliseconds: a database that needs so long is in trouble. */
-const STALLED_MS = 5_000;
 /** So often what takes too long is tried as a whole, before its halves are. */
 const TOO_LONG_ATTEMPTS = 3;
-/** A database that refuses so many rows of a batch and takes none is at fault itself, not the rows. */
+/** A database that refuses so many rows in a row and takes none is at fault itself, not the rows. */
 const MOST_REFUSED = 10;
 
 /**
@@ -57,8 +65,8 @@ export async function storeBatch(
   messages: readonly Message[],
   storing: Storing,
 ): Promise<void> {
-  let rows = 0;
-  let refused = 0;
+  const { refusals } = storing;
+  let hasTaken = false;
   const storeHalves = async (parts: readonly Parsed[]) => {
     const middle = parts.length >> 1;
     await storeParts(parts.slice(0, middle));
@@ -68,15 +76,19 @@ export async function storeBatch(
     try {
       const stored = await storePart(store, parts, storing);
       if (stored === null) return await storeHalves(parts);
-      rows += stored.batch.rows.length;
+      if (stored.result.loaded > 0) {
+        hasTaken = true;
+        refusals.sinceTaken = 0;
+      }
       storing.onStored(stored);
     } catch (error) {
       if (!isRejection(error)) throw error;
       if (parts.length > 1) return await storeHalves(parts);
       const [only] = parts;
-      // Not even into the quarantine, or none of them into the table.
-      if (only?.parsed.kind !== "login" || (rows === 0 && refused === MOST_REFUSED)) throw error;
-      refused++;
+      if (only?.parsed.kind !== "login") throw error; // not even into the quarantine
+      // A batch of which it has taken some shows that it takes rows: many bad ones may stand side by side.
+      if (!hasTaken && refusals.sinceTaken >= MOST_REFUSED) throw error;
+      refusals.sinceTaken++;
       const reason = `the database refused the row with error ${error.code}`;
       await storeParts([{ ...only, parsed: { kind: "rejected", reason } }]);
     }
@@ -98,17 +110,21 @@ async function storePart(
   storing: Storing,
 ): Promise<Stored | null> {
   const { database, subkeys, known } = store;
-  const { available, onRetry } = storing;
+  const { available, onRetry, waits = LINE_WAITS } = storing;
+  const { stalledMs, loadMs } = waits;
   let sealed = await sealPart(store, parts);
   for (let attempt = 1; ; attempt++) {
     const { key, batch } = sealed;
     const startedAt = performance.now();
     const stalled = setTimeout(() => {
-      const message = `the database at ${database.host} has not answered for ${STALLED_MS / 1000} s`;
+      const message = `the database at ${database.host} has not answered for ${stalledMs / 1000} s`;
       available.failed(message, startedAt);
-    }, STALLED_MS);
+    }, stalledMs);
     try {
-      const result = await retryContention(() => load(database, subkeys, key, batch), onRetry);
+      const result = await retryContention(
+        () => load(database, subkeys, key, batch, loadMs),
+        onRetry,
+      );
       available.worked(startedAt);
       known.addAll(batch.originals.keys());
       return { messages: parts.map(({ message }) => message), batch, result };

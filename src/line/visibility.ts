@@ -7,8 +7,6 @@ import type { Message, Queue } from "../sqs/queue.ts";
 import type { Notice } from "./availability.ts";
 import type { Held, Receipt } from "./in-hand.ts";
 
-/** How often it is looked for receipts that are half over. */
-const LONGEST_LOOK_MS = 1_000;
 /**
  * Each time a message is hidden for twice as long, up to ten minutes: an outage of hours costs few calls,
  * and a process that is killed meanwhile leaves its messages hidden no longer than that.
@@ -19,14 +17,15 @@ const LONGEST_HELD_MS = 11.5 * 60 * 60 * 1000;
 /** Calls at a time, of ten messages each. */
 const CALLS = 16;
 
-/** Runs until `signal` aborts; never throws. */
+/** Runs until `signal` aborts; never throws. Looks for receipts that are half over each `longestLookMs`, or sooner. */
 export async function keepHidden(
   queue: Queue,
   held: Held,
   tell: (notice: Notice) => void,
   signal: AbortSignal,
+  longestLookMs: number,
 ): Promise<void> {
-  const lookMs = Math.min(LONGEST_LOOK_MS, (queue.visibilitySeconds * 1000) / 8);
+  const lookMs = Math.min(longestLookMs, (queue.visibilitySeconds * 1000) / 8);
   while (!signal.aborted) {
     await sleep(lookMs, undefined, { signal }).catch(() => {});
     const refused = await hideAgain(queue, held, signal);

@@ -72,13 +72,27 @@ export const MESSAGES_PER_CALL = 10;
 const LONGEST_POLL_SECONDS = 20;
 /** SQS's own default, for a queue that hides nothing: each message would be received on and on. */
 const DEFAULT_VISIBILITY_SECONDS = 30;
-const SHORT_CALL_MS = 10_000;
 const ATTEMPTS = 3;
 
+/** How long a queue is waited for. */
+export type QueueWaits = {
+  /** For an answer; a long poll has so much more than the time that it asks for. */
+  readonly queueAnswerMs: number;
+  /** For a connection. */
+  readonly queueConnectMs: number;
+};
+
+export const QUEUE_WAITS: QueueWaits = { queueAnswerMs: 10_000, queueConnectMs: 5_000 };
+
 /** Reaches the queue once, so that a wrong URL or missing rights show before anything starts. */
-export async function openQueue(config: QueueConfig): Promise<Queue> {
+export async function openQueue(
+  config: QueueConfig,
+  { queueAnswerMs, queueConnectMs }: QueueWaits = QUEUE_WAITS,
+): Promise<Queue> {
   const host = hostOf(config.queue, config.endpoint);
-  let client = connect(config);
+  const open = (provider?: SQSClientConfig["credentials"]) =>
+    connect(config, queueConnectMs, provider);
+  let client = open();
   let wire = openWire(client);
   let hasWorked = false;
   const call = async <T>(what: string, work: (client: SQSClient) => Promise<T>): Promise<T> => {
@@ -100,9 +114,9 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
           ...used.config,
           ...{ parentClientConfig: used.config, ignoreCache: true },
         });
-        client = connect(config, credentials);
+        client = open(credentials);
         wire = openWire(client);
-        setTimeout(() => used.destroy(), (LONGEST_POLL_SECONDS + 10) * 1000).unref();
+        setTimeout(() => used.destroy(), LONGEST_POLL_SECONDS * 1000 + queueAnswerMs).unref();
       }
       throw describe(error, { what, host, hasWorked });
     }
@@ -118,7 +132,7 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
   const attributes = (names: QueueAttributeName[], signal?: AbortSignal) =>
     call("read the queue's attributes", async (sqs) => {
       const command = new GetQueueAttributesCommand({ QueueUrl: url, AttributeNames: names });
-      const limits = { requestTimeout: SHORT_CALL_MS, ...(signal && { abortSignal: signal }) };
+      const limits = { requestTimeout: queueAnswerMs, ...(signal && { abortSignal: signal }) };
       return (await sqs.send(command, limits)).Attributes ?? {};
     });
 
@@ -169,7 +183,7 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
           VisibilityTimeout: visibilitySeconds,
           WaitTimeSeconds: waitSeconds,
         };
-        const timeoutMs = (waitSeconds + 10) * 1000;
+        const timeoutMs = waitSeconds * 1000 + queueAnswerMs;
         const answer =
           (await wire("ReceiveMessage", input, { signal, timeoutMs })) ??
           (await sqs.send(new ReceiveMessageCommand(input), options(signal, timeoutMs)));
@@ -179,8 +193,8 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
       change(messages, "delete stored messages", async (sqs, Entries) => {
         const input = { QueueUrl: url, Entries };
         const answer =
-          (await wire("DeleteMessageBatch", input, { signal, timeoutMs: SHORT_CALL_MS })) ??
-          (await sqs.send(new DeleteMessageBatchCommand(input), options(signal)));
+          (await wire("DeleteMessageBatch", input, { signal, timeoutMs: queueAnswerMs })) ??
+          (await sqs.send(new DeleteMessageBatchCommand(input), options(signal, queueAnswerMs)));
         return answer as BatchAnswer;
       }),
     hide: (messages, seconds, signal) =>
@@ -190,7 +204,7 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
             QueueUrl: url,
             Entries: entries.map((entry) => ({ ...entry, VisibilityTimeout: seconds })),
           }),
-          options(signal),
+          options(signal, queueAnswerMs),
         ),
       ),
     depth: async (signal) => {
@@ -207,19 +221,23 @@ export async function openQueue(config: QueueConfig): Promise<Queue> {
   };
 }
 
-const options = (abortSignal: AbortSignal, requestTimeout = SHORT_CALL_MS) => ({
+const options = (abortSignal: AbortSignal, requestTimeout: number) => ({
   abortSignal,
   requestTimeout,
 });
 
-const connect = (config: QueueConfig, provider?: SQSClientConfig["credentials"]): SQSClient => {
+const connect = (
+  config: QueueConfig,
+  connectionTimeout: number,
+  provider?: SQSClientConfig["credentials"],
+): SQSClient => {
   const credentials = config.credentials ?? provider;
   return new SQSClient({
     ...(config.endpoint === null ? {} : { endpoint: config.endpoint }),
     ...(config.region === null ? {} : { region: config.region }),
     ...(credentials === undefined ? {} : { credentials }),
     maxAttempts: ATTEMPTS,
-    requestHandler: { connectionTimeout: 5_000, throwOnRequestTimeout: true },
+    requestHandler: { connectionTimeout, throwOnRequestTimeout: true },
   });
 };
 

@@ -16,9 +16,9 @@ export type Wire = (action: Action, input: Input, options: WireOptions) => Promi
 
 /** After so many calls in a row that only the client could help, it is asked at once for a while. */
 const MOST_FAILURES = 3;
-const REST_MS = 30_000;
 
-export function openWire(client: SQSClient): Wire {
+/** `restMs`: how long only the client is asked then. */
+export function openWire(client: SQSClient, restMs = 30_000): Wire {
   const destinationOf = watchDestination(client);
   let signer: Promise<Signer> | null = null;
   let failures = 0;
@@ -87,7 +87,7 @@ export function openWire(client: SQSClient): Wire {
     } finally {
       failures = answer === null && !options.signal.aborted ? failures + 1 : 0;
       if (failures >= MOST_FAILURES) {
-        restsUntil = performance.now() + REST_MS;
+        restsUntil = performance.now() + restMs;
         signer = null;
       }
     }

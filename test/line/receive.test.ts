@@ -10,6 +10,7 @@ import { Held } from "../../src/line/in-hand.ts";
 import { KnownOriginals } from "../../src/line/known-originals.ts";
 import { etl } from "../../src/line/line.ts";
 import { receiveAll } from "../../src/line/receive.ts";
+import { LINE_WAITS } from "../../src/line/waits.ts";
 import type { Database } from "../../src/postgres/database.ts";
 import type { Message, Queue } from "../../src/sqs/queue.ts";
 import { makeKeys } from "../support/keys.ts";
@@ -32,7 +33,7 @@ function start(follow: boolean) {
   const held = new Held(null, 30);
   let ended = false;
   const all = receiveAll({
-    ...{ queue, held, follow, needs: [], stop: end.signal, giveUp: end.signal },
+    ...{ queue, held, follow, needs: [], waits: LINE_WAITS, stop: end.signal, giveUp: end.signal },
     available: new Availability("it", patience, () => {}),
     fail: (error) => {
       throw error;

@@ -56,6 +56,7 @@ async function storeAll(...messages: Message[]): Promise<Stored[]> {
   const patience = { milliseconds: 0, signal: new AbortController().signal };
   await storeBatch(store, messages, {
     available: new Availability("it", patience, () => {}),
+    refusals: { sinceTaken: 0 },
     onStored: (part) => stored.push(part),
     onRetry: () => {},
   });

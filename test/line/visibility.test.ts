@@ -42,7 +42,7 @@ function scene(visibilitySeconds: number, answer?: (call: Call, n: number) => Pa
   const held = new Held(null, visibilitySeconds);
   const said: Notice[] = [];
   const end = new AbortController();
-  const keeping = keepHidden(fake.queue, held, (notice) => said.push(notice), end.signal);
+  const keeping = keepHidden(fake.queue, held, (notice) => said.push(notice), end.signal, 1000);
   const receive = async (count: number): Promise<Message[]> => {
     const messages = Array.from({ length: count }, (_, n) => message(n));
     await held.reserve(count);

@@ -149,6 +149,7 @@ async function storeAll(known: KnownOriginals, messages: readonly Message[]): Pr
   const patience = { milliseconds: 20_000, signal: new AbortController().signal };
   await storeBatch({ database: scene.as("etl"), subkeys, dataKeys, known }, messages, {
     available: new Availability("it", patience, () => {}),
+    refusals: { sinceTaken: 0 },
     onStored: (part) => stored.push(part),
     onRetry: () => {},
   });
@@ -269,6 +270,7 @@ test("fifty erasures among loads that go on: nothing is lost, nothing comes back
       });
       await storeBatch(used, messages, {
         available: new Availability("it", patience, () => {}),
+        refusals: { sinceTaken: 0 },
         onStored: ({ result }) => {
           stored += result.loaded;
         },
