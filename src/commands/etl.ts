@@ -1,13 +1,11 @@
 // `veil etl`: opens queue, database and keys, runs the line, and says what was done.
 import { chainAudit } from "../audit/chain.ts";
-import { describeVersion } from "../version.ts";
 import * as config from "../config/config.ts";
 import { Failure, Interrupted, misuse } from "../failure.ts";
 import { DataKeys } from "../keys/data-keys.ts";
 import { Availability, type Notice } from "../line/availability.ts";
 import { type Counts, newCounts } from "../line/counts.ts";
-import { KnownOriginals } from "../line/known-originals.ts";
-import { etl, LOADS } from "../line/line.ts";
+import { LOADS, runLine } from "../line/line.ts";
 import { requireTokenKey } from "../line/load.ts";
 import { LINE_WAITS } from "../line/waits.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
@@ -16,6 +14,7 @@ import { reaching, requireSchema, START_WAITS } from "../postgres/schema.ts";
 import { isQueueOutage } from "../sqs/errors.ts";
 import { openQueue, QUEUE_WAITS, type Queue } from "../sqs/queue.ts";
 import { Progress } from "../terminal/terminal.ts";
+import { describeVersion } from "../version.ts";
 import { autoWorkers, type Crew, requireWorkers, runWorkers } from "../workers/parent.ts";
 import { type Context, type Session, type Waits, withSession } from "./session.ts";
 import { formatNotice, formatReport, jsonSummary, type Ran, textSummary } from "./summary.ts";
@@ -155,9 +154,8 @@ async function run(
     };
     const { follow, graceSeconds } = command;
     if (crew.workers === 1) {
-      const known = new KnownOriginals();
-      await etl(
-        { queue: opened, database, subkeys, dataKeys, known },
+      await runLine(
+        { queue: opened, database, subkeys, dataKeys },
         { ...line, follow, graceSeconds, waits },
         counts,
       );

@@ -1,18 +1,17 @@
 // One of several processes that share the work of `veil etl --workers`. It takes orders from its parent
 // alone, tells it what it does, and ends when the parent does, however that ended: as after SIGTERM.
 
-import { describeVersion } from "../version.ts";
 import { patiently } from "../commands/etl.ts";
 import type { Context } from "../commands/session.ts";
 import * as config from "../config/config.ts";
 import { failed, Interrupted, misuse } from "../failure.ts";
 import { DataKeys } from "../keys/data-keys.ts";
 import { newCounts } from "../line/counts.ts";
-import { KnownOriginals } from "../line/known-originals.ts";
-import { etl, LOADS } from "../line/line.ts";
+import { LOADS, runLine } from "../line/line.ts";
 import { openDatabase } from "../postgres/database.ts";
 import { reaching } from "../postgres/schema.ts";
 import { openQueue, type Queue } from "../sqs/queue.ts";
+import { describeVersion } from "../version.ts";
 import { describeTrouble, type Order, type Report, type Start, takeNews } from "./channel.ts";
 
 type Parent = {
@@ -89,8 +88,8 @@ async function work(env: config.Environment, start: Start, parent: Work): Promis
         return messages;
       },
     };
-    await etl(
-      { queue: counted, database, subkeys, dataKeys, known: new KnownOriginals() },
+    await runLine(
+      { queue: counted, database, subkeys, dataKeys },
       {
         follow: start.follow,
         graceSeconds: start.graceSeconds,
