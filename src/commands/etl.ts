@@ -1,7 +1,9 @@
 // `veil etl`: opens queue, database and keys, runs the line, and says what was done.
 import { chainAudit } from "../audit/chain.ts";
-import { describeVersion } from "../cli/version.ts";
-import * as config from "../config/config.ts";
+import { readDatabase } from "../config/database-url.ts";
+import { lineVariables, withLineVariables } from "../config/environment.ts";
+import { readRecipients, readTokenKey } from "../config/keys.ts";
+import { readQueue } from "../config/queue-url.ts";
 import { Failure, Interrupted, misuse } from "../failure.ts";
 import { DataKeys } from "../keys/data-keys.ts";
 import { Availability, type Notice } from "../line/availability.ts";
@@ -15,6 +17,7 @@ import { reaching, requireSchema } from "../postgres/schema.ts";
 import { isQueueOutage } from "../sqs/errors.ts";
 import { openQueue, type Queue } from "../sqs/queue.ts";
 import { Progress } from "../terminal/terminal.ts";
+import { describeVersion } from "../version.ts";
 import { autoWorkers, type Crew, requireWorkers, runWorkers } from "../workers/parent.ts";
 import { type Context, type Session, withSession } from "./session.ts";
 import { formatNotice, formatReport, jsonSummary, type Ran, textSummary } from "./summary.ts";
@@ -92,11 +95,11 @@ async function run(
 ): Promise<number> {
   const { terminal } = session;
   // All of the configuration before the first connection, and each file read once.
-  const variables = config.lineVariables(session.env);
-  const env = config.withLineVariables(session.env, variables);
-  const subkeys = config.tokenKey(env);
-  const recipients = config.recipients(env);
-  const queueConfig = session.local?.queue ?? config.queue(env);
+  const variables = lineVariables(session.env);
+  const env = withLineVariables(session.env, variables);
+  const subkeys = readTokenKey(env);
+  const recipients = readRecipients(env);
+  const queueConfig = session.local?.queue ?? readQueue(env);
   const dataKeys = new DataKeys(subkeys, recipients);
   await dataKeys.take(0).catch(() => {
     throw misuse(
@@ -112,7 +115,7 @@ async function run(
   const starting = <T>(work: () => Promise<T>) =>
     command.follow ? patiently(work, notify, interrupt) : work();
 
-  const database = openDatabase(config.database(env), LOADS + 1); // one more for housekeeping
+  const database = openDatabase(readDatabase(env), LOADS + 1); // one more for housekeeping
   let queue: Queue | null = null;
   let endHousekeeping = () => {};
   const timers: ReturnType<typeof setInterval>[] = [];

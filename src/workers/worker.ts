@@ -1,10 +1,11 @@
 // One of several processes that share the work of `veil etl --workers`. It takes orders from its parent
 // alone, tells it what it does, and ends when the parent does, however that ended: as after SIGTERM.
 
-import { describeVersion } from "../cli/version.ts";
 import { patiently } from "../commands/etl.ts";
 import type { Context } from "../commands/session.ts";
-import * as config from "../config/config.ts";
+import { readDatabase } from "../config/database-url.ts";
+import { type Environment, withLineVariables } from "../config/environment.ts";
+import { readRecipients, readTokenKey } from "../config/keys.ts";
 import { failed, Interrupted, misuse } from "../failure.ts";
 import { DataKeys } from "../keys/data-keys.ts";
 import { newCounts } from "../line/counts.ts";
@@ -13,6 +14,7 @@ import { etl, LOADS } from "../line/line.ts";
 import { openDatabase } from "../postgres/database.ts";
 import { reaching } from "../postgres/schema.ts";
 import { openQueue, type Queue } from "../sqs/queue.ts";
+import { describeVersion } from "../version.ts";
 import { describeTrouble, type Order, type Report, type Start, takeNews } from "./channel.ts";
 
 type Parent = {
@@ -37,7 +39,7 @@ export async function runWorker({ env }: Pick<Context, "env">): Promise<void> {
   let granted = 0;
   let error: unknown = null;
   try {
-    await work(config.withLineVariables(env, start.variables), start, {
+    await work(withLineVariables(env, start.variables), start, {
       ...parent,
       askForMore: async () => {
         const share = await parent.askForMore();
@@ -59,7 +61,7 @@ export async function runWorker({ env }: Pick<Context, "env">): Promise<void> {
 
 type Work = Parent & { readonly onReceived: (messages: number) => void };
 
-async function work(env: config.Environment, start: Start, parent: Work): Promise<void> {
+async function work(env: Environment, start: Start, parent: Work): Promise<void> {
   const { stop, tell } = parent;
   if (start.version !== describeVersion()) {
     throw failed(
@@ -71,11 +73,11 @@ async function work(env: config.Environment, start: Start, parent: Work): Promis
   const tellCounts = () => tell({ kind: "counts", counts: takeNews(counts) });
   const onNotice = (notice: (Report & { kind: "notice" })["notice"]) =>
     tell({ kind: "notice", notice });
-  const subkeys = config.tokenKey(env);
-  const dataKeys = new DataKeys(subkeys, config.recipients(env));
+  const subkeys = readTokenKey(env);
+  const dataKeys = new DataKeys(subkeys, readRecipients(env));
   const embedded = start.isLocal ? await import("../local/local.ts") : null;
   const leaveLocal = embedded === null ? null : await embedded.joinLocal();
-  const database = openDatabase(config.database(env), LOADS);
+  const database = openDatabase(readDatabase(env), LOADS);
   let queue: Queue | null = null;
   try {
     const open = () => reaching(() => openQueue(start.queue), stop);
