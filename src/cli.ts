@@ -13,7 +13,7 @@ const interrupt = new AbortController();
 
 /** Each command is imported where it runs, and so is this: a start pays for what it needs, and no more. */
 const contextWith = (waits: Partial<Waits>) => async (): Promise<Context> => {
-  const { environment } = await import("./config/config.ts");
+  const { environment } = await import("./config/environment.ts");
   return { env: environment(), terminal, interrupt: interrupt.signal, waits };
 };
 

@@ -1,6 +1,9 @@
 // `veil etl`: opens queue, database and keys, runs the line, and says what was done.
 import { chainAudit } from "../audit/chain.ts";
-import * as config from "../config/config.ts";
+import { readDatabase } from "../config/database-url.ts";
+import { lineVariables, withLineVariables } from "../config/environment.ts";
+import { readRecipients, readTokenKey } from "../config/keys.ts";
+import { readQueue } from "../config/queue-url.ts";
 import { Failure, Interrupted, misuse } from "../failure.ts";
 import { DataKeys } from "../keys/data-keys.ts";
 import { Availability, type Notice } from "../line/availability.ts";
@@ -92,11 +95,11 @@ async function run(
 ): Promise<number> {
   const { terminal } = session;
   // All of the configuration before the first connection, and each file read once.
-  const variables = config.lineVariables(session.env);
-  const env = config.withLineVariables(session.env, variables);
-  const subkeys = config.tokenKey(env);
-  const recipients = config.recipients(env);
-  const queueConfig = session.local?.queue ?? config.queue(env);
+  const variables = lineVariables(session.env);
+  const env = withLineVariables(session.env, variables);
+  const subkeys = readTokenKey(env);
+  const recipients = readRecipients(env);
+  const queueConfig = session.local?.queue ?? readQueue(env);
   const dataKeys = new DataKeys(subkeys, recipients);
   await dataKeys.take(0).catch(() => {
     throw misuse(
@@ -113,7 +116,7 @@ async function run(
     command.follow ? patiently(work, notify, interrupt) : work();
   const reached = <T>(work: () => Promise<T>) => reaching(work, interrupt, waits);
 
-  const database = openDatabase(config.database(env), LOADS + 1); // one more for housekeeping
+  const database = openDatabase(readDatabase(env), LOADS + 1); // one more for housekeeping
   let queue: Queue | null = null;
   let endHousekeeping = () => {};
   const timers: ReturnType<typeof setInterval>[] = [];

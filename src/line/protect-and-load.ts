@@ -4,14 +4,9 @@ import type { Failure } from "../failure.ts";
 import type { DataKeys, SealingKey } from "../keys/data-keys.ts";
 import { native } from "../keys/native.ts";
 import { maxSeals, type ParsedMessage, type Protected, protect } from "../login/protect.ts";
+import { retryContention } from "../postgres/call.ts";
 import type { Database } from "../postgres/database.ts";
-import {
-  isLackingOriginals,
-  isOutage,
-  isRejection,
-  isTooLong,
-  retryContention,
-} from "../postgres/errors.ts";
+import { isLackingOriginals, isOutage, isRejection, isTooLong } from "../postgres/errors.ts";
 import type { Message } from "../sqs/queue.ts";
 import type { Availability } from "./availability.ts";
 import type { Counts } from "./counts.ts";

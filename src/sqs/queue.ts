@@ -11,18 +11,10 @@ import {
   SQSClient,
   type SQSClientConfig,
 } from "@aws-sdk/client-sqs";
+import type { QueueConfig } from "../config/queue-url.ts";
 import { failed } from "../failure.ts";
 import { describe, hostOf, isExpired, isMistimed, isQueueOutage } from "./errors.ts";
-import { openWire } from "./wire.ts";
-
-export type QueueConfig = {
-  /** A full URL, or a name to look up. */
-  readonly queue: string;
-  readonly endpoint: string | null;
-  readonly region: string | null;
-  /** Null: the SDK's default provider chain. */
-  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | null;
-};
+import { openWire } from "./fast-calls.ts";
 
 export type Message = {
   readonly id: string;

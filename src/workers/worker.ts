@@ -3,7 +3,9 @@
 
 import { patiently } from "../commands/etl.ts";
 import type { Context } from "../commands/session.ts";
-import * as config from "../config/config.ts";
+import { readDatabase } from "../config/database-url.ts";
+import { type Environment, withLineVariables } from "../config/environment.ts";
+import { readRecipients, readTokenKey } from "../config/keys.ts";
 import { failed, Interrupted, misuse } from "../failure.ts";
 import { DataKeys } from "../keys/data-keys.ts";
 import { newCounts } from "../line/counts.ts";
@@ -36,7 +38,7 @@ export async function runWorker({ env }: Pick<Context, "env">): Promise<void> {
   let granted = 0;
   let error: unknown = null;
   try {
-    await work(config.withLineVariables(env, start.variables), start, {
+    await work(withLineVariables(env, start.variables), start, {
       ...parent,
       askForMore: async () => {
         const share = await parent.askForMore();
@@ -58,7 +60,7 @@ export async function runWorker({ env }: Pick<Context, "env">): Promise<void> {
 
 type Work = Parent & { readonly onReceived: (messages: number) => void };
 
-async function work(env: config.Environment, start: Start, parent: Work): Promise<void> {
+async function work(env: Environment, start: Start, parent: Work): Promise<void> {
   const { stop, tell } = parent;
   if (start.version !== describeVersion()) {
     throw failed(
@@ -70,11 +72,11 @@ async function work(env: config.Environment, start: Start, parent: Work): Promis
   const tellCounts = () => tell({ kind: "counts", counts: takeNews(counts) });
   const onNotice = (notice: (Report & { kind: "notice" })["notice"]) =>
     tell({ kind: "notice", notice });
-  const subkeys = config.tokenKey(env);
-  const dataKeys = new DataKeys(subkeys, config.recipients(env));
+  const subkeys = readTokenKey(env);
+  const dataKeys = new DataKeys(subkeys, readRecipients(env));
   const embedded = start.isLocal ? await import("../local/local.ts") : null;
   const leaveLocal = embedded === null ? null : await embedded.joinLocal();
-  const database = openDatabase(config.database(env), LOADS);
+  const database = openDatabase(readDatabase(env), LOADS);
   let queue: Queue | null = null;
   try {
     const open = () => reaching(() => openQueue(start.queue), stop);

@@ -1,7 +1,7 @@
 // How many receivers there are, and when they end: with a queue whose answers a test gives by hand.
 import { expect, test } from "bun:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { tokenKey } from "../../src/config/config.ts";
+import { readTokenKey } from "../../src/config/keys.ts";
 import { Failure } from "../../src/failure.ts";
 import { DataKeys } from "../../src/keys/data-keys.ts";
 import { Availability } from "../../src/line/availability.ts";
@@ -118,7 +118,7 @@ for (const [what, code, isStopped] of [
       throw new Failure(1, "it does not", "wait", code);
     };
     const keys = await makeKeys();
-    const subkeys = tokenKey(keys);
+    const subkeys = readTokenKey(keys);
     const dataKeys = new DataKeys(subkeys, [keys.VEIL_RECIPIENTS]);
     const database = { host: "db", query: refuse, renew: () => {} } as unknown as Database;
     const counts = newCounts();

@@ -3,13 +3,13 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
-import { identities } from "../../src/config/config.ts";
+import { readIdentities } from "../../src/config/keys.ts";
 import { expire, forget } from "../../src/erasure/erasure.ts";
 import { Opener } from "../../src/keys/opener.ts";
 import { KnownOriginals } from "../../src/line/known-originals.ts";
 import { load } from "../../src/line/load.ts";
 import type { StoredPart } from "../../src/line/protect-and-load.ts";
-import { array } from "../../src/postgres/database.ts";
+import { array } from "../../src/postgres/values.ts";
 import { replay } from "../../src/recovery/quarantine.ts";
 import type { Message } from "../../src/sqs/queue.ts";
 import { seal } from "../../vault/seal.ts";
@@ -225,7 +225,11 @@ test("a replay brings back nothing that was forgotten, and its body is gone", as
   await owner.unsafe(
     `alter role ${new URL(url).username} set default_transaction_isolation = 'repeatable read'`,
   );
-  const opener = new Opener({ identities: identities(host.keys), verifyKey: null, subkeys: null });
+  const opener = new Opener({
+    identities: readIdentities(host.keys),
+    verifyKey: null,
+    subkeys: null,
+  });
   const outcomes: string[] = [];
   const replayer = { opener, subkeys: host.subkeys, dataKeys: host.dataKeys };
   await replay({ ...replayer, database: scene.database.open(url) }, [messageId], "fixed", (one) =>

@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { Failure } from "../../src/failure.ts";
+import { openWire } from "../../src/sqs/fast-calls.ts";
 import { openQueue } from "../../src/sqs/queue.ts";
-import { openWire } from "../../src/sqs/wire.ts";
 import * as server from "../support/recorder.ts";
 import { bySdk, byWire, CREDENTIALS, calls } from "../support/sqs-calls.ts";
 

@@ -1,7 +1,7 @@
 // Where the lean transport of the hot calls sends them: wherever the SDK's client does, and nowhere else.
 import { afterEach, describe, expect, spyOn, test } from "bun:test";
 import { SQSClient, type SQSClientConfig } from "@aws-sdk/client-sqs";
-import { openWire } from "../../src/sqs/wire.ts";
+import { openWire } from "../../src/sqs/fast-calls.ts";
 import * as server from "../support/recorder.ts";
 import { bySdk, byWire, CREDENTIALS, calls, SESSION } from "../support/sqs-calls.ts";
 

@@ -2,7 +2,7 @@
 // server whose address it is given.
 import process from "node:process";
 import { SQSClient } from "@aws-sdk/client-sqs";
-import { openWire } from "../../src/sqs/wire.ts";
+import { openWire } from "../../src/sqs/fast-calls.ts";
 import { bySdk, byWire, calls, SESSION } from "../support/sqs-calls.ts";
 
 const endpoint = process.argv[2] ?? "";

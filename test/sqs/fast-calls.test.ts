@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SQSClient } from "@aws-sdk/client-sqs";
+import { openWire } from "../../src/sqs/fast-calls.ts";
 import { openQueue } from "../../src/sqs/queue.ts";
-import { openWire } from "../../src/sqs/wire.ts";
 import * as server from "../support/recorder.ts";
 import { bySdk, byWire, CREDENTIALS, calls, SESSION } from "../support/sqs-calls.ts";
 

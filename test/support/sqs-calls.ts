@@ -6,7 +6,7 @@ import {
   type ReceiveMessageCommandInput,
   type SQSClient,
 } from "@aws-sdk/client-sqs";
-import type { Wire } from "../../src/sqs/wire.ts";
+import type { Wire } from "../../src/sqs/fast-calls.ts";
 
 export const CREDENTIALS = { accessKeyId: "AKIATEST", secretAccessKey: "not+so/secret" };
 export const SESSION = { ...CREDENTIALS, sessionToken: "FwoGZXIvYXdzE+/token==" };
