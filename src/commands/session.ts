@@ -8,7 +8,7 @@ import type { LineWaits } from "../line/waits.ts";
 import type { Local } from "../local/local.ts";
 import type { LocalLogin } from "../local/local-database.ts";
 import type { StartWaits } from "../postgres/schema.ts";
-import type { QueueWaits } from "../sqs/queue.ts";
+import type { QueueWaits } from "../sqs/client.ts";
 import type { Terminal } from "../terminal/terminal.ts";
 
 export type Session = {

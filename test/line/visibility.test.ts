@@ -4,7 +4,7 @@ import { Failure } from "../../src/failure.ts";
 import type { Notice } from "../../src/line/availability.ts";
 import { InHand } from "../../src/line/in-hand.ts";
 import { handBack, keepHidden } from "../../src/line/visibility.ts";
-import type { Message, Outcome, Queue } from "../../src/sqs/queue.ts";
+import type { Changed, Message, Queue } from "../../src/sqs/queue.ts";
 import { advance, endClock, startClock, stateOf } from "../support/fake-clock.ts";
 
 const HOUR = 3_600_000;
@@ -22,7 +22,7 @@ const message = (n: number): Message => ({
 /** A queue that keeps account of until when it hides what; answers with what `answer` says. */
 function fakeQueue(
   visibilitySeconds: number,
-  answer?: (call: Call, n: number) => Partial<Outcome>,
+  answer?: (call: Call, n: number) => Partial<Changed>,
 ) {
   const calls: Call[] = [];
   const hiddenUntil = new Map<Message, number>();
@@ -37,7 +37,7 @@ function fakeQueue(
   return { queue: { visibilitySeconds, hide } as Queue, calls, hiddenUntil };
 }
 
-function scene(visibilitySeconds: number, answer?: (call: Call, n: number) => Partial<Outcome>) {
+function scene(visibilitySeconds: number, answer?: (call: Call, n: number) => Partial<Changed>) {
   const fake = fakeQueue(visibilitySeconds, answer);
   const inHand = new InHand(null, visibilitySeconds);
   const said: Notice[] = [];
