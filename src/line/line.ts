@@ -85,7 +85,7 @@ function beginRun(line: Line, options: LineOptions, counts: Counts): Run {
   const { queue, database, subkeys, dataKeys } = line;
   const { maxMessages, askForMore = null, onNotice, waits = LINE_WAITS } = options;
   const inHand = new InHand(maxMessages, queue.visibilitySeconds, askForMore);
-  const stop = new Stop(options.signal, options.graceSeconds);
+  const stop = new Stop(options.signal, options.graceSeconds, waits);
   const milliseconds = options.follow ? Number.POSITIVE_INFINITY : waits.outageMs;
   // Once a stop is asked for, a database that is away is not waited for: what it has not stored by then
   // is handed back. What it has stored should be deleted, so that is tried for as long as there is time.

@@ -11,7 +11,7 @@ import type { Stop } from "./stop.ts";
 import type { LineWaits } from "./waits.ts";
 
 /** Each call costs least when many are under way: 31 µs with 32 at a time, 40 with 8, 92 with two. */
-const MOST_RECEIVERS = 32;
+export const MOST_RECEIVERS = 32;
 /** An answer with fewer messages is poor: fewer receivers will do. */
 const POOR = MESSAGES_PER_CALL / 2;
 /** A drain ends soon after the last message, so it asks several times at once; who follows has time. */

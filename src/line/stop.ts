@@ -1,9 +1,6 @@
 // Where a run stops: because its work is done, because of a failure, or because somebody asks for it. After
 // that everything ends within a time of grace, whatever the servers do.
-
-/** Parts of the grace: for what is under way, then for handing back the rest. What is left only closes. */
-const WORK_PART = 0.7;
-const HAND_BACK_PART = 0.9;
+import { LINE_WAITS, type LineWaits } from "./waits.ts";
 
 /** State: whether the run is to stop, since when, and why. */
 export class Stop {
@@ -21,7 +18,11 @@ export class Stop {
   readonly #timers: ReturnType<typeof setTimeout>[] = [];
   #failure: { readonly error: unknown } | null = null;
 
-  constructor(asked: AbortSignal, graceSeconds: number) {
+  constructor(
+    asked: AbortSignal,
+    graceSeconds: number,
+    { workPart, leavePart }: Pick<LineWaits, "workPart" | "leavePart"> = LINE_WAITS,
+  ) {
     this.asked = AbortSignal.any([asked, this.#failed.signal]);
     this.workEnds = this.#work.signal;
     this.handBackEnds = this.#handBack.signal;
@@ -29,8 +30,8 @@ export class Stop {
       this.workEnds.addEventListener("abort", () => resolve(), { once: true });
     });
     const startGrace = () => {
-      this.#endAfter(graceSeconds * 1000 * WORK_PART, this.#work);
-      this.#endAfter(graceSeconds * 1000 * HAND_BACK_PART, this.#handBack);
+      this.#endAfter(graceSeconds * 1000 * workPart, this.#work);
+      this.#endAfter(graceSeconds * 1000 * leavePart, this.#handBack);
     };
     if (this.asked.aborted) startGrace();
     else this.asked.addEventListener("abort", startGrace, { once: true });

@@ -14,6 +14,9 @@ export type LineWaits = {
   readonly followPollSeconds: number;
   /** How often the line looks for messages that become visible again soon. */
   readonly lookMs: number;
+  /** Of the grace of a stop: until when the line finishes what it holds, then hands the rest back. */
+  readonly workPart: number;
+  readonly leavePart: number;
 };
 
 export const LINE_WAITS: LineWaits = {
@@ -23,4 +26,6 @@ export const LINE_WAITS: LineWaits = {
   drainPollSeconds: 1,
   followPollSeconds: 20,
   lookMs: 1_000,
+  workPart: 0.7,
+  leavePart: 0.9,
 };

@@ -31,6 +31,9 @@ afterAll(async () => {
   for (const cleanup of cleanups.reverse()) await cleanup();
 });
 
+/** At the end of the run, while the servers are still there. */
+export const atEnd = (cleanup: () => Promise<void>): void => void cleanups.push(cleanup);
+
 export type PostgresServer = {
   /** A superuser's, on the database `postgres`. */
   readonly url: string;
