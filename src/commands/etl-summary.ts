@@ -1,7 +1,5 @@
-// What `veil etl` says of a run: its summary at the end, a report now and then, and notices.
-import type { Notice } from "../line/availability.ts";
+// What `veil etl` says of a run at its end.
 import type { Counts } from "../line/counts.ts";
-import { printable } from "../terminal/terminal.ts";
 import type { Crew } from "../workers/parent.ts";
 import type { Session } from "./session.ts";
 
@@ -18,7 +16,8 @@ export type Ran = {
   readonly session: Session | null;
 };
 
-const totals = (counts: Counts) => ({
+/** The counts that a report and the summary both give. */
+export const totals = (counts: Counts) => ({
   received: counts.received,
   loaded: counts.loaded,
   duplicates: counts.duplicates,
@@ -27,27 +26,6 @@ const totals = (counts: Counts) => ({
   newOriginals: counts.newOriginals,
   retries: counts.retries,
 });
-
-/** One line for a log: the counts so far. */
-export function formatReport(counts: Counts, format: "text" | "json"): string {
-  const time = new Date().toISOString();
-  const values = totals(counts);
-  if (format === "json") {
-    return `${JSON.stringify({ time, level: "info", event: "counts", ...values })}\n`;
-  }
-  const pairs = Object.entries(values).map(([name, value]) => `${name}=${value}`);
-  return `${time} ${pairs.join(" ")}\n`;
-}
-
-const LEVELS = { away: "warn", warning: "warn", back: "info" } as const;
-
-/** One line for a person or a log. Printable: a server that is not ours may have worded it. */
-export function formatNotice({ event, message }: Notice, format: "text" | "json"): string {
-  const time = new Date().toISOString();
-  return format === "json"
-    ? `${JSON.stringify({ time, level: LEVELS[event], event, message })}\n`
-    : `${event === "back" ? "" : "warning: "}${printable(message)}\n`;
-}
 
 export const jsonSummary = ({ counts, crew, inFlight, seconds }: Ran): string => {
   const { handedBack } = counts;
