@@ -32,36 +32,35 @@ export const jsonSummary = ({ counts, crew, inFlight, seconds }: Ran): string =>
   return `${JSON.stringify({ ...totals(counts), handedBack, inFlight, seconds, ...crew })}\n`;
 };
 
-export function textSummary({
-  counts,
-  crew,
-  inFlight,
-  seconds,
-  isStopped,
-  isFailed,
-  session,
-}: Ran): string {
-  const elsewhere =
-    inFlight > 0
-      ? `${inFlight} messages are in flight elsewhere (another consumer, or one that ended a moment ago)\n`
+export function textSummary(ran: Ran): string {
+  const { counts } = ran;
+  return counts.received === 0 && counts.handedBack === 0 ? nothingCame(ran) : whatCame(ran);
+}
+
+const inFlightElsewhere = ({ inFlight }: Ran): string =>
+  inFlight > 0
+    ? `${inFlight} messages are in flight elsewhere (another consumer, or one that ended a moment ago)\n`
+    : "";
+
+const programOf = ({ session }: Ran): string => session?.program ?? "veil";
+
+function nothingCame(ran: Ran): string {
+  const { seconds, isStopped, inFlight, session } = ran;
+  const elsewhere = inFlightElsewhere(ran);
+  if (isStopped) return `stopped after ${seconds} s; no message came\n${elsewhere}`;
+  const program = programOf(ran);
+  const hint =
+    session?.local && inFlight === 0
+      ? `the samples are in the database already: try ${program} quarantine list, or start over with ${program} etl --reset-local\n`
       : "";
+  return `the queue is empty: nothing to do (${seconds} s)\n${elsewhere}${hint}`;
+}
+
+function whatCame(ran: Ran): string {
+  const { counts, crew, seconds, isStopped, isFailed } = ran;
+  const program = programOf(ran);
   const replaced = crew.replaced === 0 ? "" : ` (${crew.replaced} replaced)`;
   const by = crew.workers === 1 ? "" : ` by ${crew.workers} workers${replaced}`;
-  const program = session?.program ?? "veil";
-  if (counts.received === 0 && counts.handedBack === 0) {
-    const hint =
-      session?.local && inFlight === 0
-        ? `the samples are in the database already: try ${program} quarantine list, or start over with ${program} etl --reset-local\n`
-        : "";
-    return isStopped
-      ? `stopped after ${seconds} s; no message came\n${elsewhere}`
-      : `the queue is empty: nothing to do (${seconds} s)\n${elsewhere}${hint}`;
-  }
-  const line = (name: string, value: number, note = "") =>
-    `${`  ${name.padEnd(14)}${String(value).padStart(9)}  ${note}`.trimEnd()}\n`;
-  const reasons = (counts.quarantined === 0 ? [] : [...counts.reasons])
-    .sort(([, a], [, b]) => b - a)
-    .map(([reason, times]) => `${" ".repeat(27)}${times} × ${reason}\n`);
   const unconfirmed = counts.received - counts.acknowledged;
   const hints = [
     ...(counts.exampleToken === null ? [] : [`${program} reveal ${counts.exampleToken}`]),
@@ -73,16 +72,30 @@ export function textSummary({
     line("became rows", counts.loaded, "in user_logins"),
     line("duplicates", counts.duplicates, "delivered before, changed nothing"),
     line("quarantined", counts.quarantined, counts.quarantined > 0 ? "because" : ""),
-    ...reasons,
+    ...reasonLines(counts),
     line("acknowledged", counts.acknowledged, "deleted from the queue"),
     unconfirmed > 0
-      ? `${" ".repeat(27)}SQS did not confirm ${unconfirmed}: they come again, and change nothing\n`
+      ? note(`SQS did not confirm ${unconfirmed}: they come again, and change nothing`)
       : "",
     counts.handedBack > 0
       ? line("handed back", counts.handedBack, "not stored; the queue delivers them again at once")
       : "",
     line("new originals", counts.newOriginals, "distinct tokens that the vault did not know"),
-    elsewhere,
+    inFlightElsewhere(ran),
     ...(hints.length === 0 ? [] : [`next: ${hints.join("\n      ")}\n`]),
   ].join("");
 }
+
+const line = (name: string, value: number, meaning: string): string =>
+  `${`  ${name.padEnd(14)}${String(value).padStart(9)}  ${meaning}`.trimEnd()}\n`;
+
+/** Below a line, under its meaning. */
+const note = (text: string): string => `${" ".repeat(27)}${text}\n`;
+
+/** Why messages were quarantined, the most frequent reason first. */
+const reasonLines = ({ quarantined, reasons }: Counts): readonly string[] =>
+  quarantined === 0
+    ? []
+    : [...reasons]
+        .sort(([, a], [, b]) => b - a)
+        .map(([reason, times]) => note(`${times} × ${reason}`));
