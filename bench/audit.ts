@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { chainAudit } from "../src/audit/chain.ts";
 import { addLine, readCheckpoints, writeLine } from "../src/audit/checkpoints.ts";
 import { verifyAudit } from "../src/audit/verify.ts";
-import { database as configOf } from "../src/config/config.ts";
+import { readDatabase as configOf } from "../src/config/database-url.ts";
 import { openDatabase } from "../src/postgres/database.ts";
 import { migrate } from "../src/postgres/migrate.ts";
 import { startScratchCluster } from "../test/support/scratch-cluster.ts";

@@ -7,7 +7,7 @@ import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { recoveryKeys } from "../src/commands/reveal.ts";
-import { database as databaseConfig } from "../src/config/config.ts";
+import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
 import { Opener } from "../src/keys/opener.ts";
 import { openDatabase } from "../src/postgres/database.ts";
 import { requireSchema } from "../src/postgres/schema.ts";

@@ -3,17 +3,17 @@
 // done, 1 for failed or refused, 2 for wrong usage or configuration.
 import { Command, CommanderError } from "@commander-js/extra-typings";
 import { addCommands } from "./cli/commands.ts";
-import { describeVersion } from "./cli/version.ts";
 import type { Context, Waits } from "./commands/session.ts";
 import { Failure, Interrupted } from "./failure.ts";
 import { flushed, printable, terminal } from "./terminal/terminal.ts";
+import { describeVersion } from "./version.ts";
 import { WORKER_COMMAND } from "./workers/command.ts";
 
 const interrupt = new AbortController();
 
 /** Each command is imported where it runs, and so is this: a start pays for what it needs, and no more. */
 const contextWith = (waits: Partial<Waits>) => async (): Promise<Context> => {
-  const { environment } = await import("./config/config.ts");
+  const { environment } = await import("./config/environment.ts");
   return { env: environment(), terminal, interrupt: interrupt.signal, waits };
 };
 

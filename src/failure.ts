@@ -30,5 +30,9 @@ export const misuse = (message: string, hint?: string): Failure => new Failure(2
 /** Something that was asked for, rightly, and failed or was refused. */
 export const failed = (message: string, hint?: string): Failure => new Failure(1, message, hint);
 
+/** Whether it is a failure with this code. */
+export const hasCode = (error: unknown, code: string): error is Failure =>
+  error instanceof Failure && error.code === code;
+
 /** A person pressed Ctrl-C, or SIGTERM came: what was begun is put away, and nothing more is said. */
 export class Interrupted extends Error {}

@@ -1,10 +1,12 @@
 // What the details of an entry say in a table: why a request was refused, whose request a verdict is on.
 // Anybody who owns the database may have written them; `--json` has all of them as they are.
 
+import { OVER_BUDGET, PURPOSE_REFUSED, REASON_REQUIRED } from "../postgres/sqlstates.ts";
+
 const REFUSALS: Readonly<Record<string, string>> = {
-  VL030: "no reason",
-  VL033: "purpose",
-  VL035: "over budget",
+  [REASON_REQUIRED]: "no reason",
+  [PURPOSE_REFUSED]: "purpose",
+  [OVER_BUDGET]: "over budget",
 };
 
 export function detailsText(details: string | null): string {
@@ -15,7 +17,7 @@ export function detailsText(details: string | null): string {
     return typeof value === "string" || typeof value === "number" ? String(value) : null;
   };
   const refusal = text("refusal");
-  const allowed = refusal === "VL035" ? "allowed" : "expected";
+  const allowed = refusal === OVER_BUDGET ? "allowed" : "expected";
   const said = [
     ["refused", refusal === null ? null : (REFUSALS[refusal] ?? refusal)],
     [allowed, text("expected")],

@@ -1,7 +1,7 @@
 // Entries of the audit as the database holds them, column by column: written out in one form, whatever the
 // settings of a login are, and never through a function of veil's own, which may be what was altered.
 import type { AuditEntry } from "../../vault/audit.ts";
-import type { Row } from "../postgres/database.ts";
+import type { Row } from "../postgres/values.ts";
 
 /** Of a relation called `a`. Null in all of them where there is no such entry. */
 export const ENTRY_COLUMNS = `

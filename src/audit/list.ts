@@ -1,6 +1,7 @@
 // The audit's entries in their order, a page at a time, whatever their number: as they were when the list began.
 import type { AuditEntry } from "../../vault/audit.ts";
-import type { Database, Value } from "../postgres/database.ts";
+import type { Database } from "../postgres/database.ts";
+import type { Value } from "../postgres/values.ts";
 import { ENTRY_COLUMNS, readEntry } from "./entries.ts";
 
 /** Null: any. The moments are ISO 8601 with an offset; `until` is not of it any more. */

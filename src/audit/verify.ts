@@ -4,7 +4,8 @@
 // One snapshot throughout, so entries may be added meanwhile; a page at a time, so a chain may be long.
 
 import { failed } from "../failure.ts";
-import type { Database, Query, Row } from "../postgres/database.ts";
+import type { Database, Query } from "../postgres/database.ts";
+import type { Row } from "../postgres/values.ts";
 import { ENTRY_COLUMNS, formatTime, readEntry } from "./entries.ts";
 import { Offences } from "./offences.ts";
 import { type Signed, SignedMarks } from "./signed-marks.ts";

@@ -8,7 +8,8 @@ import { formatTime } from "../audit/entries.ts";
 import { type AuditFilter, type ListedEntry, listAudit } from "../audit/list.ts";
 import { findStopped, STOPPED_HINT, waitingText } from "../audit/stopped.ts";
 import { type Verdict, verifyAudit } from "../audit/verify.ts";
-import * as config from "../config/config.ts";
+import { readDatabase } from "../config/database-url.ts";
+import { readAuditKey, readAuditSecretKey } from "../config/keys.ts";
 import { failed } from "../failure.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { requireSchema } from "../postgres/schema.ts";
@@ -24,7 +25,7 @@ function withAudit<K>(
 ): Promise<void> {
   return withSession(context, { login: "local_auditor", variables }, async (session) => {
     const given = await read(session);
-    const database = openDatabase(config.database(session.env));
+    const database = openDatabase(readDatabase(session.env));
     try {
       await requireSchema(database);
       await work(database, given);
@@ -104,7 +105,7 @@ export async function runAuditVerify(
     ({ env }) =>
       checkpoint === null
         ? []
-        : requireSome(checkpoint, readCheckpoints(checkpoint, config.auditKey(env))),
+        : requireSome(checkpoint, readCheckpoints(checkpoint, readAuditKey(env))),
     async (database, signed) => {
       const verdict = await verify(context, database, signed);
       if (json) terminal.out(`${JSON.stringify(summary(verdict, signed))}\n`);
@@ -133,7 +134,7 @@ export async function runAuditCheckpoint(
     context,
     ["VEIL_AUDIT_KEY"],
     async ({ env }): Promise<{ key: AuditKey; signed: readonly Checkpoint[] }> => {
-      const key = config.auditSecretKey(env);
+      const key = readAuditSecretKey(env);
       return { key, signed: existsSync(path) ? await readCheckpoints(path, key) : [] };
     },
     async (database, { key, signed }) => {

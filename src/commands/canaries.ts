@@ -2,7 +2,7 @@
 import { isIpAddress } from "../../vault/canonical.ts";
 import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit/chain.ts";
-import * as config from "../config/config.ts";
+import { readRecipients, readTokenKey } from "../config/keys.ts";
 import { misuse } from "../failure.ts";
 import { listCanaries, plantCanary, removeCanary } from "../recovery/canaries.ts";
 import { table } from "../terminal/terminal.ts";
@@ -23,7 +23,7 @@ export async function runAddCanary(
     context,
     { login: "local_policy", variables },
     async (database, { env }) => {
-      const keys = { subkeys: config.tokenKey(env), recipients: config.recipients(env) };
+      const keys = { subkeys: readTokenKey(env), recipients: readRecipients(env) };
       const values: string[] = [];
       if (terminal.isStdinTerminal) values.push(await terminal.ask(`${field}: `));
       else for await (const line of terminal.lines()) if (line !== "") values.push(line);

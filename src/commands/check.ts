@@ -1,6 +1,6 @@
 // `veil check`: what must always hold, a line each; exit code 1 and the first offenders if it does not.
 import { checkInvariant, type Finding, INVARIANTS } from "../check.ts";
-import * as config from "../config/config.ts";
+import { readDatabase } from "../config/database-url.ts";
 import { failed } from "../failure.ts";
 import { openDatabase } from "../postgres/database.ts";
 import { requireSchema } from "../postgres/schema.ts";
@@ -11,7 +11,7 @@ export async function runCheck(context: Context, json: boolean): Promise<void> {
   const { terminal } = context;
   const findings: Finding[] = [];
   await withSession(context, { login: "local_operator", variables: [] }, async ({ env }) => {
-    const database = openDatabase(config.database(env));
+    const database = openDatabase(readDatabase(env));
     try {
       await requireSchema(database);
       const started = performance.now();

@@ -1,8 +1,9 @@
 // A command at a database of this program's schema: opened, looked at, closed however the command ends.
-import * as config from "../config/config.ts";
-import { Failure, failed } from "../failure.ts";
+import { readDatabase } from "../config/database-url.ts";
+import { failed, hasCode } from "../failure.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { requireSchema } from "../postgres/schema.ts";
+import { INSUFFICIENT_PRIVILEGE } from "../postgres/sqlstates.ts";
 import { type Context, type Needs, type Session, withSession } from "./session.ts";
 
 export function withDatabase<T>(
@@ -11,7 +12,7 @@ export function withDatabase<T>(
   work: (database: Database, session: Session) => Promise<T>,
 ): Promise<T> {
   return withSession(context, needs, async (session) => {
-    const database = openDatabase(config.database(session.env));
+    const database = openDatabase(readDatabase(session.env));
     try {
       await requireSchema(database);
       return await work(database, session);
@@ -31,7 +32,7 @@ export async function namingRole(
   role: string,
   others: readonly string[] = [],
 ): Promise<unknown> {
-  if (!(error instanceof Failure) || error.code !== "42501") return error;
+  if (!hasCode(error, INSUFFICIENT_PRIVILEGE)) return error;
   const [row] = await database.query("select pg_catalog.quote_ident(session_user) as login");
   return failed(
     `the login ${row?.login} may not do this: it lacks ${[role, ...others].join(" or ")}`,

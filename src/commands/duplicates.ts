@@ -1,6 +1,6 @@
 // `veil duplicates`: the tokens that several users share, most users first. What tokens are for: nothing is
 // opened, nothing put on record.
-import * as config from "../config/config.ts";
+import { readDatabase } from "../config/database-url.ts";
 import { openDatabase } from "../postgres/database.ts";
 import { requireSchema } from "../postgres/schema.ts";
 import { csvLine } from "../terminal/csv.ts";
@@ -18,7 +18,7 @@ const COLUMNS = ["field", "token", "users", "logins", "first_day", "last_day"] a
 export async function runDuplicates(context: Context, command: DuplicatesCommand): Promise<void> {
   const { terminal } = context;
   await withSession(context, { login: "local_analyst", variables: [] }, async ({ env }) => {
-    const database = openDatabase(config.database(env));
+    const database = openDatabase(readDatabase(env));
     try {
       await requireSchema(database);
       const rows = await database.query(

@@ -14,8 +14,7 @@ import {
 } from "../erasure/erasure.ts";
 import { failed, misuse } from "../failure.ts";
 import type { Database } from "../postgres/database.ts";
-import { plural } from "../terminal/plural.ts";
-import { type Terminal, table } from "../terminal/terminal.ts";
+import { plural, type Terminal, table } from "../terminal/terminal.ts";
 import { withDatabase } from "./connected.ts";
 import { requiredReason, withRole } from "./governed.ts";
 import { confirm, DRY_RUN, ERASER, isAtTerminal, withPatience } from "./irrevocable.ts";

@@ -2,8 +2,8 @@
 import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit/chain.ts";
 import { misuse } from "../failure.ts";
-import { array } from "../postgres/database.ts";
-import { readCommitted } from "../postgres/read-committed.ts";
+import { call } from "../postgres/call.ts";
+import { array } from "../postgres/values.ts";
 import {
   changePolicies,
   formatDuration,
@@ -74,7 +74,7 @@ export async function runLift(
   }
   const reason = await requiredReason(terminal, options.reason, terminal.isStdinTerminal);
   const lifted = await withDatabase(context, NEEDS, async (database) => {
-    const [row] = await readCommitted(
+    const [row] = await call(
       database,
       "select pii_vault.lift_tombstones($1::text[], $2::text) as lifted",
       [array([...new Set(tokens)]), reason],

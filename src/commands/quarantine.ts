@@ -1,7 +1,8 @@
 // `veil quarantine`: what could not become a row.
 import { identityRecipients } from "../../vault/age.ts";
 import { chainAudit } from "../audit/chain.ts";
-import * as config from "../config/config.ts";
+import { readDatabase } from "../config/database-url.ts";
+import { readIdentities, readOptionalRecipients, readTokenKey } from "../config/keys.ts";
 import { failed, misuse } from "../failure.ts";
 import { DataKeys } from "../keys/data-keys.ts";
 import { Opener } from "../keys/opener.ts";
@@ -48,7 +49,7 @@ function withQuarantine<K, T>(
 ): Promise<T> {
   return withSession(context, { login: "local_operator", variables }, async (session) => {
     const keys = readKeys(session);
-    const database = openDatabase(config.database(session.env));
+    const database = openDatabase(readDatabase(session.env));
     try {
       await requireSchema(database);
       return await work(database, keys, session);
@@ -138,9 +139,9 @@ export async function runReplay(
     [...RECOVERY_VARIABLES, "VEIL_RECIPIENTS"],
     ({ env }) => ({
       opener: new Opener(recoveryKeys(env)),
-      subkeys: config.tokenKey(env),
-      identities: config.identities(env),
-      recipients: config.optionalRecipients(env),
+      subkeys: readTokenKey(env),
+      identities: readIdentities(env),
+      recipients: readOptionalRecipients(env),
     }),
     async (database, { opener, subkeys, identities, recipients }) => {
       const ids =

@@ -1,7 +1,7 @@
 // `veil reveal --user …`: logins with their originals beside them, looked for by user, day, value or token.
 import { open } from "node:fs/promises";
 import type { Field } from "../../vault/canonical.ts";
-import * as config from "../config/config.ts";
+import { readTokenKey } from "../config/keys.ts";
 import { failed, misuse } from "../failure.ts";
 import type { Database } from "../postgres/database.ts";
 import {
@@ -14,8 +14,7 @@ import {
 import { LOGINS_PER_PAGE, type LoginFilter } from "../recovery/logins.ts";
 import { type Recovery, type Revealed, revealRequests } from "../recovery/reveal.ts";
 import { type Format, Output, type Sheet } from "../terminal/output.ts";
-import { plural } from "../terminal/plural.ts";
-import { Progress, type Terminal } from "../terminal/terminal.ts";
+import { Progress, plural, type Terminal } from "../terminal/terminal.ts";
 import { addTokens, tokenLines } from "./read-tokens.ts";
 import { type Asking, CHECK_IDENTITY, nameLost, withRecovery } from "./reveal.ts";
 import type { Context } from "./session.ts";
@@ -80,7 +79,7 @@ export async function runRevealLogins(
       const tokens =
         search.values === null
           ? given
-          : await readValues(terminal, config.tokenKey(env), search.values);
+          : await readValues(terminal, readTokenKey(env), search.values);
       const filter = filterOf(search, tokens);
       await requireRoles(base.database, command);
       const recovery: Recovery = {

@@ -1,11 +1,14 @@
 // `veil reveal TOKEN…`: from tokens to their originals; and what every revealing command runs on.
 import { chainAudit } from "../audit/chain.ts";
-import * as config from "../config/config.ts";
-import { Failure, failed, Interrupted, misuse } from "../failure.ts";
+import { readDatabase } from "../config/database-url.ts";
+import type { Environment } from "../config/environment.ts";
+import { readIdentities, readOptionalTokenKey, readVerifyKey } from "../config/keys.ts";
+import { Failure, failed, hasCode, Interrupted, misuse } from "../failure.ts";
 import { Opener, type RecoveryKeys } from "../keys/opener.ts";
 import type { LocalLogin } from "../local/local-database.ts";
 import { openDatabase } from "../postgres/database.ts";
 import { requireSchema } from "../postgres/schema.ts";
+import { APPROVAL_PENDING, NO_SUCH_REQUEST } from "../postgres/sqlstates.ts";
 import { awaitVerdict } from "../recovery/await-verdict.ts";
 import {
   type Ask,
@@ -17,18 +20,17 @@ import {
   TOKENS_PER_REQUEST,
 } from "../recovery/reveal.ts";
 import { type Format, Output, type Sheet } from "../terminal/output.ts";
-import { plural } from "../terminal/plural.ts";
-import { Progress, type Terminal } from "../terminal/terminal.ts";
+import { Progress, plural, type Terminal } from "../terminal/terminal.ts";
 import { readTokens } from "./read-tokens.ts";
 import { type Context, type Session, withSession } from "./session.ts";
 import { wayBack } from "./way-back.ts";
 
 export const RECOVERY_VARIABLES = ["VEIL_IDENTITY", "VEIL_TOKEN_KEY", "VEIL_VERIFY_KEY"] as const;
 
-export const recoveryKeys = (env: config.Environment): RecoveryKeys => ({
-  identities: config.identities(env),
-  verifyKey: config.optionalVerifyKey(env),
-  subkeys: config.optionalTokenKey(env),
+export const recoveryKeys = (env: Environment): RecoveryKeys => ({
+  identities: readIdentities(env),
+  verifyKey: readVerifyKey(env),
+  subkeys: readOptionalTokenKey(env),
 });
 
 export type Asking = Ask & {
@@ -86,7 +88,7 @@ export async function runReveal(
     });
   } catch (error) {
     // What waits is no error to a program that reads an array: there is none of it yet.
-    if (isWaiting(error) && command.format === "json") await output.write([]);
+    if (hasCode(error, APPROVAL_PENDING) && command.format === "json") await output.write([]);
     throw error;
   } finally {
     progress.clear();
@@ -158,7 +160,7 @@ export async function withRecovery(
         1,
         `${waits} for approval; nothing of it was fetched`,
         `${approver}; then ${reveal} reveals it; --wait waits for it`,
-        WAITING,
+        APPROVAL_PENDING,
       );
     }
     if (waiting.length === 0) {
@@ -175,7 +177,7 @@ export async function withRecovery(
       async (session) => {
         program = session.program;
         const opener = new Opener(recoveryKeys(session.env));
-        const database = openDatabase(config.database(session.env));
+        const database = openDatabase(readDatabase(session.env));
         try {
           await requireSchema(database);
           const { purpose, breakGlass } = command;
@@ -201,7 +203,7 @@ export async function withRecovery(
       terminal.err(`${waits} on: after ${approve}, ${reveal} reveals it\n`);
     }
     // The database speaks to whoever writes SQL.
-    if (error instanceof Failure && error.code === "VL001" && command.requests.length > 0) {
+    if (hasCode(error, NO_SUCH_REQUEST) && command.requests.length > 0) {
       throw failed(
         error.message,
         "is DATABASE_URL the login and the database with which it was made, and was its id copied in full?",
@@ -210,11 +212,6 @@ export async function withRecovery(
     throw error;
   }
 }
-
-/** The SQLSTATE of a request that waits for approval. */
-const WAITING = "VL031";
-
-const isWaiting = (error: unknown): boolean => error instanceof Failure && error.code === WAITING;
 
 /** Break-glass is for others to look at afterwards, whatever the policy wants of a request. */
 function requireReason({ breakGlass }: Ask, reason: string | null, mayAsk: boolean): void {

@@ -1,18 +1,14 @@
 // Where a command runs: on what the environment names, or on the embedded default; closed afterwards
 // however the command ends.
-import {
-  checkSet,
-  type Environment,
-  isSet,
-  type KeyVariable,
-  wantsEmbedded,
-} from "../config/config.ts";
+
+import { type Environment, isSet, wantsEmbedded } from "../config/environment.ts";
+import { checkKeys, type KeyVariable } from "../config/keys.ts";
 import { Interrupted, misuse } from "../failure.ts";
 import type { LineWaits } from "../line/waits.ts";
 import type { Local } from "../local/local.ts";
 import type { LocalLogin } from "../local/local-database.ts";
 import type { StartWaits } from "../postgres/schema.ts";
-import type { QueueWaits } from "../sqs/queue.ts";
+import type { QueueWaits } from "../sqs/client.ts";
 import type { Terminal } from "../terminal/terminal.ts";
 
 export type Session = {
@@ -27,6 +23,7 @@ export type Session = {
 /** How long a run of `etl` waits for what does not answer. */
 export type Waits = LineWaits & QueueWaits & StartWaits;
 
+/** What every command is given. */
 export type Context = {
   readonly env: Environment;
   readonly terminal: Terminal;
@@ -76,7 +73,7 @@ export async function withSession<T>(
   const { openLocal, requireCheckout } = await embedded();
   requireCheckout(needs.queue ? "QUEUE_URL and DATABASE_URL are" : "DATABASE_URL is");
   // The local keys fill in what is not set; what is set and malformed must not start anything.
-  checkSet(env, needs.variables);
+  checkKeys(env, needs.variables);
   const local = await openLocal(
     env,
     needs.login,

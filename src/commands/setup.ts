@@ -1,6 +1,6 @@
 // `veil migrate` and `veil keys generate`: what is done once, before the rest.
 
-import * as config from "../config/config.ts";
+import { readDatabase } from "../config/database-url.ts";
 import { AUDIT_KEY_FILES, KEY_FILES, writeAuditKeyFiles, writeKeyFiles } from "../keys/files.ts";
 import { openDatabase } from "../postgres/database.ts";
 import { migrate } from "../postgres/migrate.ts";
@@ -10,7 +10,7 @@ import { type Context, withSession } from "./session.ts";
 export async function runMigrate(context: Context, json: boolean): Promise<void> {
   const { terminal } = context;
   await withSession(context, { login: "postgres", variables: [] }, async ({ env }) => {
-    const database = openDatabase(config.database(env));
+    const database = openDatabase(readDatabase(env));
     try {
       await reaching(() => database.query("select"));
       const migrated = await migrate(database);

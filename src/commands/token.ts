@@ -2,7 +2,7 @@
 import { type Field, isIpAddress } from "../../vault/canonical.ts";
 import type { Subkeys } from "../../vault/keys.ts";
 import { makeToken } from "../../vault/token.ts";
-import * as config from "../config/config.ts";
+import { readTokenKey } from "../config/keys.ts";
 import { misuse } from "../failure.ts";
 import { native } from "../keys/native.ts";
 import type { Terminal } from "../terminal/terminal.ts";
@@ -10,7 +10,7 @@ import { type Context, withTokenKey } from "./session.ts";
 
 export async function runToken(context: Context, field: Field, json: boolean): Promise<void> {
   const { terminal } = context;
-  const subkeys = config.tokenKey(await withTokenKey(context));
+  const subkeys = readTokenKey(await withTokenKey(context));
   const tokens = (await readValues(terminal, subkeys, field)).map((token) => ({ field, token }));
   if (json) terminal.out(`${JSON.stringify(tokens)}\n`);
   else terminal.out(tokens.map(({ token }) => `${token}\n`).join(""));

@@ -1,10 +1,12 @@
 // Originals that are erased, by token, by user or by age: what would be done, what was, and its receipt. The
 // rules are the database's (sql/015); nothing of what is erased comes here.
 
-import { Failure, Interrupted } from "../failure.ts";
-import { array, type Database, type Row, type Value } from "../postgres/database.ts";
+import { Failure, hasCode, Interrupted } from "../failure.ts";
+import { call } from "../postgres/call.ts";
+import type { Database } from "../postgres/database.ts";
 import { isBroken } from "../postgres/errors.ts";
-import { readCommitted } from "../postgres/read-committed.ts";
+import { LOCK_NOT_AVAILABLE } from "../postgres/sqlstates.ts";
+import { array, type Row, type Value } from "../postgres/values.ts";
 
 /** Tokens, or whatever stands in a user's rows. */
 export type Subject = { readonly tokens: readonly string[] } | { readonly user: string };
@@ -88,7 +90,7 @@ export async function forget(
 ): Promise<Forgotten> {
   let row: Row | undefined;
   try {
-    [row] = await readCommitted(
+    [row] = await call(
       database,
       `select entry::text, receipt::text, outcomes::text
        from ${"user" in subject ? "pii_vault.forget_user($1::text, $2::text)" : "pii_vault.forget_tokens($1::text[], $2::text)"}`,
@@ -241,9 +243,9 @@ async function patiently(
 ) {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await readCommitted(database, text, values);
+      return await call(database, text, values);
     } catch (error) {
-      if (!(error instanceof Failure && error.code === "55P03") || attempt === GATE_ATTEMPTS) {
+      if (!hasCode(error, LOCK_NOT_AVAILABLE) || attempt === GATE_ATTEMPTS) {
         throw error;
       }
       beforeRetry();

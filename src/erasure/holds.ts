@@ -1,7 +1,8 @@
 // Legal holds: what must not be erased meanwhile, a token or everything that a user's rows have.
+
+import { call } from "../postgres/call.ts";
 import type { Database } from "../postgres/database.ts";
-import { readCommitted } from "../postgres/read-committed.ts";
-import { utc } from "../recovery/reveal.ts";
+import { utcText } from "../postgres/values.ts";
 
 export type Held = { readonly token: string } | { readonly user: string };
 
@@ -19,7 +20,7 @@ export type Hold = {
 
 /** Answers with its id. From then on no erasure touches what is held. */
 export async function addHold(database: Database, held: Held, reason: string): Promise<string> {
-  const [row] = await readCommitted(
+  const [row] = await call(
     database,
     "select pii_vault.add_hold($1::text, $2::text, $3::text) as id",
     ["token" in held ? held.token : null, "user" in held ? held.user : null, reason],
@@ -35,14 +36,14 @@ export async function isHoldEmpty(database: Database, id: string): Promise<boole
 
 /** Throws if there is none, or none any more. */
 export async function releaseHold(database: Database, id: string, reason: string): Promise<void> {
-  await readCommitted(database, "select pii_vault.release_hold($1::uuid, $2::text)", [id, reason]);
+  await call(database, "select pii_vault.release_hold($1::uuid, $2::text)", [id, reason]);
 }
 
 /** The oldest first. */
 export async function listHolds(database: Database, all: boolean): Promise<Hold[]> {
   const rows = await database.query(
-    `select id::text, token, user_id, reason, added_by, ${utc("added_at")} as added_at, released_by,
-       ${utc("released_at")} as released_at, release_reason
+    `select id::text, token, user_id, reason, added_by, ${utcText("added_at")} as added_at, released_by,
+       ${utcText("released_at")} as released_at, release_reason
      from pii_vault.list_holds()
      where $1::boolean or released_at is null`,
     [all],

@@ -1,10 +1,12 @@
 // Stores a protected batch: the one statement of the line.
 import type { Subkeys } from "../../vault/keys.ts";
-import { Failure, failed } from "../failure.ts";
+import { Failure, failed, hasCode } from "../failure.ts";
 import type { SealingKey } from "../keys/data-keys.ts";
 import type { Protected } from "../login/protect.ts";
-import { array, byteaArray, type Database, type Value } from "../postgres/database.ts";
+import type { Database } from "../postgres/database.ts";
 import { MIXED_ANSWERS } from "../postgres/errors.ts";
+import { WRONG_ISOLATION } from "../postgres/sqlstates.ts";
+import { array, byteaArray, type Value } from "../postgres/values.ts";
 import { LINE_WAITS } from "./waits.ts";
 
 export type LoadResult = {
@@ -96,7 +98,7 @@ async function execute(database: Database, values: readonly Value[], answerMs: n
     try {
       return await database.query(STATEMENT, values, answerMs);
     } catch (error) {
-      if (!(error instanceof Failure) || error.code !== "VL015") throw error;
+      if (!hasCode(error, WRONG_ISOLATION)) throw error;
       otherIsolation.add(database);
     }
   }

@@ -1,10 +1,23 @@
-// What goes wrong at Postgres, told apart and made safe to show: what it says of a failed statement may quote
-// the row, so only our own refusals (SQLSTATE VL…) and a few that can hold nothing but names keep their words.
-import { Failure, failed } from "../failure.ts";
+// Errors of PostgreSQL: told apart, and made safe to show. Its message about a failed statement may quote the row. So
+// only veil's own refusals (SQLSTATE VL…), and a few others that can hold nothing but names, keep their message.
+import { Failure, failed, hasCode } from "../failure.ts";
+import {
+  CANCELED,
+  CHECK_VIOLATION,
+  DEADLOCK,
+  INSUFFICIENT_PRIVILEGE,
+  NO_SUCH_DATABASE,
+  NO_SUCH_FUNCTION,
+  NO_SUCH_SCHEMA,
+  NO_SUCH_TABLE,
+  ORIGINALS_LACKING,
+  READ_ONLY,
+  SERIALIZATION_FAILURE,
+} from "./sqlstates.ts";
 
 /** Deadlock and serialization failure: the statement did nothing and may simply run again. */
-const isContention = (error: unknown): boolean =>
-  error instanceof Failure && (error.code === "40P01" || error.code === "40001");
+export const isContention = (error: unknown): boolean =>
+  hasCode(error, DEADLOCK) || hasCode(error, SERIALIZATION_FAILURE);
 
 /**
  * The server took the statement and refused something in it: a value (class 22), a constraint (23), a
@@ -24,12 +37,11 @@ export const isOutage = (error: unknown): error is Failure =>
   (BROKEN.test(error.code) || BUSY.test(error.code) || isContention(error));
 
 /** A load would leave a token without its original: it was not sent, and the vault does not have it. */
-export const isLackingOriginals = (error: unknown): boolean =>
-  error instanceof Failure && error.code === "VL013";
+export const isLackingOriginals = (error: unknown): boolean => hasCode(error, ORIGINALS_LACKING);
 
 /** It takes the server longer than it is allowed to: less at a time may do. */
 export const isTooLong = (error: unknown): boolean =>
-  error instanceof Failure && (error.code === "57014" || error.code === NO_ANSWER);
+  hasCode(error, CANCELED) || hasCode(error, NO_ANSWER);
 
 export const NO_ANSWER = "NO_ANSWER";
 /** An answer came that belongs to another question. */
@@ -45,25 +57,6 @@ const NEW_PARTITION = "NEW_PARTITION";
 // No room on disk, in memory, or for another connection; cancelled or out of time; a lock not to be had;
 // a disk that fails.
 const BUSY = /^(NEW_PARTITION|53...|57014|55P03|55006|58030)$/;
-
-/**
- * Runs `work` again after contention, up to nine times, with jitter. Sorted batches make contention
- * rare; overlapping ones of an older version, or an administrator's lock, can still cause it.
- */
-export async function retryContention<T>(
-  work: () => Promise<T>,
-  onRetry: () => void = () => {},
-): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await work();
-    } catch (error) {
-      if (!isContention(error) || attempt === 10) throw error;
-      onRetry();
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * 20 * attempt));
-    }
-  }
-}
 
 // Their messages hold names (of a role, a database, a relation, a setting), never a row's values.
 const SPEAKING = /^(VL...|28...|3D000|42501|42P01|42883|3F000|53...|57P0[1-5]|57014|55P03|25006)$/;
@@ -84,7 +77,8 @@ export function describe(error: unknown, server: string): unknown {
       ? words
       : `the database answered with error ${code}${place}: ${words}`;
     // A partition of the ledger was made while this load put a message of that day elsewhere.
-    const isMoved = code === "23514" && error.schema_name === "etl" && isLedger(error.table_name);
+    const isMoved =
+      code === CHECK_VIOLATION && error.schema_name === "etl" && isLedger(error.table_name);
     return new Failure(1, message, hint, isMoved ? NEW_PARTITION : code);
   }
   if (code !== null && BROKEN.test(code)) return unreachable(code, server);
@@ -130,12 +124,14 @@ const isTlsError = (code: string, error: Error): boolean =>
   /CERT|TLS|SSL|SELF_SIGNED|ISSUER/.test(code) || /certificate/i.test(error.message);
 
 function hintFor(code: string): string | null {
-  if (code.startsWith("28") || code === "3D000") return "check user, password and database name";
-  if (code === "42501")
+  if (code.startsWith("28") || code === NO_SUCH_DATABASE)
+    return "check user, password and database name";
+  if (code === INSUFFICIENT_PRIVILEGE)
     return "connect as a login that was granted the role this command needs (the README lists them)";
-  if (/^(42P01|42883|3F000)$/.test(code)) return "run `veil migrate` as the database's owner";
-  if (code === "25006") return "is this a standby? DATABASE_URL has to lead to the primary";
+  if ([NO_SUCH_TABLE, NO_SUCH_FUNCTION, NO_SUCH_SCHEMA].includes(code))
+    return "run `veil migrate` as the database's owner";
+  if (code === READ_ONLY) return "is this a standby? DATABASE_URL has to lead to the primary";
   if (code.startsWith("53")) return "the server has no room: disk, memory, or max_connections";
-  if (code === "57014") return "a statement_timeout of this login or database is too short for it";
+  if (code === CANCELED) return "a statement_timeout of this login or database is too short for it";
   return "the server's own log has the whole message";
 }

@@ -8,6 +8,7 @@ import {
 } from "../../sql/migrations.ts";
 import { Failure, misuse } from "../failure.ts";
 import type { Database, Query } from "./database.ts";
+import { INSUFFICIENT_PRIVILEGE } from "./sqlstates.ts";
 
 export type Migrated = { readonly from: number; readonly to: number; readonly applied: string[] };
 
@@ -49,7 +50,7 @@ async function transact<T>(database: Database, work: (query: Query) => Promise<T
       });
     } catch (error) {
       const code = error instanceof Failure ? error.code : null;
-      if (code === "42501") throw await explainRights(database, error as Failure);
+      if (code === INSUFFICIENT_PRIVILEGE) throw await explainRights(database, error as Failure);
       if (!/^(XX000|23505|42710|42P06|40P01|40001|55P03)$/.test(code ?? "") || attempt === 30)
         throw error;
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 100));

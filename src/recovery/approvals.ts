@@ -1,6 +1,6 @@
 // Requests that wait for a second person, and those that went without one and wait for a review.
-import type { Database, Row } from "../postgres/database.ts";
-import { utc } from "./reveal.ts";
+import type { Database } from "../postgres/database.ts";
+import { type Row, utcText } from "../postgres/values.ts";
 
 export type OpenRequest = {
   readonly request: string;
@@ -21,12 +21,12 @@ export type OpenRequest = {
 /** The oldest first. */
 export async function openRequests(database: Database): Promise<readonly OpenRequest[]> {
   const rows = await database.query(
-    `select request::text, 'approval' as waits_for, login, ${utc("recorded_at")} as recorded,
-       ${utc("expires_at")} as expires, kind, items, purpose, reason, recorded_at,
+    `select request::text, 'approval' as waits_for, login, ${utcText("recorded_at")} as recorded,
+       ${utcText("expires_at")} as expires, kind, items, purpose, reason, recorded_at,
        pg_catalog.array_to_json(subjects)::text as subjects
      from pii_vault.waiting_requests()
      union all
-     select request::text, 'review', login, ${utc("recorded_at")}, null, kind, items, purpose, reason,
+     select request::text, 'review', login, ${utcText("recorded_at")}, null, kind, items, purpose, reason,
        recorded_at, pg_catalog.array_to_json(subjects)::text
      from pii_vault.unreviewed_requests()
      order by recorded_at, request`,

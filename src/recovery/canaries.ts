@@ -4,9 +4,9 @@ import type { Subkeys } from "../../vault/keys.ts";
 import { seal } from "../../vault/seal.ts";
 import { makeToken } from "../../vault/token.ts";
 import { DataKeys } from "../keys/data-keys.ts";
-import { array, type Database } from "../postgres/database.ts";
-import { readCommitted } from "../postgres/read-committed.ts";
-import { utc } from "./reveal.ts";
+import { call } from "../postgres/call.ts";
+import type { Database } from "../postgres/database.ts";
+import { array, utcText } from "../postgres/values.ts";
 
 export type Canary = {
   readonly token: string;
@@ -25,7 +25,7 @@ export async function plantCanary(
   const { subkeys, recipients } = keys;
   const token = makeToken(subkeys, field, value);
   const { dataKey, wrapped } = await new DataKeys(subkeys, recipients).take(1);
-  await readCommitted(
+  await call(
     database,
     `select pii_vault.plant_canary($1::text, $2::bytea, $3::integer, $4::bytea, $5::uuid, $6::bytea,
        $7::text[], $8::bytea, $9::text)`,
@@ -40,7 +40,7 @@ export async function plantCanary(
 
 export async function listCanaries(database: Database): Promise<readonly Canary[]> {
   const rows = await database.query(
-    `select token::text, login, ${utc("added_at")} as added from pii_vault.canaries where token <> '~'
+    `select token::text, login, ${utcText("added_at")} as added from pii_vault.canaries where token <> '~'
      order by added_at, token`,
   );
   return rows.map(({ token, login, added }) => ({
@@ -61,7 +61,7 @@ export type Alarm = {
 /** Of the last day, the oldest first. */
 export async function recentAlarms(database: Database): Promise<readonly Alarm[]> {
   const rows = await database.query(
-    `select entry::text, login, ${utc("recorded_at")} as at, request::text
+    `select entry::text, login, ${utcText("recorded_at")} as at, request::text
      from pii_vault.recent_alarms()`,
   );
   return rows.map(({ entry, login, at, request }) => ({
@@ -77,8 +77,5 @@ export async function removeCanary(
   token: string,
   reason: string | null,
 ): Promise<void> {
-  await readCommitted(database, "select pii_vault.remove_canary($1::text, $2::text)", [
-    token,
-    reason,
-  ]);
+  await call(database, "select pii_vault.remove_canary($1::text, $2::text)", [token, reason]);
 }

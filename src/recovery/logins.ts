@@ -1,5 +1,7 @@
 // The logins that an analyst reads, page by page out of one cursor, and again from the first.
-import { array, type Query, type Row, type Value } from "../postgres/database.ts";
+
+import type { Query } from "../postgres/database.ts";
+import { array, type Row, type Value } from "../postgres/values.ts";
 
 export type LoginFilter = {
   readonly userId: string | null;

@@ -1,6 +1,7 @@
 // What a request for originals has to meet, field by field. The rules live in the database and are enforced
 // there (sql/013); here they are read, changed and written out.
-import type { Database, Query, Row } from "../postgres/database.ts";
+import type { Database, Query } from "../postgres/database.ts";
+import type { Row } from "../postgres/values.ts";
 
 export const POLICY_FIELDS = ["ip", "device_id", "body"] as const;
 export type PolicyField = (typeof POLICY_FIELDS)[number];

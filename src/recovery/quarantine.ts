@@ -1,14 +1,15 @@
 // The messages that could not become rows: listed, looked at, replayed after a fix, or given up.
 import type { Subkeys } from "../../vault/keys.ts";
-import { Failure } from "../failure.ts";
+import { hasCode } from "../failure.ts";
 import type { DataKeys } from "../keys/data-keys.ts";
 import type { Opener } from "../keys/opener.ts";
 import { parseMessage } from "../login/parse.ts";
 import { maxSeals, protect } from "../login/protect.ts";
-import { array, byteaArray, type Database } from "../postgres/database.ts";
-import { retryContention } from "../postgres/errors.ts";
-import { readCommitted } from "../postgres/read-committed.ts";
-import { fetchFlushed, readSealed, SEALED_COLUMNS, utc } from "./reveal.ts";
+import { call, retryContention } from "../postgres/call.ts";
+import type { Database } from "../postgres/database.ts";
+import { APPROVAL_PENDING } from "../postgres/sqlstates.ts";
+import { array, byteaArray, utcText } from "../postgres/values.ts";
+import { readSealed, SEALED_COLUMNS } from "./reveal.ts";
 
 export type Entry = {
   readonly messageId: string;
@@ -25,7 +26,7 @@ export async function listEntries(
   state: QuarantineState | "all",
 ): Promise<readonly Entry[]> {
   const rows = await database.query(
-    `select message_id::text, ${utc("sent_at")} as sent, state, reason from etl.quarantine
+    `select message_id::text, ${utcText("sent_at")} as sent, state, reason from etl.quarantine
      where $1::text = 'all' or state = $1::text
      order by sent_at, message_id`,
     [state],
@@ -58,16 +59,15 @@ export async function openBodies(
   reason: string | null,
   onWaiting?: OnWaiting,
 ): Promise<Bodies> {
-  const [recorded] = await readCommitted(
+  const [recorded] = await call(
     database,
     "select etl.request_bodies($1::text[], $2::text, $3::text) as id",
     [array(messageIds), purpose, reason],
   );
   const request = String(recorded?.id);
-  const fetchBodies = () =>
-    fetchFlushed(database, () => readCommitted(database, FETCH_BODIES, [request, purpose]));
+  const fetchBodies = () => call(database, FETCH_BODIES, [request, purpose]);
   const rows = await fetchBodies().catch(async (error: unknown) => {
-    const waits = error instanceof Failure && error.code === "VL031";
+    const waits = hasCode(error, APPROVAL_PENDING);
     if (!waits || onWaiting === undefined) throw error;
     await onWaiting(request);
     return await fetchBodies();
@@ -91,7 +91,7 @@ export async function openBodies(
   return { request, bodies };
 }
 
-const FETCH_BODIES = `select message_id, ${utc("sent_at")} as sent, state, reason, data_key::text,
+const FETCH_BODIES = `select message_id, ${utcText("sent_at")} as sent, state, reason, data_key::text,
     ${SEALED_COLUMNS}, generation
   from etl.fetch_bodies($1::uuid, $2::text)`;
 
@@ -163,7 +163,7 @@ async function replayEntry(
     ...[row.userId, row.deviceType, row.maskedIp, row.maskedDeviceId],
     ...[row.locale, row.appVersion],
   ];
-  const [answer] = await fetchFlushed(database, () => readCommitted(database, REPLAY, values));
+  const [answer] = await call(database, REPLAY, values);
   return { outcome: answer?.done === true ? "replayed" : "not open", reason: null };
 }
 

@@ -2,10 +2,12 @@
 // record before the first of it is fetched, and only a request's worth of originals is held at a time.
 import type { Field } from "../../vault/canonical.ts";
 import { parseToken } from "../../vault/token.ts";
-import { Failure } from "../failure.ts";
+import { hasCode } from "../failure.ts";
 import type { Opener, SealedDataKey, SealedRow } from "../keys/opener.ts";
-import { array, type Database, type Row } from "../postgres/database.ts";
-import { readCommitted } from "../postgres/read-committed.ts";
+import { call } from "../postgres/call.ts";
+import type { Database } from "../postgres/database.ts";
+import { APPROVAL_PENDING } from "../postgres/sqlstates.ts";
+import { array, type Row, utcText } from "../postgres/values.ts";
 
 export type Revealed = {
   readonly token: string;
@@ -126,7 +128,7 @@ export async function recordRequest(
   const { reason, purpose, breakGlass } = ask;
   const governed = breakGlass || purpose !== null;
   const name = breakGlass ? "break_glass" : "request_reveal";
-  const [row] = await readCommitted(
+  const [row] = await call(
     database,
     `select pii_vault.${name}($1::text[], $2::text${governed ? ", $3::text" : ""}) as id`,
     [array(tokens), reason, ...(governed ? [purpose] : [])],
@@ -168,7 +170,7 @@ async function fetchRows(
     try {
       return await fetching;
     } catch (error) {
-      const waits = error instanceof Failure && error.code === "VL031";
+      const waits = hasCode(error, APPROVAL_PENDING);
       if (!waits || onWaiting === undefined) throw error;
       await onWaiting(requests);
       fetching = fetchOnce(database, first);
@@ -177,7 +179,7 @@ async function fetchRows(
 }
 
 const fetchOnce = (database: Database, request: string): Promise<readonly Row[]> =>
-  fetchFlushed(database, () => readCommitted(database, FETCH, [request]));
+  call(database, FETCH, [request]);
 
 /**
  * Written out by the database in one form, because how it writes bytes and times otherwise is up to the
@@ -187,14 +189,11 @@ export const SEALED_COLUMNS = ["sealed", "wrapped", "proof"]
   .map((column) => `pg_catalog.encode(${column}, 'base64') as ${column}`)
   .join(", ");
 
-export const utc = (column: string): string =>
-  `pg_catalog.to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
-
 /** A row for each data key with all that it seals, so that a wrapped key comes once and not with each token. */
 const FETCH = `select data_key::text, generation,
     pg_catalog.encode(wrapped, 'base64') as wrapped, pg_catalog.encode(proof, 'base64') as proof,
     pg_catalog.string_agg(
-      token || ' ' || ${utc("sealed_at")} || ' ' || pg_catalog.encode(sealed, 'base64'), ','
+      token || ' ' || ${utcText("sealed_at")} || ' ' || pg_catalog.encode(sealed, 'base64'), ','
     ) as seals
   from pii_vault.fetch_reveal($1::uuid)
   group by data_key, generation, wrapped, proof`;
@@ -247,18 +246,3 @@ export function readSealed(row: Row): SealedRow | null {
 }
 
 const fromBase64 = (text: string): Uint8Array => Buffer.from(text, "base64");
-
-/**
- * Before PostgreSQL 17 nobody can ask for a flush, and on a quiet server the last few bytes of the log may
- * wait for one a long time: a commit of ours that writes brings it.
- */
-export async function fetchFlushed<T>(database: Database, fetch: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await fetch();
-    } catch (error) {
-      if (!(error instanceof Failure && error.code === "VL004") || attempt === 5) throw error;
-      await database.query("select pg_catalog.pg_logical_emit_message(true, 'veil', '')");
-    }
-  }
-}

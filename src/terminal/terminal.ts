@@ -98,6 +98,10 @@ export const printable = (text: string): string =>
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 
+/** A number with its noun. */
+export const plural = (count: number, one: string, many = `${one}s`): string =>
+  `${count} ${count === 1 ? one : many}`;
+
 /** Columns aligned with spaces; the header only where a person reads. */
 export function table(
   header: readonly string[],

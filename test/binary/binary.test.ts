@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import packageJson from "../../package.json" with { type: "json" };
-import { VERSION } from "../../src/cli/version.ts";
+import { VERSION } from "../../src/version.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { makeKeys } from "../support/keys.ts";
 import { createQueue } from "../support/servers.ts";

@@ -13,7 +13,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type postgres from "postgres";
-import { array } from "../../src/postgres/database.ts";
+import { array } from "../../src/postgres/values.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { type Run, veil } from "../support/veil.ts";
 import { createScene } from "./scene.ts";

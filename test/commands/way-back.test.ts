@@ -1,7 +1,7 @@
 // The commands that are named where requests wait: to be copied as they stand, into any POSIX shell.
 import { expect, test } from "bun:test";
 import { wayBack } from "../../src/commands/way-back.ts";
-import { plural } from "../../src/terminal/plural.ts";
+import { plural } from "../../src/terminal/terminal.ts";
 
 const commands = (text: string) => [...text.matchAll(/`([^`]+)`/g)].map(([, command]) => command);
 

@@ -3,7 +3,8 @@
 import { describe, expect, test } from "bun:test";
 import { Failure } from "../../src/failure.ts";
 import type { Opener } from "../../src/keys/opener.ts";
-import type { Database, Query, Row } from "../../src/postgres/database.ts";
+import type { Database, Query } from "../../src/postgres/database.ts";
+import type { Row } from "../../src/postgres/values.ts";
 import { awaitVerdict } from "../../src/recovery/await-verdict.ts";
 import { type RevealedLogin, revealLogins } from "../../src/recovery/join.ts";
 import { LOGINS_PER_PAGE } from "../../src/recovery/logins.ts";

@@ -3,7 +3,7 @@ import { expect } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
 import { checkInvariant, INVARIANTS } from "../../src/check.ts";
-import { identities } from "../../src/config/config.ts";
+import { readIdentities } from "../../src/config/keys.ts";
 import { Opener } from "../../src/keys/opener.ts";
 import type { LoadResult } from "../../src/line/load.ts";
 import type { Database } from "../../src/postgres/database.ts";
@@ -57,7 +57,11 @@ export async function makeErasureScene(
     opened.set(role, known);
     return known;
   };
-  const opener = new Opener({ identities: identities(host.keys), verifyKey: null, subkeys: null });
+  const opener = new Opener({
+    identities: readIdentities(host.keys),
+    verifyKey: null,
+    subkeys: null,
+  });
   return {
     ...{ database: used, owner, host, as },
     load: (...logins) =>

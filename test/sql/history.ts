@@ -1,6 +1,6 @@
 // A database that has seen everything that may rightly happen to one: an adopted table, dropped partitions,
 // replays, discards, forgotten tokens, requests, data keys of both kinds.
-import { identities } from "../../src/config/config.ts";
+import { readIdentities } from "../../src/config/keys.ts";
 import { expire, forget } from "../../src/erasure/erasure.ts";
 import { DataKeys } from "../../src/keys/data-keys.ts";
 import { Opener } from "../../src/keys/opener.ts";
@@ -94,7 +94,11 @@ export async function makeHistory(
   await loadFor(host, etl, "post-quantum", 2);
   await loadFor(host, etl, "classic", 3);
 
-  const opener = new Opener({ identities: identities(host.keys), verifyKey: null, subkeys: null });
+  const opener = new Opener({
+    identities: readIdentities(host.keys),
+    verifyKey: null,
+    subkeys: null,
+  });
   const replayer = { database: operator, opener, subkeys: host.subkeys, dataKeys: host.dataKeys };
   await replay(replayer, ["replayed"], "fixed", () => {});
   await discard(operator, ["discarded"], null);

@@ -1,11 +1,12 @@
 // An ETL host as far as the database can tell: keys, and batches protected with them.
 import type postgres from "postgres";
-import { tokenKey } from "../../src/config/config.ts";
+import { readTokenKey } from "../../src/config/keys.ts";
 import { DataKeys, type SealingKey } from "../../src/keys/data-keys.ts";
 import { type LoadResult, load } from "../../src/line/load.ts";
 import { parseMessage } from "../../src/login/parse.ts";
 import { maxSeals, type Protected, protect } from "../../src/login/protect.ts";
-import { array, byteaArray, type Database } from "../../src/postgres/database.ts";
+import type { Database } from "../../src/postgres/database.ts";
+import { array, byteaArray } from "../../src/postgres/values.ts";
 import type { Field } from "../../vault/canonical.ts";
 import type { Subkeys } from "../../vault/keys.ts";
 import { makeToken } from "../../vault/token.ts";
@@ -30,7 +31,7 @@ export type Host = {
 
 export async function makeHost(given?: TestKeys): Promise<Host> {
   const keys = given ?? (await makeKeys());
-  const subkeys = tokenKey(keys);
+  const subkeys = readTokenKey(keys);
   const dataKeys = new DataKeys(subkeys, [keys.VEIL_RECIPIENTS]);
   const protectMessages: Host["protect"] = async (messages) => {
     const parsed = messages.map(({ id, body, sentAt }) => {

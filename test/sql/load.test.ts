@@ -3,7 +3,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:te
 import type postgres from "postgres";
 import { Failure } from "../../src/failure.ts";
 import { load, requireTokenKey } from "../../src/line/load.ts";
-import { array, byteaArray, type Database } from "../../src/postgres/database.ts";
+import type { Database } from "../../src/postgres/database.ts";
+import { array, byteaArray } from "../../src/postgres/values.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { makeKeys } from "../support/keys.ts";
 import { outcome } from "./attempt.ts";

@@ -2,7 +2,7 @@
 // of veil_operator.
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
 import type postgres from "postgres";
-import { identities, optionalTokenKey, optionalVerifyKey } from "../../src/config/config.ts";
+import { readIdentities, readOptionalTokenKey, readVerifyKey } from "../../src/config/keys.ts";
 import { Opener } from "../../src/keys/opener.ts";
 import { load } from "../../src/line/load.ts";
 import type { Database } from "../../src/postgres/database.ts";
@@ -43,9 +43,9 @@ afterEach(() => Promise.all([etl.close(), operator.close()]));
 
 const opener = (keys = host.keys): Opener =>
   new Opener({
-    identities: identities(keys),
-    verifyKey: optionalVerifyKey(keys),
-    subkeys: optionalTokenKey(keys),
+    identities: readIdentities(keys),
+    verifyKey: readVerifyKey(keys),
+    subkeys: readOptionalTokenKey(keys),
   });
 
 const SENT = new Date("2026-02-28T23:59:59Z");

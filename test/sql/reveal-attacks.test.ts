@@ -5,7 +5,7 @@ import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import postgres from "postgres";
-import { database as databaseConfig } from "../../src/config/config.ts";
+import { readDatabase as databaseConfig } from "../../src/config/database-url.ts";
 import { load } from "../../src/line/load.ts";
 import { type Cluster, startCluster, stopCluster } from "../../src/local/cluster.ts";
 import { openDatabase } from "../../src/postgres/database.ts";

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
 import { INVARIANTS } from "../../src/check.ts";
-import { array, byteaArray } from "../../src/postgres/database.ts";
+import { array, byteaArray } from "../../src/postgres/values.ts";
 import { createDatabase, ROLES, type Role, type TestDatabase } from "../support/database.ts";
 import { outcome } from "./attempt.ts";
 import { keepBusy } from "./busy.ts";

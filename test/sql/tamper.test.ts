@@ -3,11 +3,11 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import type postgres from "postgres";
 import {
-  identities,
-  optionalTokenKey,
-  optionalVerifyKey,
-  tokenKey,
-} from "../../src/config/config.ts";
+  readIdentities,
+  readOptionalTokenKey,
+  readTokenKey,
+  readVerifyKey,
+} from "../../src/config/keys.ts";
 import { Opener } from "../../src/keys/opener.ts";
 import type { Database } from "../../src/postgres/database.ts";
 import { type RevealResult, reveal } from "../../src/recovery/reveal.ts";
@@ -44,9 +44,9 @@ function opener(configured: Configured): Opener {
     ...(configured === "token key" || configured === "both" ? { VEIL_TOKEN_KEY } : {}),
   };
   return new Opener({
-    identities: identities(env),
-    verifyKey: optionalVerifyKey(env),
-    subkeys: optionalTokenKey(env),
+    identities: readIdentities(env),
+    verifyKey: readVerifyKey(env),
+    subkeys: readOptionalTokenKey(env),
   });
 }
 
@@ -295,7 +295,7 @@ test("what was sealed for another identity is refused, and what is not there is 
     VEIL_VERIFY_KEY: host.keys.VEIL_VERIFY_KEY,
   });
   const [theirs] = (await sealAll(1, others, 7)) as [string];
-  expect(tokenKey(others.keys).check).toEqual(host.subkeys.check);
+  expect(readTokenKey(others.keys).check).toEqual(host.subkeys.check);
   for (const configured of CONFIGURED) {
     const result = await ask([theirs, absent, a], configured);
     expect(result.refused).toEqual([theirs]);

@@ -2,8 +2,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import type postgres from "postgres";
 import { migrations } from "../../sql/migrations.ts";
-import { array } from "../../src/postgres/database.ts";
 import { migrate } from "../../src/postgres/migrate.ts";
+import { array } from "../../src/postgres/values.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { outcome } from "./attempt.ts";
 import { callLoad, type Host, loadArguments, type Message, makeHost } from "./host.ts";

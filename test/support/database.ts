@@ -1,7 +1,7 @@
 // A migrated database of a test file's own, with a real login for each role.
 import { randomBytes } from "node:crypto";
 import postgres from "postgres";
-import { database as databaseConfig } from "../../src/config/config.ts";
+import { readDatabase as databaseConfig } from "../../src/config/database-url.ts";
 import { type Database, openDatabase } from "../../src/postgres/database.ts";
 import { hasOwnServer, usePostgres } from "./servers.ts";
 import { copyTemplate, migrateDatabase, withDatabase } from "./test-server.ts";
