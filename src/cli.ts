@@ -3,7 +3,7 @@
 // done, 1 for failed or refused, 2 for wrong usage or configuration.
 import { Command, CommanderError } from "@commander-js/extra-typings";
 import { addCommands } from "./cli/commands.ts";
-import type { Context } from "./commands/session.ts";
+import type { Context } from "./commands/servers.ts";
 import { Failure, Interrupted } from "./failure.ts";
 import { flushed, printable, terminal } from "./terminal/terminal.ts";
 import { describeVersion } from "./version.ts";

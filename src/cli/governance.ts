@@ -1,6 +1,6 @@
 // `veil policy`, `approvals`, `approve`, `deny`, `review` and `canary`: who may recover what, and who looks on.
 import { Argument, type Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
-import type { Settings } from "../recovery/policy.ts";
+import type { PolicySettings } from "../recovery/policy.ts";
 import { examples, type MakeContext, reasonText } from "./options.ts";
 
 export function addGovernance(program: Command, context: MakeContext): void {
@@ -57,7 +57,7 @@ function addPolicy(program: Command, context: MakeContext): void {
     )
     .action(async (options) => {
       const { runSetPolicy } = await import("../commands/policy.ts");
-      const settings: Partial<Settings> = {
+      const settings: Partial<PolicySettings> = {
         ...(options.reasonRequired === undefined ? {} : { reasonRequired: options.reasonRequired }),
         ...(options.purposes === undefined ? {} : { purposes: options.purposes }),
         ...(options.hourly === undefined ? {} : { hourly: orNull(options.hourly) }),
@@ -108,22 +108,22 @@ function addApprovals(program: Command, context: MakeContext): void {
       const { runApprovals } = await import("../commands/approvals.ts");
       await runApprovals(await context(), options);
     });
-  const verdicts = [
+  const decisions = [
     ["approve", "let somebody else's request be served"],
     ["deny", "refuse somebody else's request"],
     ["review", "take a break-glass request off the open list; needs a reason"],
   ] as const;
-  for (const [verdict, description] of verdicts) {
+  for (const [decision, description] of decisions) {
     program
-      .command(verdict)
+      .command(decision)
       .description(description)
       .argument("<request>", "its id, as `veil approvals` prints it")
       .option("--reason <text>", "why, for the record", reasonText)
       .option("--json", "print an object", false)
-      .addHelpText("after", examples(`${verdict} 0197c5f2-… --reason 'case 4711'`))
+      .addHelpText("after", examples(`${decision} 0197c5f2-… --reason 'case 4711'`))
       .action(async (request, options) => {
-        const { runSettle } = await import("../commands/approvals.ts");
-        await runSettle(await context(), verdict, request, {
+        const { runDecide } = await import("../commands/approvals.ts");
+        await runDecide(await context(), decision, request, {
           reason: options.reason ?? null,
           json: options.json,
         });

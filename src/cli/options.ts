@@ -1,6 +1,6 @@
 // What the commands' definitions share: how options are read, and how examples are shown.
 import { InvalidArgumentError } from "@commander-js/extra-typings";
-import type { Context } from "../commands/session.ts";
+import type { Context } from "../commands/servers.ts";
 import { MOST_WORKERS } from "../workers/command.ts";
 
 /** Where a command runs; made when it does. */

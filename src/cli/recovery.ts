@@ -137,8 +137,8 @@ function addReveal(program: Command, context: MakeContext): void {
             : ("table" as const),
       };
       if (isSearch) {
-        const { runRevealLogins } = await import("../commands/reveal-logins.ts");
-        await runRevealLogins(await context(), { ...command, search });
+        const { runJoin } = await import("../commands/join.ts");
+        await runJoin(await context(), { ...command, search });
       } else {
         const { runReveal } = await import("../commands/reveal.ts");
         await runReveal(await context(), tokens, command);

@@ -14,16 +14,16 @@ import { failed } from "../failure.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { requireSchema } from "../postgres/schema.ts";
 import { flushed, Progress, printable, table } from "../terminal/terminal.ts";
-import { type Context, type Needs, type Session, withSession } from "./session.ts";
+import { type Context, type ServerNeeds, type Servers, withServers } from "./servers.ts";
 
 /** Reads what it needs of the configuration first, connects then. */
 function withAudit<K>(
   context: Context,
-  variables: Needs["variables"],
-  read: (session: Session) => K | Promise<K>,
+  variables: ServerNeeds["variables"],
+  read: (session: Servers) => K | Promise<K>,
   work: (database: Database, read: K) => Promise<void>,
 ): Promise<void> {
-  return withSession(context, { login: "local_auditor", variables }, async (session) => {
+  return withServers(context, { login: "local_auditor", variables }, async (session) => {
     const given = await read(session);
     const database = openDatabase(readDatabase(session.env));
     try {

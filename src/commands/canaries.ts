@@ -2,12 +2,20 @@
 import { isIpAddress } from "../../vault/canonical.ts";
 import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit/chain.ts";
+import type { Environment } from "../config/environment.ts";
 import { readRecipients, readTokenKey } from "../config/keys.ts";
 import { misuse } from "../failure.ts";
 import { listCanaries, plantCanary, removeCanary } from "../recovery/canaries.ts";
 import { table } from "../terminal/terminal.ts";
-import { withDatabase } from "./connected.ts";
-import type { Context } from "./session.ts";
+import { withDatabase } from "./open.ts";
+import type { Context } from "./servers.ts";
+
+const NEEDS = { roles: ["veil_policy"] } as const;
+
+const SEALING_KEYS = {
+  variables: ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS"],
+  read: (env: Environment) => ({ subkeys: readTokenKey(env), recipients: readRecipients(env) }),
+} as const;
 
 export type CanaryOptions = { readonly reason: string | null; readonly json: boolean };
 
@@ -18,12 +26,10 @@ export async function runAddCanary(
   options: CanaryOptions,
 ): Promise<void> {
   const { terminal } = context;
-  const variables = ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS"] as const;
   const token = await withDatabase(
     context,
-    { login: "local_policy", variables },
-    async (database, { env }) => {
-      const keys = { subkeys: readTokenKey(env), recipients: readRecipients(env) };
+    { ...NEEDS, keys: SEALING_KEYS },
+    async ({ database, keys }) => {
       const values: string[] = [];
       if (terminal.isStdinTerminal) values.push(await terminal.ask(`${field}: `));
       else for await (const line of terminal.lines()) if (line !== "") values.push(line);
@@ -48,8 +54,7 @@ export async function runAddCanary(
 
 export async function runListCanaries(context: Context, json: boolean): Promise<void> {
   const { terminal } = context;
-  const needs = { login: "local_policy", variables: [] } as const;
-  const canaries = await withDatabase(context, needs, listCanaries);
+  const canaries = await withDatabase(context, NEEDS, ({ database }) => listCanaries(database));
   if (json) terminal.out(`${JSON.stringify(canaries)}\n`);
   else if (canaries.length === 0) terminal.err("no canary is planted\n");
   else {
@@ -64,8 +69,7 @@ export async function runRemoveCanary(
   options: CanaryOptions,
 ): Promise<void> {
   if (parseToken(token) === null) throw misuse("the argument is not a token", "see `canary list`");
-  const needs = { login: "local_policy", variables: [] } as const;
-  await withDatabase(context, needs, async (database) => {
+  await withDatabase(context, NEEDS, async ({ database }) => {
     await removeCanary(database, token, options.reason);
     await chainAudit(database);
   });

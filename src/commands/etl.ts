@@ -19,7 +19,7 @@ import { openQueue, type Queue } from "../sqs/queue.ts";
 import { Progress } from "../terminal/terminal.ts";
 import { describeVersion } from "../version.ts";
 import { autoWorkers, type Crew, requireWorkers, runWorkers } from "../workers/parent.ts";
-import { type Context, type Session, withSession } from "./session.ts";
+import { type Context, type Servers, withServers } from "./servers.ts";
 import { formatNotice, formatReport, jsonSummary, type Ran, textSummary } from "./summary.ts";
 
 export type EtlCommand = {
@@ -47,10 +47,10 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
   if (workers > 1) requireWorkers();
   const crew: Crew = { workers, replaced: 0 };
   let inFlight = 0;
-  let session: Session | null = null;
+  let session: Servers | null = null;
   let failure: unknown = null;
   try {
-    await withSession(
+    await withServers(
       context,
       {
         login: "local_etl",
@@ -87,7 +87,7 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
 
 /** Returns how many messages are in flight elsewhere at the end. */
 async function run(
-  session: Session,
+  session: Servers,
   command: EtlCommand,
   interrupt: AbortSignal,
   counts: Counts,

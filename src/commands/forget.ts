@@ -1,26 +1,25 @@
 // `veil forget`: what would be erased, the question, what was, and the receipt.
 import { chainAudit } from "../audit/chain.ts";
 import {
+  type ChainPlace,
+  type ErasureOutcome,
+  type ErasureReceipt,
   type Forgotten,
   forget,
-  type Outcome,
-  type Place,
-  type Planned,
+  type PlannedErasure,
   placeOf,
   planForget,
-  type Receipt,
   type Subject,
   WHETHER_IT_WAS_DONE,
-} from "../erasure/erasure.ts";
+} from "../erasure/forget.ts";
 import { failed, misuse } from "../failure.ts";
 import type { Database } from "../postgres/database.ts";
 import { plural, type Terminal, table } from "../terminal/terminal.ts";
-import { withDatabase } from "./connected.ts";
-import { requiredReason, withRole } from "./governed.ts";
-import { confirm, DRY_RUN, ERASER, isAtTerminal, withPatience } from "./irrevocable.ts";
+import { confirm, isAtTerminal, requireReason } from "./ask.ts";
+import { DRY_RUN, withPatience, withReceipt } from "./erasing.ts";
+import { withDatabase } from "./open.ts";
 import { readTokens } from "./read-tokens.ts";
-import { withReceipt } from "./receipt.ts";
-import type { Context } from "./session.ts";
+import type { Context } from "./servers.ts";
 
 export type ForgetCommand = {
   readonly user: string | null;
@@ -53,23 +52,21 @@ export async function runForget(
       : { user: command.user };
   const mayAsk = isAtTerminal(terminal) && !args.includes("-");
   const { interruptible, uninterrupted } = withPatience(context, WAITING);
-  await withDatabase(interruptible, ERASER, async (database) => {
-    await withRole(database, "veil_eraser", async () => {
-      if (command.dryRun) {
-        const plan = await planOnRecord(database, subject);
-        if (command.json) terminal.out(`${JSON.stringify(plan)}\n`);
-        else terminal.out(planTable(plan, subject, terminal.isStdoutTerminal));
-        terminal.err(DRY_RUN);
-        if (plan.length === 0) throw nothingOfUser();
-        return;
-      }
-      const reason = await requiredReason(terminal, command.reason, mayAsk);
-      if (mayAsk && !command.yes) await confirmPlan(database, terminal, subject);
-      const done = await uninterrupted(() =>
-        withReceipt(command.receipt, () => forgetOnRecord(database, subject, reason)),
-      );
-      report(terminal, subject, done, command.json);
-    });
+  await withDatabase(interruptible, { roles: ["veil_eraser"] }, async ({ database }) => {
+    if (command.dryRun) {
+      const plan = await planOnRecord(database, subject);
+      if (command.json) terminal.out(`${JSON.stringify(plan)}\n`);
+      else terminal.out(planTable(plan, subject, terminal.isStdoutTerminal));
+      terminal.err(DRY_RUN);
+      if (plan.length === 0) throw nothingOfUser();
+      return;
+    }
+    const reason = await requireReason(terminal, command.reason, mayAsk);
+    if (mayAsk && !command.yes) await confirmPlan(database, terminal, subject);
+    const done = await uninterrupted(() =>
+      withReceipt(command.receipt, () => forgetOnRecord(database, subject, reason)),
+    );
+    report(terminal, subject, done, command.json);
   });
 }
 
@@ -84,7 +81,7 @@ const nothingOfUser = () =>
     "is it spelled as in user_logins? Of a user who was forgotten before, nothing is left",
   );
 
-const WORDS: Readonly<Record<Outcome, string>> = {
+const WORDS: Readonly<Record<ErasureOutcome, string>> = {
   erase: "erased",
   keep: "kept: others have it",
   replace: "replaced: it is no token",
@@ -93,13 +90,17 @@ const WORDS: Readonly<Record<Outcome, string>> = {
   unknown: "the vault does not hold it",
 };
 
-function wordsOf(outcome: Outcome, subject: Subject): string {
+function wordsOf(outcome: ErasureOutcome, subject: Subject): string {
   if (outcome === "keep" && "user" in subject)
     return "kept for others, this user's rows get fresh ones";
   return WORDS[outcome];
 }
 
-const planTable = (plan: readonly Planned[], subject: Subject, withHeader: boolean): string =>
+const planTable = (
+  plan: readonly PlannedErasure[],
+  subject: Subject,
+  withHeader: boolean,
+): string =>
   table(
     ["TOKEN", "FIELD", "LOGINS", "OTHER USERS", "WHAT BECOMES OF IT"],
     plan.map(({ token, field, logins, others, outcome }) => [
@@ -112,7 +113,7 @@ const planTable = (plan: readonly Planned[], subject: Subject, withHeader: boole
 /** As many lines as a person looks at before a question. */
 const SHOWN = 40;
 
-async function planOnRecord(database: Database, subject: Subject): Promise<Planned[]> {
+async function planOnRecord(database: Database, subject: Subject): Promise<PlannedErasure[]> {
   const plan = await planForget(database, subject);
   await chainAudit(database);
   return plan;
@@ -131,10 +132,12 @@ async function confirmPlan(database: Database, terminal: Terminal, subject: Subj
 }
 
 /** Of a token: nothing is done to it. */
-const IDLE: readonly Outcome[] = ["keep", "forgotten", "unknown"];
+const IDLE: readonly ErasureOutcome[] = ["keep", "forgotten", "unknown"];
 
 type Done = Forgotten & {
-  readonly written: Receipt & { readonly audit: { readonly entry: number } & Partial<Place> };
+  readonly written: ErasureReceipt & {
+    readonly audit: { readonly entry: number } & Partial<ChainPlace>;
+  };
 };
 
 async function forgetOnRecord(database: Database, subject: Subject, reason: string): Promise<Done> {

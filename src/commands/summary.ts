@@ -3,7 +3,7 @@ import type { Notice } from "../line/availability.ts";
 import type { Counts } from "../line/counts.ts";
 import { printable } from "../terminal/terminal.ts";
 import type { Crew } from "../workers/parent.ts";
-import type { Session } from "./session.ts";
+import type { Servers } from "./servers.ts";
 
 export type Ran = {
   readonly counts: Counts;
@@ -15,7 +15,7 @@ export type Ran = {
   readonly isStopped: boolean;
   readonly isFailed: boolean;
   /** Null if it never came to one. */
-  readonly session: Session | null;
+  readonly session: Servers | null;
 };
 
 const totals = (counts: Counts) => ({

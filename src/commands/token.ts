@@ -6,7 +6,7 @@ import { readTokenKey } from "../config/keys.ts";
 import { misuse } from "../failure.ts";
 import { native } from "../keys/native.ts";
 import type { Terminal } from "../terminal/terminal.ts";
-import { type Context, withTokenKey } from "./session.ts";
+import { type Context, withTokenKey } from "./servers.ts";
 
 export async function runToken(context: Context, field: Field, json: boolean): Promise<void> {
   const { terminal } = context;

@@ -2,7 +2,7 @@
 // alone, tells it what it does, and ends when the parent does, however that ended: as after SIGTERM.
 
 import { patiently } from "../commands/etl.ts";
-import type { Context } from "../commands/session.ts";
+import type { Context } from "../commands/servers.ts";
 import { readDatabase } from "../config/database-url.ts";
 import { type Environment, withLineVariables } from "../config/environment.ts";
 import { readRecipients, readTokenKey } from "../config/keys.ts";

@@ -1,23 +1,22 @@
 // `veil reveal --user …`: logins with their originals beside them, looked for by user, day, value or token.
-import { open } from "node:fs/promises";
 import type { Field } from "../../vault/canonical.ts";
 import { readTokenKey } from "../config/keys.ts";
-import { failed, misuse } from "../failure.ts";
-import type { Database } from "../postgres/database.ts";
+import { failed } from "../failure.ts";
 import {
   type JoinCounts,
+  joinLogins,
+  joinRequested,
   type LoginsPage,
   type RevealedLogin,
-  revealLogins,
-  showLogins,
 } from "../recovery/join.ts";
 import { LOGINS_PER_PAGE, type LoginFilter } from "../recovery/logins.ts";
-import { type Recovery, type Revealed, revealRequests } from "../recovery/reveal.ts";
-import { type Format, Output, type Sheet } from "../terminal/output.ts";
+import type { Recovery } from "../recovery/request.ts";
+import { type Revealed, revealRequests } from "../recovery/reveal.ts";
+import { Output, type Sheet } from "../terminal/output.ts";
 import { Progress, plural, type Terminal } from "../terminal/terminal.ts";
-import { addTokens, tokenLines } from "./read-tokens.ts";
-import { type Asking, CHECK_IDENTITY, nameLost, withRecovery } from "./reveal.ts";
-import type { Context } from "./session.ts";
+import { readTokenFile } from "./read-tokens.ts";
+import { CHECK_IDENTITY, nameLost, type RevealOptions, withRecovery } from "./recover.ts";
+import type { Context } from "./servers.ts";
 import { readValues } from "./token.ts";
 
 export type LoginSearch = {
@@ -30,19 +29,31 @@ export type LoginSearch = {
   readonly tokens: string | null;
 };
 
-export type RevealLoginsCommand = Asking & {
-  readonly search: LoginSearch;
-  readonly format: Format;
-};
+export type JoinOptions = RevealOptions & { readonly search: LoginSearch };
 
 const SHEET: Sheet<RevealedLogin> = {
   columns: [
-    ...["user_id", "create_date", "device_type", "locale", "app_version"],
-    ...["masked_ip", "ip", "masked_device_id", "device_id", "verified"],
+    "user_id",
+    "create_date",
+    "device_type",
+    "locale",
+    "app_version",
+    "masked_ip",
+    "ip",
+    "masked_device_id",
+    "device_id",
+    "verified",
   ],
   cells: (row) => [
-    ...[row.userId, row.createDate, row.deviceType, row.locale, row.appVersion],
-    ...[row.maskedIp, row.ip, row.maskedDeviceId, row.deviceId],
+    row.userId,
+    row.createDate,
+    row.deviceType,
+    row.locale,
+    row.appVersion,
+    row.maskedIp,
+    row.ip,
+    row.maskedDeviceId,
+    row.deviceId,
     row.ip === null && row.deviceId === null ? null : row.verified ? "verified" : "unverified",
   ],
   json: "lines",
@@ -60,28 +71,24 @@ const SHEET: Sheet<RevealedLogin> = {
   }),
 };
 
-export async function runRevealLogins(
-  context: Context,
-  command: RevealLoginsCommand,
-): Promise<void> {
+export async function runJoin(context: Context, options: JoinOptions): Promise<void> {
   const { terminal } = context;
-  const { search, requests } = command;
-  const given = search.tokens === null ? null : await readFile(terminal, search.tokens);
-  const output = new Output(terminal, SHEET, command.format);
+  const { search, requests, breakGlass } = options;
+  const given = search.tokens === null ? null : await readTokenFile(terminal, search.tokens);
+  const output = new Output(terminal, SHEET, options.format);
   const progress = new Progress(terminal, 0);
   let counts: JoinCounts | undefined;
+  const needs = {
+    roles: ["veil_analyst", breakGlass ? "veil_breakglass" : "veil_revealer"] as const,
+    mayAsk: search.tokens !== "-",
+  };
   try {
-    const needs = {
-      login: "local_investigator" as const,
-      mayAsk: search.tokens !== "-",
-    };
-    await withRecovery(context, command, needs, async (base, { env }) => {
+    await withRecovery(context, options, needs, async (base, env) => {
       const tokens =
         search.values === null
           ? given
           : await readValues(terminal, readTokenKey(env), search.values);
       const filter = filterOf(search, tokens);
-      await requireRoles(base.database, command);
       const recovery: Recovery = {
         ...base,
         onProgress: (step, logins) => {
@@ -96,9 +103,9 @@ export async function runRevealLogins(
       };
       counts =
         requests.length === 0
-          ? await revealLogins(recovery, filter, print)
-          : await showRequested(terminal, recovery, requests, filter, print);
-      await output.write([]); // a header where there is nothing else
+          ? await joinLogins(recovery, filter, print)
+          : await printRequested(terminal, recovery, requests, filter, print);
+      await output.write([]); // a header, also where there are no logins
     });
   } finally {
     progress.clear();
@@ -107,7 +114,7 @@ export async function runRevealLogins(
   if (counts !== undefined) conclude(terminal, counts, requests.length > 0);
 }
 
-async function showRequested(
+async function printRequested(
   terminal: Terminal,
   recovery: Recovery,
   requests: readonly string[],
@@ -121,7 +128,7 @@ async function showRequested(
     nameLost(terminal, page);
     refused += page.refused.length;
   }
-  const counts = await showLogins(recovery, filter, originals, print);
+  const counts = await joinRequested(recovery, filter, originals, print);
   return { ...counts, refused };
 }
 
@@ -153,53 +160,7 @@ function conclude(terminal: Terminal, counts: JoinCounts, isRequested: boolean):
   );
 }
 
-/** Both at once: whoever administers the logins should have to be asked only once. */
-async function requireRoles(database: Database, { breakGlass }: Asking): Promise<void> {
-  const [row] = await database.query(
-    `select pg_catalog.quote_ident(session_user) as login,
-       pg_catalog.has_table_privilege('public.user_logins', 'select') as reads,
-       pg_catalog.has_schema_privilege('pii_vault', 'usage') and exists (
-         select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-         where n.nspname = 'pii_vault' and p.proname = $1::text
-           and pg_catalog.has_function_privilege(p.oid, 'execute')
-       ) as reveals`,
-    [breakGlass ? "break_glass" : "request_reveal"],
-  );
-  const lacking = [
-    ...(row?.reads === true ? [] : ["veil_analyst"]),
-    ...(row?.reveals === true ? [] : [breakGlass ? "veil_breakglass" : "veil_revealer"]),
-  ];
-  if (lacking.length === 0) return;
-  const what = row?.reads === true ? "ask for originals" : "read public.user_logins";
-  throw failed(
-    `the login ${row?.login} may not ${what}: revealing logins needs veil_analyst and ` +
-      `${breakGlass ? "veil_breakglass" : "veil_revealer"}, and it lacks ${lacking.join(" and ")}`,
-    `an administrator of the database's roles runs: GRANT ${lacking.join(", ")} TO ${row?.login};`,
-  );
-}
-
 const filterOf = (
   { user, since, until }: LoginSearch,
   tokens: readonly string[] | null,
 ): LoginFilter => ({ userId: user, since, until, tokens });
-
-async function readFile(terminal: Terminal, path: string): Promise<string[]> {
-  const tokens = new Set<string>();
-  if (path === "-") await addTokens(tokens, tokenLines(terminal), "stdin");
-  else await addTokens(tokens, linesOf(path), "the file");
-  if (tokens.size > 0) return [...tokens];
-  throw misuse(
-    "no token was given",
-    "one a line, as `veil token` and `veil duplicates` print them",
-  );
-}
-
-async function* linesOf(path: string): AsyncGenerator<string> {
-  try {
-    const file = await open(path);
-    yield* file.readLines();
-  } catch (error) {
-    const code = error instanceof Error && "code" in error ? String(error.code) : "unreadable";
-    throw misuse(`cannot read the file of --tokens (${code})`, "check path and mode");
-  }
-}

@@ -1,5 +1,5 @@
-// Where a command runs: on what the environment names, or on the embedded default; closed afterwards
-// however the command ends.
+// The servers that a command works with: those that the environment names, or the embedded default's, which are
+// closed afterwards however the command ends.
 
 import { type Environment, isSet, wantsEmbedded } from "../config/environment.ts";
 import { checkKeys, type KeyVariable } from "../config/keys.ts";
@@ -8,10 +8,10 @@ import type { Local } from "../local/local.ts";
 import type { LocalLogin } from "../local/local-database.ts";
 import type { Terminal } from "../terminal/terminal.ts";
 
-export type Session = {
+export type Servers = {
   readonly env: Environment;
   readonly terminal: Terminal;
-  /** The embedded default, if that is what this command runs on. */
+  /** The embedded default, where the command runs on that. */
   readonly local: Pick<Local, "queue" | "analystUrl"> | null;
   /** How this program is called here, for hints. */
   readonly program: string;
@@ -25,11 +25,11 @@ export type Context = {
   readonly interrupt: AbortSignal;
 };
 
-export type Needs = {
+export type ServerNeeds = {
   readonly login: LocalLogin;
   readonly queue?: boolean;
   readonly reset?: boolean;
-  /** The command itself ends what it has begun when it is interrupted. */
+  /** The command ends by itself, in good order, when it is interrupted. */
   readonly endsItself?: boolean;
   /** The keys that the command reads. */
   readonly variables: readonly KeyVariable[];
@@ -41,10 +41,10 @@ const embedded = () => import("../local/local.ts");
 /** How a checkout's commands are called where the runtime came from npm and is on nobody's path. */
 const PROGRAM = "deno" in process.versions ? "deno run -A src/cli.ts" : "npx bun run";
 
-export async function withSession<T>(
+export async function withServers<T>(
   context: Context,
-  needs: Needs,
-  work: (session: Session) => Promise<T>,
+  needs: ServerNeeds,
+  work: (servers: Servers) => Promise<T>,
 ): Promise<T> {
   const { env, terminal, interrupt } = context;
   const interrupted = new Promise<never>((_, reject) => {

@@ -1,8 +1,31 @@
-// The receipt's file of an erasure. It is there before anything is erased and gone where nothing was; whatever
-// happens in between, it never says less than is known.
+// What `veil forget` and `veil expire` share. What was sent may be done however the command ends: so its answer is waited
+// for, and the receipt's file never says less than is known.
 import { closeSync, ftruncateSync, openSync, rmSync, writeSync } from "node:fs";
-import { isUnanswered, WHETHER_IT_WAS_DONE } from "../erasure/erasure.ts";
-import { failed } from "../failure.ts";
+import { isUnanswered, WHETHER_IT_WAS_DONE } from "../erasure/forget.ts";
+import { failed, Interrupted } from "../failure.ts";
+import type { Context } from "./servers.ts";
+
+export const DRY_RUN = "nothing was erased: this was a dry run\n";
+
+/** Until something is sent, Ctrl-C ends the command. After that the first one says `waiting`, and the answer is waited for. */
+export function withPatience(context: Context, waiting: string) {
+  const ending = new AbortController();
+  let isSent = false;
+  const end = () => {
+    if (isSent) context.terminal.err(waiting);
+    else ending.abort();
+  };
+  if (context.interrupt.aborted) end();
+  else context.interrupt.addEventListener("abort", end, { once: true });
+  return {
+    interruptible: { ...context, interrupt: ending.signal },
+    uninterrupted: async <T>(work: () => Promise<T>): Promise<T> => {
+      if (ending.signal.aborted) throw new Interrupted();
+      isSent = true;
+      return await work();
+    },
+  };
+}
 
 type Receipted = { readonly entry: number; readonly written: object };
 
