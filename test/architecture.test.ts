@@ -303,7 +303,6 @@ describe("a start", () => {
       "src/cli/commands.ts",
       "src/cli/erasure.ts",
       "src/cli/etl.ts",
-      "src/cli/given-once.ts",
       "src/cli/governance.ts",
       "src/cli/options.ts",
       "src/cli/quarantine.ts",

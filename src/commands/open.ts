@@ -8,7 +8,6 @@ import type { LocalLogin } from "../local/local-database.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { requireSchema } from "../postgres/schema.ts";
 import { INSUFFICIENT_PRIVILEGE } from "../postgres/sqlstates.ts";
-import { array } from "../postgres/values.ts";
 import { type Context, type Servers, withServers } from "./servers.ts";
 
 const LOCAL_LOGINS = {
