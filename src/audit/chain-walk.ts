@@ -1,5 +1,5 @@
-// Along the chain of the audit, a position at a time: each hash is recomputed. Where one does not fit, the hashes that fit
-// after it tell whether the entry was changed or the hash.
+// Along the chain of the audit, a position at a time: each hash is recomputed. Where one does not
+// fit, the hashes that fit after it tell whether the entry was changed or the hash.
 import { type AuditEntry, chainHash, genesisHash } from "../../vault/audit.ts";
 import { type Mark, MOST_MARKS } from "../../vault/checkpoint.ts";
 import { nativeSha256 } from "../keys/native.ts";
@@ -36,9 +36,15 @@ export class ChainWalk {
   readonly #signed: SignedMarks;
   readonly #problems: AuditProblems;
   #number = 0n;
-  /** The last hash as it is stored. Null where it is missing: then the next one cannot be recomputed. */
+  /**
+   * The last hash as it is stored. Null where it is missing: then the next one cannot be
+   * recomputed.
+   */
   #stored: Uint8Array | null;
-  /** The last hash as it would be if only hashes were changed since the last one that fitted, and no entry. */
+  /**
+   * The last hash as it would be if only hashes were changed since the last one that fitted, and no
+   * entry.
+   */
   #computed: Uint8Array | null;
   /** Links since the last hash that fitted: the first few, and how many. */
   readonly #run: Suspect[] = [];
@@ -106,7 +112,9 @@ export class ChainWalk {
     this.#stored = null;
   }
 
-  /** `follows`: which of the two hashes the next one was made from. Null where that is not known. */
+  /**
+   * `follows`: which of the two hashes the next one was made from. Null where that is not known.
+   */
   #settle(follows: "stored" | "computed" | null): void {
     const isOne = this.#runLength === 1;
     for (const suspect of this.#run) {
@@ -135,7 +143,8 @@ export class ChainWalk {
       : this.#computed !== null && isSame(headHash, this.#computed)
         ? "computed"
         : null;
-    // The head proves nothing of the last entry: whoever changes the last hash can change the head with it.
+    // The head proves nothing of the last entry: whoever changes the last hash can change the head
+    // with it.
     this.#settle(follows === "computed" ? follows : null);
     this.#findSwaps();
     if (headPosition !== this.position) {

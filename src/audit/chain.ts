@@ -1,6 +1,6 @@
-// Chains the entries of the audit that wait for it: the database computes each hash from the one before. To be called when
-// an entry has been committed. The entry is on record without it, so a failure here fails no command; the next call,
-// whoever makes it, chains the entry.
+// Chains the entries of the audit that wait for it: the database computes each hash from the one
+// before. To be called when an entry has been committed. The entry is on record without it, so a
+// failure here fails no command; the next call, whoever makes it, chains the entry.
 import { Failure, failed } from "../failure.ts";
 import type { Database } from "../postgres/database.ts";
 
@@ -17,7 +17,9 @@ export async function chainAudit(database: Database, signal?: AbortSignal): Prom
   return (await tryToChain(database, signal)) === "done";
 }
 
-/** The same, with the reason: a standby, an outage, an altered chain, or somebody who is in the way. */
+/**
+ * The same, with the reason: a standby, an outage, an altered chain, or somebody who is in the way.
+ */
 export async function tryToChain(database: Database, signal?: AbortSignal): Promise<Chaining> {
   try {
     let isLast = false;
@@ -27,8 +29,8 @@ export async function tryToChain(database: Database, signal?: AbortSignal): Prom
       if (row?.chained === null) {
         await new Promise((resolve) => setTimeout(resolve, Math.random() * 20 * ++busy));
       } else if (Number(row?.chained) < STEP) {
-        // Once more, for what chaining itself puts on record. Not until nothing waits: where many write, that may
-        // never be.
+        // Once more, for what chaining itself puts on record. Not until nothing waits: where many
+        // write, that may never be.
         if (isLast) return "done";
         isLast = true;
       }

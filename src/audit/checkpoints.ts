@@ -1,5 +1,5 @@
-// The file of checkpoints, outside of the database: a line of JSON each, the oldest first. A line is added when the whole
-// chain has been verified against the lines before it.
+// The file of checkpoints, outside of the database: a line of JSON each, the oldest first. A line
+// is added when the whole chain has been verified against the lines before it.
 import {
   closeSync,
   existsSync,
@@ -43,7 +43,10 @@ export async function writeLine(key: AuditKey, checkpoint: Checkpoint): Promise<
   })}\n`;
 }
 
-/** Every checkpoint of the file. Throws unless this key has signed each of them, and they are in order. */
+/**
+ * Every checkpoint of the file. Throws unless this key has signed each of them, and they are in
+ * order.
+ */
 export async function readCheckpoints(path: string, key: AuditKey): Promise<readonly Checkpoint[]> {
   const lines = readText(path).split("\n");
   // A line is complete only with its end: half a line means that the file was cut short.
@@ -150,8 +153,8 @@ function readMarks(value: unknown): readonly Mark[] | null {
 }
 
 /**
- * The line is on disk when this returns, or not in the file. It is appended, so that the file may be one that nothing
- * can be taken away from.
+ * The line is on disk when this returns, or not in the file. It is appended, so that the file may
+ * be one that nothing can be taken away from.
  */
 export function addLine(path: string, line: string): void {
   try {

@@ -1,5 +1,5 @@
-// Entries of the audit, column by column. They are written out in one form whatever the settings of a login are, and
-// never by a function of veil's own: that may be what was altered.
+// Entries of the audit, column by column. They are written out in one form whatever the settings of
+// a login are, and never by a function of veil's own: that may be what was altered.
 import type { AuditEntry } from "../../vault/audit.ts";
 import { OVER_BUDGET, PURPOSE_REFUSED, REASON_REQUIRED } from "../postgres/sqlstates.ts";
 import type { Row } from "../postgres/values.ts";
@@ -45,7 +45,9 @@ function list(value: unknown): readonly (string | null)[] | null {
 
 const EPOCH_MICROSECONDS = 946_684_800_000_000n;
 
-/** `2026-01-31T12:00:00.000000Z`. A time beyond JavaScript's dates is given as PostgreSQL counts it. */
+/**
+ * `2026-01-31T12:00:00.000000Z`. A time beyond JavaScript's dates is given as PostgreSQL counts it.
+ */
 export function formatTime(at: bigint | null): string | null {
   if (at === null) return null;
   const microseconds = at + EPOCH_MICROSECONDS;
@@ -62,8 +64,8 @@ const REFUSALS: Readonly<Record<string, string>> = {
 };
 
 /**
- * The details of an entry for a table: why a request was refused, whose request a decision is on. Whoever owns the
- * database may have written them; `--json` has all of them as they are.
+ * The details of an entry for a table: why a request was refused, whose request a decision is on.
+ * Whoever owns the database may have written them; `--json` has all of them as they are.
  */
 export function detailsText(details: string | null): string {
   const json: unknown = details === null ? null : JSON.parse(details);

@@ -1,4 +1,5 @@
-// Lists the entries of the audit, a page at a time, however many there are: as they were when the list began.
+// Lists the entries of the audit, a page at a time, however many there are: as they were when the
+// list began.
 import type { AuditEntry } from "../../vault/audit.ts";
 import type { Database } from "../postgres/database.ts";
 import type { Value } from "../postgres/values.ts";
@@ -48,7 +49,10 @@ export async function listAudit(
   });
 }
 
-/** The entries of the token's requests are read once and joined, not looked up for each entry of the audit. */
+/**
+ * The entries of the token's requests are read once and joined, not looked up for each entry of the
+ * audit.
+ */
 const caseOf = (token: string): string => `naming as materialized (
     select n.id, n.request from pii_vault.audit n where ${token} = any (n.tokens)
   ), of_case as (

@@ -1,5 +1,5 @@
-// The hashes that checkpoints have signed, held against the chain. A chain that was rewritten is consistent in itself, but
-// differs from what was signed.
+// The hashes that checkpoints have signed, held against the chain. A chain that was rewritten is
+// consistent in itself, but differs from what was signed.
 import type { Checkpoint, Mark } from "../../vault/checkpoint.ts";
 import type { AuditProblems } from "./problems.ts";
 
@@ -38,7 +38,10 @@ export class SignedMarks {
     }
   }
 
-  /** To be called in the order of positions. The first hash that differs is reported: all that follow differ with it. */
+  /**
+   * To be called in the order of positions. The first hash that differs is reported: all that
+   * follow differ with it.
+   */
   compare(position: bigint, entry: bigint, hash: string): void {
     const expected = this.#expected.get(position);
     if (expected === undefined || this.#isRewritten) return;

@@ -1,7 +1,9 @@
-// Verifies the audit: recomputes its chain, entry by entry, and names what does not fit. Nothing that the database says of
-// its own chain is believed. Only a signed checkpoint shows a chain that was rewritten as a whole.
+// Verifies the audit: recomputes its chain, entry by entry, and names what does not fit. Nothing
+// that the database says of its own chain is believed. Only a signed checkpoint shows a chain that
+// was rewritten as a whole.
 //
-// It reads one snapshot, so entries may be added meanwhile, and a page at a time, so the chain may be long.
+// It reads one snapshot, so entries may be added meanwhile, and a page at a time, so the chain may
+// be long.
 import { failed } from "../failure.ts";
 import type { Database, Query } from "../postgres/database.ts";
 import type { Row } from "../postgres/values.ts";
@@ -24,7 +26,10 @@ export type AuditVerifying = {
   readonly onProgress: (done: number, total: number) => void;
 };
 
-/** Throws only where the database cannot be read: what is wrong with the chain is part of the answer. */
+/**
+ * Throws only where the database cannot be read: what is wrong with the chain is part of the
+ * answer.
+ */
 export async function verifyAudit(
   database: Database,
   verifying: AuditVerifying,

@@ -1,5 +1,6 @@
-// Entries that wait to be chained: in passing, or because somebody has stopped the chaining. No hash covers an entry that
-// waits, so until it is chained it can be changed or removed like any other row.
+// Entries that wait to be chained: in passing, or because somebody has stopped the chaining. No
+// hash covers an entry that waits, so until it is chained it can be changed or removed like any
+// other row.
 import { Failure } from "../failure.ts";
 import type { Database, Query } from "../postgres/database.ts";
 import { isOutage } from "../postgres/errors.ts";
@@ -13,7 +14,10 @@ export type WaitingEntries = {
   /** When the first of them was written, and its id. Null where none waits. */
   readonly since: string | null;
   readonly first: bigint | null;
-  /** By the database's clock, too long: chaining comes right after an entry is committed, and every hour. */
+  /**
+   * By the database's clock, too long: chaining comes right after an entry is committed, and every
+   * hour.
+   */
   readonly isOld: boolean;
 };
 
@@ -69,9 +73,9 @@ export const STOPPED_HINT =
   "what waits can still be changed unnoticed";
 
 /**
- * Whether entries that waited in the snapshot wait too long, or cannot be chained; then a problem is added. `before`: what
- * came of chaining before the snapshot. Chaining is tried again first, because an entry may have been committed between
- * the two, long after it was written.
+ * Whether entries that waited in the snapshot wait too long, or cannot be chained; then a problem
+ * is added. `before`: what came of chaining before the snapshot. Chaining is tried again first,
+ * because an entry may have been committed between the two, long after it was written.
  */
 export async function isChainingStopped(
   database: Database,

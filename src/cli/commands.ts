@@ -1,4 +1,4 @@
-// All of the command line's families, in the order in which --help lists them, and what holds for each.
+// All commands, in the order in which --help lists them, and a rule that holds for each.
 import type { Command, CommandUnknownOpts, Option } from "@commander-js/extra-typings";
 import { addAudit } from "./audit.ts";
 import { addErasure } from "./erasure.ts";
@@ -20,13 +20,14 @@ export function addCommands(program: Command, context: MakeContext): void {
   requireGivenOnce(program);
 }
 
-/** It takes several values, or collects those of several. */
+/** The option takes several values, or may be given several times. */
 export const mayRepeat = (option: Option): boolean =>
   option.variadic || Array.isArray(option.defaultValue);
 
 /**
- * An option that takes one value is given once, in every command below `program`. Where two stand, the last one would win
- * without a word, and half of what was meant would be erased, held or listed.
+ * An option that takes one value is given once, in every command below `program`. Where two stand,
+ * the last one would win without a word, and half of what was meant would be erased, held or
+ * listed.
  */
 export function requireGivenOnce(program: CommandUnknownOpts): void {
   for (const option of program.options) {

@@ -1,4 +1,4 @@
-// `veil forget`, `expire` and `hold`: what goes for good, and what must not.
+// `veil forget`, `expire` and `hold`: erasing originals, and keeping them from being erased.
 import { type Command, InvalidArgumentError } from "@commander-js/extra-typings";
 import { examples, holdId, type MakeContext, REASON } from "./options.ts";
 

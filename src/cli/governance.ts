@@ -1,4 +1,5 @@
-// `veil policy`, `approvals`, `approve`, `deny`, `review` and `canary`: who may recover what, and who looks on.
+// `veil policy`, `approvals`, `approve`, `deny`, `review` and `canary`: who may recover what, and
+// who looks on.
 import { Argument, type Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import type { SetPolicyOptions } from "../commands/policy.ts";
 import { examples, type MakeContext, REASON } from "./options.ts";
@@ -198,7 +199,7 @@ function yesOrNo(text: string): boolean {
   throw new InvalidArgumentError("expected yes or no");
 }
 
-/** Not null for none: that would be taken for an option without its argument. */
+/** The answer for none is a word: commander takes null for a missing argument. */
 function limit(text: string): number | "none" {
   if (text === "none") return text;
   if (/^[0-9]{1,9}$/.test(text)) return Number(text);

@@ -1,9 +1,9 @@
-// What the commands' definitions share: how options are read, and how examples are shown.
+// What the definitions of commands share: how options are read, and how examples are printed.
 import { InvalidArgumentError } from "@commander-js/extra-typings";
 import type { Context } from "../commands/servers.ts";
 import { MOST_WORKERS } from "../workers/command.ts";
 
-/** Where a command runs; made when it does. */
+/** Makes the context when a command runs, and not before. */
 export type MakeContext = () => Promise<Context>;
 
 export const examples = (...commands: string[]): string =>
@@ -46,8 +46,8 @@ function isDay(text: string): boolean {
 }
 
 /**
- * A day in UTC, or a time with its offset; as text that names one moment under any setting. An end by its day is
- * the beginning of the next.
+ * A day in UTC, or a time with its offset, as ISO 8601. A day that ends a range is included, so the
+ * beginning of the next day is meant.
  */
 export const moment =
   (isEnd: boolean) =>

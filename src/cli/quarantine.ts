@@ -1,4 +1,4 @@
-// `veil quarantine …`.
+// `veil quarantine`: list, show, replay and discard.
 import { type Command, Option } from "@commander-js/extra-typings";
 import { examples, type MakeContext, REASON } from "./options.ts";
 

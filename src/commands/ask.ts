@@ -2,7 +2,9 @@
 import { failed, misuse } from "../failure.ts";
 import type { Terminal } from "../terminal/terminal.ts";
 
-/** A person can be asked. Where stdin brings tokens or values, this is for the caller to know. */
+/**
+ * Whether a person can be asked. The caller knows whether stdin brings tokens or values instead.
+ */
 export const isAtTerminal = ({ isStdinTerminal, isStderrTerminal }: Terminal): boolean =>
   isStdinTerminal && isStderrTerminal;
 

@@ -1,4 +1,5 @@
-// `veil audit verify` and `veil audit checkpoint`: the chain of the audit recomputed, and its end signed.
+// `veil audit verify` and `veil audit checkpoint`: the chain of the audit recomputed, and its end
+// signed.
 import { existsSync } from "node:fs";
 import type { AuditKey, Checkpoint } from "../../vault/checkpoint.ts";
 import { tryToChain } from "../audit/chain.ts";
@@ -64,7 +65,8 @@ export async function runAuditCheckpoint(
     addLine(path, await writeLine(key, { chain, position, entry, hash, madeAt, marks }));
     if (json) terminal.out(`${JSON.stringify(summary(verified, signed))}\n`);
     else terminal.out(`${describe(verified, signed)}signed in ${printable(path)}\n`);
-    // Where chaining is stopped, it is all the more worth signing what is chained. That is not everything.
+    // Where chaining is stopped, it is all the more worth signing what is chained. That is not
+    // everything.
     sayWhatIsWrong(context, verified);
   });
 }

@@ -1,12 +1,12 @@
-// Requests that wait for approval: the commands that approve them and come back to them are printed, to be copied as
-// they stand; and with --wait, the approval is waited for.
+// Requests that wait for approval. The commands that approve them and come back to them are
+// printed, ready to be copied. With --wait, this waits for the approval.
 import { Failure } from "../failure.ts";
 import type { Database } from "../postgres/database.ts";
 import { APPROVAL_PENDING } from "../postgres/sqlstates.ts";
 import { awaitDecision } from "../recovery/approvals.ts";
 import { printable, type Terminal } from "../terminal/terminal.ts";
 
-/** State: the requests that are waited for. */
+/** State: the requests that this command is waiting for. */
 export class PendingApproval {
   readonly #terminal: Terminal;
   readonly #wait: boolean;
@@ -20,7 +20,7 @@ export class PendingApproval {
     this.#again = again;
   }
 
-  /** Answers when the first of these requests does not wait any more. Throws where nobody wants to wait. */
+  /** Answers when the first of these requests does not wait any more. Without --wait it throws. */
   async await(database: Database, program: string, requests: readonly string[]): Promise<void> {
     const way = wayBack(program, requests, this.#again);
     const approver = `another login with the role veil_approver runs ${way.approve}`;

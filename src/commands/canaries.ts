@@ -1,4 +1,5 @@
-// `veil canary`: decoys, sealed as the ETL seals, that nobody has a reason to ask for.
+// `veil canary`: decoys that nobody has a reason to ask for. They are sealed as the ETL seals, so
+// they look like the rest.
 import { isIpAddress } from "../../vault/canonical.ts";
 import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit/chain.ts";
@@ -19,7 +20,7 @@ const SEALING_KEYS = {
 
 export type CanaryOptions = { readonly reason: string | null; readonly json: boolean };
 
-/** The value comes from a prompt or stdin, as for `veil token`; it is never printed again. */
+/** The value comes from a prompt or stdin, as for `veil token`, and is never printed again. */
 export async function runAddCanary(
   context: Context,
   field: "ip" | "device_id",

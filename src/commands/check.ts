@@ -1,4 +1,5 @@
-// `veil check`: what must always hold, a line each; exit code 1 and the first offenders if it does not.
+// `veil check`: a line for each invariant. Where one is broken, its first offenders are named, and
+// the exit code is 1.
 import { checkInvariant, type Finding, INVARIANTS } from "../check.ts";
 import { failed } from "../failure.ts";
 import { printable, type Terminal } from "../terminal/terminal.ts";
@@ -20,7 +21,7 @@ export async function runCheck(context: Context, json: boolean): Promise<void> {
         if (!json) terminal.out(line(finding));
       }
     } finally {
-      // What was found out is said, also where something failed half-way.
+      // Findings are printed, also where a later check failed.
       if (json) terminal.out(`${JSON.stringify(summary(findings, performance.now() - started))}\n`);
     }
   });
@@ -32,7 +33,7 @@ export async function runCheck(context: Context, json: boolean): Promise<void> {
   }
 }
 
-/** On stderr while `work` is under way, where that is a terminal. */
+/** Shows `text` on stderr while `work` runs, where stderr is a terminal. */
 async function saying<T>(terminal: Terminal, text: string, work: () => Promise<T>): Promise<T> {
   const say = (line: string) => {
     if (terminal.isStderrTerminal) terminal.err(`\r${line}\u001b[K`);

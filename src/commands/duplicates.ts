@@ -1,5 +1,5 @@
-// `veil duplicates`: the tokens that several users share, most users first. What tokens are for: nothing is
-// opened, nothing put on record.
+// `veil duplicates`: the tokens that several users share, most users first. This is what tokens are
+// for: nothing is opened, and nothing goes on record.
 import { csvLine } from "../terminal/csv.ts";
 import { table } from "../terminal/terminal.ts";
 import { withDatabase } from "./open.ts";
@@ -26,13 +26,13 @@ export async function runDuplicates(context: Context, command: DuplicatesCommand
     );
     const cells = rows.map((row) => COLUMNS.map((column) => String(row[column])));
     if (command.format === "json") {
-      // As objects of their own: what the driver returns carries more than the columns.
+      // New objects: those of the driver carry more than the columns.
       const objects = rows.map((row) =>
         Object.fromEntries(COLUMNS.map((column) => [column, row[column]])),
       );
       terminal.out(`${JSON.stringify(objects)}\n`);
     } else if (command.format === "csv") {
-      // An adopted table's tokens are whatever somebody has put there.
+      // In a table from before veil, anything may stand in the place of a token.
       terminal.out([COLUMNS, ...cells].map(csvLine).join(""));
     } else if (rows.length === 0) {
       terminal.err("no token is shared by several users\n");

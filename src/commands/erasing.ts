@@ -1,5 +1,5 @@
-// What `veil forget` and `veil expire` share. What was sent may be done however the command ends: so its answer is waited
-// for, and the receipt's file never says less than is known.
+// What `veil forget` and `veil expire` share. An erasure that was sent may be done, however the
+// command ends. So its answer is waited for, and the receipt's file never says less than is known.
 import { closeSync, ftruncateSync, openSync, rmSync, writeSync } from "node:fs";
 import { isUnanswered, WHETHER_IT_WAS_DONE } from "../erasure/forget.ts";
 import { failed, Interrupted } from "../failure.ts";
@@ -7,7 +7,10 @@ import type { Context } from "./servers.ts";
 
 export const DRY_RUN = "nothing was erased: this was a dry run\n";
 
-/** Until something is sent, Ctrl-C ends the command. After that the first one says `waiting`, and the answer is waited for. */
+/**
+ * Ctrl-C ends the command as long as nothing was sent. After that, the first Ctrl-C prints
+ * `waiting`, and the command waits for the answer.
+ */
 export function withPatience(context: Context, waiting: string) {
   const ending = new AbortController();
   let isSent = false;
@@ -29,7 +32,10 @@ export function withPatience(context: Context, waiting: string) {
 
 type Receipted = { readonly entry: number; readonly written: object };
 
-/** `work` says what is written; without a path it is only done. */
+/**
+ * Runs `work`, and writes its receipt to the file. The file is made before anything is erased, and
+ * removed where nothing was. Without a path, there is no file.
+ */
 export async function withReceipt<T extends Receipted>(
   path: string | null,
   work: () => Promise<T>,
@@ -57,7 +63,7 @@ export async function withReceipt<T extends Receipted>(
   return result;
 }
 
-/** What it says if this process ends before the answer is there. */
+/** The file, with a note that stays there if this process ends before the answer comes. */
 function begin(path: string): number {
   let file: number | null = null;
   try {

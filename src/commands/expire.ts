@@ -1,4 +1,5 @@
-// `veil expire`: counts, the question, step after step, and what was done however it ends.
+// `veil expire`: counts what would go, asks, erases step by step, and prints what was done however
+// it ends.
 
 import { chainAudit } from "../audit/chain.ts";
 import { type Expired, type Expiry, expire, roughCount } from "../erasure/expire.ts";
@@ -42,7 +43,7 @@ export async function runExpire(context: Context, command: ExpireCommand): Promi
       } finally {
         if (dryRun) terminal.err(DRY_RUN);
         else await chainAudit(database);
-        // What was done is said, also where something failed half-way.
+        // What was done is printed, also where a later step failed.
         if (done !== null) {
           if (json) terminal.out(`${JSON.stringify({ ...(done as Expired), dryRun, complete })}\n`);
           else terminal.out(countsTable(done, terminal.isStdoutTerminal));

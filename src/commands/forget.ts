@@ -1,4 +1,4 @@
-// `veil forget`: what would be erased, the question, what was, and the receipt.
+// `veil forget`: shows what would be erased, asks, erases, and prints the receipt.
 import { chainAudit } from "../audit/chain.ts";
 import {
   type ChainPlace,
@@ -27,7 +27,7 @@ export type ForgetCommand = {
   readonly dryRun: boolean;
   readonly yes: boolean;
   readonly json: boolean;
-  /** Where the receipt is written to, besides. */
+  /** A file that the receipt is written to, too. */
   readonly receipt: string | null;
 };
 
@@ -74,7 +74,7 @@ const WAITING =
   "\nthe server is at it already: waiting for its answer; Ctrl-C again leaves it alone, and then " +
   `it may be done all the same: ${WHETHER_IT_WAS_DONE}\n`;
 
-/** A user id with a slip in it, as often as not. */
+/** As often as not, the user id is misspelled. */
 const nothingOfUser = () =>
   failed(
     "nothing was erased: no row of this user id has anything to erase",
@@ -110,7 +110,7 @@ const planTable = (
     withHeader,
   );
 
-/** As many lines as a person looks at before a question. */
+/** Lines that a person reads before a question. */
 const SHOWN = 40;
 
 async function planOnRecord(database: Database, subject: Subject): Promise<PlannedErasure[]> {
@@ -125,13 +125,13 @@ async function confirmPlan(database: Database, terminal: Terminal, subject: Subj
   if (plan.length > SHOWN) {
     terminal.err(`… and ${plan.length - SHOWN} more: --dry-run prints all of them\n`);
   }
-  // Nothing to do is no question; it goes on record as what it is.
+  // Where nothing would be done there is nothing to ask. It goes on record all the same.
   const isIdle = plan.every(({ outcome }) => IDLE.includes(outcome) && !("user" in subject));
   if (isIdle) return;
   await confirm(terminal, "what is erased does not come back; type yes to erase: ");
 }
 
-/** Of a token: nothing is done to it. */
+/** Outcomes of a token that nothing is done to. */
 const IDLE: readonly ErasureOutcome[] = ["keep", "forgotten", "unknown"];
 
 type Done = Forgotten & {
@@ -143,7 +143,7 @@ type Done = Forgotten & {
 async function forgetOnRecord(database: Database, subject: Subject, reason: string): Promise<Done> {
   const done = await forget(database, subject, reason);
   await chainAudit(database);
-  // Erased is erased, and on record: where exactly may be looked up later.
+  // It is erased and on record, also where this look-up fails.
   const place = await placeOf(database, done.entry).catch(() => null);
   return { ...done, written: { ...done.receipt, audit: { entry: done.entry, ...place } } };
 }

@@ -1,4 +1,4 @@
-// `veil hold`: what no erasure may touch, added, released and listed.
+// `veil hold`: legal holds, added, released and listed.
 import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit/chain.ts";
 import {
@@ -44,7 +44,7 @@ export async function runAddHold(
   const id = await withDatabase(context, NEEDS, async ({ database }) => {
     const added = await addHold(database, held, reason);
     await chainAudit(database);
-    // The hold stands, whatever this answers.
+    // The hold stands, also where this question fails.
     if (await isHoldEmpty(database, added).catch(() => false)) terminal.err(EMPTY);
     return added;
   });

@@ -1,4 +1,5 @@
-// `veil reveal --user …`: logins with their originals beside them, looked for by user, day, value or token.
+// `veil reveal --user …`: logins with their originals beside them, looked for by user, day, value
+// or token.
 import type { Field } from "../../vault/canonical.ts";
 import { readTokenKey } from "../config/keys.ts";
 import { failed } from "../failure.ts";

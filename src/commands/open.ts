@@ -1,5 +1,5 @@
-// Opens the database for a command, as a login with the roles that the command needs. A login that lacks one of them
-// is told which, and the GRANT that mends it.
+// Opens the database for a command, as a login with the roles that the command needs. A login that
+// lacks one of them is told which, and the GRANT that mends it.
 import { readDatabase } from "../config/database-url.ts";
 import type { Environment } from "../config/environment.ts";
 import type { KeyVariable } from "../config/keys.ts";
@@ -35,7 +35,10 @@ export type DatabaseNeeds<K> = {
   };
   /** The command ends by itself, in good order, when it is interrupted. */
   readonly endsItself?: boolean;
-  /** Answers when the database is ready for the command. Default: when it is at this program's schema. */
+  /**
+   * Answers when the database is ready for the command. Default: when it is at this program's
+   * schema.
+   */
   readonly ready?: (database: Database) => Promise<unknown>;
 };
 

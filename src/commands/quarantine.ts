@@ -1,4 +1,5 @@
-// `veil quarantine`: what could not become a row.
+// `veil quarantine`: the messages that could not become rows, listed, shown, replayed and
+// discarded.
 import { identityRecipients } from "../../vault/age.ts";
 import { chainAudit } from "../audit/chain.ts";
 import type { Environment } from "../config/environment.ts";
@@ -125,7 +126,7 @@ export async function runReplay(
       if (ids.length === 0 && !options.json)
         terminal.err("the quarantine holds no open messages\n");
     } finally {
-      // What was done is said, also where something failed half-way.
+      // Outcomes are printed, also where a later replay failed.
       printOutcomes(context, outcomes, options.json);
       await chainAudit(database);
     }

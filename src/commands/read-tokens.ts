@@ -1,10 +1,14 @@
-// Tokens from the command line, stdin or a file: what is not one is refused by its place, never repeated.
+// Tokens from the command line, stdin or a file. A word that is no token is refused by its place
+// and never repeated: it may be a value that was pasted by mistake.
 import { open } from "node:fs/promises";
 import { parseToken } from "../../vault/token.ts";
 import { misuse } from "../failure.ts";
 import type { Terminal } from "../terminal/terminal.ts";
 
-/** The distinct ones, in order of first appearance. `undone`: what nothing was, where one is malformed. */
+/**
+ * The distinct tokens, in order of first appearance. `undone` ends the message where one is
+ * malformed: "nothing was …".
+ */
 export async function readTokens(
   terminal: Terminal,
   args: readonly string[],
@@ -62,7 +66,6 @@ async function addTokens(
   }
 }
 
-/** Throws for a malformed token without repeating it: it may be a value pasted by mistake. */
 function addToken(tokens: Set<string>, text: string, place: string, undone: string): void {
   if (parseToken(text) === null) {
     throw misuse(

@@ -1,4 +1,5 @@
-// What every revealing command runs on: keys, a reason, the chained record, and approval where a request waits for it.
+// What the revealing commands share: keys, a reason for the record, chaining the record, and
+// waiting for approval.
 import { chainAudit } from "../audit/chain.ts";
 import type { Environment } from "../config/environment.ts";
 import { readIdentities, readOptionalTokenKey, readVerifyKey } from "../config/keys.ts";
@@ -25,20 +26,20 @@ export const readRecoveryKeys = (env: Environment): RecoveryKeys => ({
 export type RevealOptions = Grounds & {
   /** Where a request needs approval, wait for it. */
   readonly wait: boolean;
-  /** Requests of before, to be fetched instead of recording new ones. */
+  /** Earlier requests, to be fetched instead of recording new ones. */
   readonly requests: readonly string[];
-  /** The options with which the same is asked for again, besides a request. */
+  /** Options that the command is given again with, besides the requests. */
   readonly again: readonly string[];
   readonly format: Format;
 };
 
 type RecoveryNeeds = {
   readonly roles: readonly Role[];
-  /** A person may be asked for a reason: stdin brings nothing else. */
+  /** A person may be asked for a reason: stdin does not bring tokens. */
   readonly mayAsk: boolean;
 };
 
-/** What `work` has put on record is chained before anything is handed out, and when it ends. */
+/** The entries that `work` makes are chained before anything is handed out, and when it ends. */
 export async function withRecovery(
   context: Context,
   options: RevealOptions,
@@ -71,7 +72,7 @@ export async function withRecovery(
   } catch (error) {
     if (error instanceof Interrupted) approval.sayLeft();
     if (hasCode(error, NO_SUCH_REQUEST) && options.requests.length > 0) {
-      // The database's own hint is for somebody who writes SQL.
+      // The database's own hint is for people who write SQL.
       throw failed(
         error.message,
         "is DATABASE_URL the login and the database with which it was made, and was its id copied in full?",
@@ -81,7 +82,9 @@ export async function withRecovery(
   }
 }
 
-/** Others look at a break-glass request afterwards, whatever the policy wants of it. */
+/**
+ * Somebody reviews a break-glass request afterwards, so it needs a reason whatever the policy says.
+ */
 function requireBreakGlassReason({ breakGlass }: Grounds, reason: string | null): void {
   if (!breakGlass || (reason ?? "").trim() !== "") return;
   throw misuse("break-glass wants a reason", "--reason TEXT: it goes on record, and is reviewed");
@@ -90,7 +93,7 @@ function requireBreakGlassReason({ breakGlass }: Grounds, reason: string | null)
 export const CHECK_IDENTITY =
   "check that VEIL_IDENTITY is the one of this vault; if it is, somebody has altered the database";
 
-/** On stderr, each token that is not revealed. */
+/** Names each token that is not revealed, on stderr. */
 export function nameLost(
   terminal: Terminal,
   { unknown, refused }: Pick<RevealedPage, "unknown" | "refused">,

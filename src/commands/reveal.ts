@@ -52,7 +52,8 @@ export async function runReveal(
       }
     });
   } catch (error) {
-    // To a program that reads an array, a request that waits is no error: there are no originals yet.
+    // To a program that reads an array, a request that waits is no error: there are no originals
+    // yet.
     if (hasCode(error, APPROVAL_PENDING) && options.format === "json") await output.write([]);
     throw error;
   } finally {

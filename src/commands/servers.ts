@@ -1,5 +1,5 @@
-// The servers that a command works with: those that the environment names, or the embedded default's, which are
-// closed afterwards however the command ends.
+// The servers that a command works with: those that the environment names, or the embedded
+// default's. The latter are left again however the command ends.
 
 import { type Environment, isSet, wantsEmbedded } from "../config/environment.ts";
 import { checkKeys, type KeyVariable } from "../config/keys.ts";
@@ -35,10 +35,10 @@ export type ServerNeeds = {
   readonly variables: readonly KeyVariable[];
 };
 
-/** Loaded where a command runs on it, and nowhere else. */
+/** Loaded only where a command runs on it. */
 const embedded = () => import("../local/local.ts");
 
-/** How a checkout's commands are called where the runtime came from npm and is on nobody's path. */
+/** How a checkout's commands are called: the runtime came from npm, and is not on the PATH. */
 const PROGRAM = "deno" in process.versions ? "deno run -A src/cli.ts" : "npx bun run";
 
 export async function withServers<T>(
@@ -64,7 +64,8 @@ export async function withServers<T>(
   }
   const { openLocal, requireCheckout } = await embedded();
   requireCheckout(needs.queue ? "QUEUE_URL and DATABASE_URL are" : "DATABASE_URL is");
-  // The local keys fill in what is not set; what is set and malformed must not start anything.
+  // The local keys fill in for what is not set. A key that is set and malformed must not start
+  // anything.
   checkKeys(env, needs.variables);
   const local = await openLocal(
     env,
@@ -79,7 +80,10 @@ export async function withServers<T>(
   }
 }
 
-/** The environment, with the local keys where no token key is set: `token` needs no server. */
+/**
+ * The environment, with the local keys where no token key is set. `token` needs them, and no
+ * server.
+ */
 export async function withTokenKey(context: Context): Promise<Environment> {
   const { env, terminal } = context;
   if (isSet(env, "VEIL_TOKEN_KEY")) return env;

@@ -1,4 +1,4 @@
-// `veil migrate` and `veil keys generate`: what is done once, before the rest.
+// `veil migrate` and `veil keys generate`: what is done once, before everything else.
 
 import { AUDIT_KEY_FILES, KEY_FILES, writeAuditKeyFiles, writeKeyFiles } from "../keys/files.ts";
 import type { Database } from "../postgres/database.ts";
@@ -9,7 +9,7 @@ import type { Context } from "./servers.ts";
 
 export async function runMigrate(context: Context, json: boolean): Promise<void> {
   const { terminal } = context;
-  // The owner's command, and before it the database has no schema to be looked at.
+  // No role is needed, but ownership; and there may be no schema yet whose version could be read.
   const ready = (database: Database) => reaching(() => database.query("select"));
   await withDatabase(context, { roles: [], ready }, async ({ database }) => {
     const migrated = await migrate(database);

@@ -1,4 +1,5 @@
-// Erasure by age: originals that no login has had for so long, and quarantined bodies as old as that.
+// Erasure by age: originals that no login has had for so long, and quarantined bodies as old as
+// that.
 import { hasCode, Interrupted } from "../failure.ts";
 import { call } from "../postgres/call.ts";
 import type { Database } from "../postgres/database.ts";
@@ -35,8 +36,9 @@ export async function roughCount(database: Database): Promise<number> {
 }
 
 /**
- * Step by step, each a transaction of its own: what was done stays done when it is interrupted, and running it again
- * goes on. `onStep` is called with what was done so far, also before an interruption throws.
+ * Step by step, each a transaction of its own: what was done stays done when it is interrupted, and
+ * running it again goes on. `onStep` is called with what was done so far, also before an
+ * interruption throws.
  */
 export async function expire(
   database: Database,

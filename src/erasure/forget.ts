@@ -1,5 +1,6 @@
-// Erasure by token or by user: what would be erased, the erasure itself, and its receipt. The database decides what goes;
-// none of it comes here. A tombstone stays for each erased token, and loads honour it.
+// Erasure by token or by user: what would be erased, the erasure itself, and its receipt. The
+// database decides what goes; none of it comes here. A tombstone stays for each erased token, and
+// loads honour it.
 import { Failure } from "../failure.ts";
 import { call } from "../postgres/call.ts";
 import type { Database } from "../postgres/database.ts";
@@ -10,8 +11,9 @@ import { array, type Row } from "../postgres/values.ts";
 export type Subject = { readonly tokens: readonly string[] } | { readonly user: string };
 
 /**
- * `keep`: other users have it. `replace`: it is no token, as a table from before veil may hold. `forgotten`: it was
- * erased before. `held`: a legal hold stands against it. `unknown`: the vault does not hold it.
+ * `keep`: other users have it. `replace`: it is no token, as a table from before veil may hold.
+ * `forgotten`: it was erased before. `held`: a legal hold stands against it. `unknown`: the vault
+ * does not hold it.
  */
 export type ErasureOutcome = "erase" | "keep" | "replace" | "forgotten" | "held" | "unknown";
 
@@ -81,8 +83,8 @@ export type Forgotten = {
 };
 
 /**
- * Erases all of it or nothing. Throws, and has erased nothing, where a legal hold stands against any of it. Where the
- * answer was lost it may have been done: see `isUnanswered`.
+ * Erases all of it or nothing. Throws, and has erased nothing, where a legal hold stands against
+ * any of it. Where the answer was lost it may have been done: see `isUnanswered`.
  */
 export async function forget(
   database: Database,
@@ -141,7 +143,10 @@ export async function placeOf(database: Database, entry: number): Promise<ChainP
   return row === undefined ? null : { position: Number(row.position), hash: String(row.hash) };
 }
 
-/** Erased values may be stored again from then on, if they come. Answers with how many tombstones went. */
+/**
+ * Erased values may be stored again from then on, if they come. Answers with how many tombstones
+ * went.
+ */
 export async function liftTombstones(
   database: Database,
   tokens: readonly string[],

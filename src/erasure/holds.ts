@@ -1,4 +1,5 @@
-// Legal holds: a token, or all tokens of a user's rows, that no erasure touches until the hold is released.
+// Legal holds: a token, or all tokens of a user's rows, that no erasure touches until the hold is
+// released.
 
 import { call } from "../postgres/call.ts";
 import type { Database } from "../postgres/database.ts";

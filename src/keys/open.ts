@@ -1,8 +1,8 @@
-// Opens what the database hands out, and believes nothing that it says. The data key must open with our identity, its
-// proof must hold where we can check it, and the seal must belong to its place.
+// Opens what the database hands out, and believes nothing that it says. The data key must open with
+// our identity, its proof must hold where we can check it, and the seal must belong to its place.
 //
-// Whichever check fails, the answer is the same null. Somebody who can alter the database and watch us must not learn
-// which checks his forgery has passed.
+// Whichever check fails, the answer is the same null. Somebody who can alter the database and watch
+// us must not learn which checks his forgery has passed.
 import { createHash } from "node:crypto";
 import { checkProof, unwrapDataKey } from "../../vault/data-key.ts";
 import type { GenerationKey, Subkeys } from "../../vault/keys.ts";
@@ -29,10 +29,16 @@ export type SealedRow = { readonly dataKey: SealedDataKey; readonly sealed: Uint
 /** `verified`: true if a key of ours vouches for it, null if we hold none that could. */
 export type Opened = { readonly text: string; readonly verified: true | null };
 
-/** Data keys to remember: unwrapping one takes milliseconds, and a vault may have hundreds of thousands. */
+/**
+ * Data keys to remember: unwrapping one takes milliseconds, and a vault may have hundreds of
+ * thousands.
+ */
 const MOST_DATA_KEYS = 10_000;
 
-/** The keys that open the vault. State: the data keys that were unwrapped already, which often come again. */
+/**
+ * The keys that open the vault. State: the data keys that were unwrapped already, which often come
+ * again.
+ */
 export class OpeningKeys {
   readonly #keys: RecoveryKeys;
   readonly #dataKeys = new Map<string, Promise<Uint8Array | null>>();
@@ -61,8 +67,8 @@ export class OpeningKeys {
   #dataKey(sealed: SealedDataKey): Promise<Uint8Array | null> {
     const named = this.#named.get(sealed);
     if (named !== undefined) return named;
-    // Looked up by its bytes too. One id may come with two wrappings, one of them forged, and the first to come would
-    // answer for the other.
+    // Looked up by its bytes too. One id may come with two wrappings, one of them forged, and the
+    // first to come would answer for the other.
     const bytes = createHash("sha256").update(sealed.proof).update(sealed.wrapped).digest("hex");
     const name = [sealed.id, sealed.generation, sealed.proof.length, bytes].join();
     const dataKey = this.#dataKeys.get(name) ?? this.#unwrap(sealed);

@@ -20,8 +20,9 @@ export type Database = {
   /** For reading only. All of `work` sees what was committed when its first query began. */
   readonly snapshot: <T>(work: (query: Query) => Promise<T>) => Promise<T>;
   /**
-   * Calls back at each notification, on a connection of its own, until the answer is called. It only ever saves time: a
-   * pooler in transaction mode lets no notification through, and a lost connection is not made again.
+   * Calls back at each notification, on a connection of its own, until the answer is called. It
+   * only ever saves time: a pooler in transaction mode lets no notification through, and a lost
+   * connection is not made again.
    */
   readonly listen: (channel: string, onNotify: (payload: string) => void) => Promise<() => void>;
   /** Goes on with new connections, where the old ones cannot be trusted any more. */
@@ -33,8 +34,8 @@ export type Database = {
 /** Connects at the first query, not here. */
 export function openDatabase(config: DatabaseConfig, connections = 1): Database {
   let client = connect(config, { connections });
-  // After an outage the whole client is replaced: what the driver keeps of a broken connection (unsent bytes, for one) can
-  // spoil the next one.
+  // After an outage the whole client is replaced: what the driver keeps of a broken connection
+  // (unsent bytes, for one) can spoil the next one.
   const replace = (broken: Client) => {
     if (client === broken) client = connect(config, { connections });
     broken.discard();
@@ -44,8 +45,8 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
     work: (query: Query) => Promise<T>,
     timeoutMs?: number,
   ): Promise<T> => {
-    // A connection of its own. The driver's transactions (3.4.9) write their rollback to a connection that is gone, and
-    // nobody can catch what that throws.
+    // A connection of its own. The driver's transactions (3.4.9) write their rollback to a
+    // connection that is gone, and nobody can catch what that throws.
     let gone = false;
     const own = connect(config, {
       connections: 1,

@@ -41,7 +41,8 @@ export function connect(
     ssl: tlsOptions(config),
     connect_timeout: config.connectTimeoutSeconds,
     max: connections,
-    // Only unnamed statements, and no session state: PgBouncer in transaction mode may stand between.
+    // Only unnamed statements, and no session state: PgBouncer in transaction mode may stand
+    // between.
     prepare: false,
     fetch_types: false,
     connection: { application_name: config.applicationName },
@@ -82,7 +83,9 @@ export function connect(
 /** For each of its connections, the driver may dial so often without one answer. */
 const DIALS = 3;
 
-/** The driver's sockets. State: those that are open, and how often it has dialled without an answer. */
+/**
+ * The driver's sockets. State: those that are open, and how often it has dialled without an answer.
+ */
 function dial(config: DatabaseConfig, connections: number) {
   const sockets = new Set<Socket>();
   let unanswered = 0;
@@ -93,8 +96,9 @@ function dial(config: DatabaseConfig, connections: number) {
       sockets.add(socket);
       socket.once("close", () => sockets.delete(socket));
       if (isOver || unanswered++ >= DIALS * connections) {
-        // The driver dials once more after it was ended, too. And where a server (or a balancer without one) accepts
-        // and closes at once, the driver would dial again for ever, as fast as it can, and never say so.
+        // The driver dials once more after it was ended, too. And where a server (or a balancer
+        // without one) accepts and closes at once, the driver would dial again for ever, as fast as
+        // it can, and never say so.
         const refused = Object.assign(new Error(), { code: "CONNECTION_CLOSED" });
         setImmediate(() => socket.destroy(refused));
       } else if (config.socket === null) {
@@ -117,7 +121,10 @@ function dial(config: DatabaseConfig, connections: number) {
   };
 }
 
-/** The answer, or the failure after so long. The server is not told: that would take a connection, too. */
+/**
+ * The answer, or the failure after so long. The server is not told: that would take a connection,
+ * too.
+ */
 async function within<T>(running: Promise<T>, milliseconds: number, late: Failure): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const timeout = new Promise<never>((_, reject) => {

@@ -1,4 +1,5 @@
-// TLS to PostgreSQL: what the driver is told, and why a server that offers none is not merely unreachable.
+// TLS to PostgreSQL: what the driver is told, and why a server that offers none is not merely
+// unreachable.
 import { connect, isIP } from "node:net";
 import type { DatabaseConfig } from "../config/database-url.ts";
 import { failed } from "../failure.ts";
@@ -19,8 +20,9 @@ export function tlsOptions(config: DatabaseConfig) {
 }
 
 /**
- * The error, or a better one where the server offers no TLS. The driver goes on with the handshake after a server has
- * declined it and reports a reset connection, so a person would look for a server that is not up.
+ * The error, or a better one where the server offers no TLS. The driver goes on with the handshake
+ * after a server has declined it and reports a reset connection, so a person would look for a
+ * server that is not up.
  */
 export async function withoutTls(error: unknown, config: DatabaseConfig): Promise<unknown> {
   if (typeof config.tls !== "object" || !isOutage(error)) return error;

@@ -1,5 +1,5 @@
-// A second person's part: requests that wait for approval, or were served without it and wait for review; the decision;
-// and waiting for it.
+// A second person's part: requests that wait for approval, or were served without it and wait for
+// review; the decision; and waiting for it.
 import type { Database } from "../postgres/database.ts";
 import { isOutage } from "../postgres/errors.ts";
 import { type Row, utcText } from "../postgres/values.ts";
@@ -73,12 +73,15 @@ export async function decide(
   }
 }
 
-/** Asking works through any pooler. Where the database's notifications arrive, the answer comes at once. */
+/**
+ * Asking works through any pooler. Where the database's notifications arrive, the answer comes at
+ * once.
+ */
 const POLL_MS = 2000;
 
 /**
- * Answers when the request does not wait any more; fetching it says what was decided. A database that goes away
- * meanwhile is waited for, too.
+ * Answers when the request does not wait any more; fetching it says what was decided. A database
+ * that goes away meanwhile is waited for, too.
  */
 export async function awaitDecision(
   database: Database,

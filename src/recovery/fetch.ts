@@ -1,4 +1,5 @@
-// What the database serves of recorded requests: sealed originals, with the wrapped data keys that open them.
+// What the database serves of recorded requests: sealed originals, with the wrapped data keys that
+// open them.
 import { hasCode } from "../failure.ts";
 import type { SealedDataKey, SealedRow } from "../keys/open.ts";
 import { call } from "../postgres/call.ts";
@@ -13,7 +14,10 @@ export type SealedOriginal = {
   readonly row: SealedRow | null;
 };
 
-/** A row for each data key with all that it seals: a wrapped key comes once, and not with each token. */
+/**
+ * A row for each data key with all that it seals: a wrapped key comes once, and not with each
+ * token.
+ */
 const FETCH = `select data_key::text, generation,
     ${base64Text("wrapped")} as wrapped, ${base64Text("proof")} as proof,
     pg_catalog.string_agg(token || ' ' || ${utcText("sealed_at")} || ' ' || ${base64Text("sealed")}, ',') as seals
@@ -21,8 +25,8 @@ const FETCH = `select data_key::text, generation,
   group by data_key, generation, wrapped, proof`;
 
 /**
- * One answer for each request, in their order. While an answer is opened and printed, the database makes the next.
- * Throws where a request is refused.
+ * One answer for each request, in their order. While an answer is opened and printed, the database
+ * makes the next. Throws where a request is refused.
  */
 export async function* fetchOriginals(
   { database, onWaiting }: Recovery,

@@ -1,8 +1,9 @@
 // Logins joined with their originals: any number of them, in bounded memory.
 //
-// All logins are read twice, in one snapshot. The first time puts on record what will be asked for, a request for each
-// page; the second time fetches and prints. Which tokens were asked for lately is remembered within a limit. The second
-// reading remembers and forgets exactly as the first one did, so it knows what each request holds without a list.
+// All logins are read twice, in one snapshot. The first time puts on record what will be asked for,
+// a request for each page; the second time fetches and prints. Which tokens were asked for lately
+// is remembered within a limit. The second reading remembers and forgets exactly as the first one
+// did, so it knows what each request holds without a list.
 import { parseToken } from "../../vault/token.ts";
 import type { Query } from "../postgres/database.ts";
 import { fetchOriginals } from "./fetch.ts";
@@ -25,20 +26,29 @@ export type LoginsPage = {
   readonly refused: readonly string[];
 };
 
-/** Counts of tokens. A token that comes again much later may be asked for again, and then counts again. */
+/**
+ * Counts of tokens. A token that comes again much later may be asked for again, and then counts
+ * again.
+ */
 export type JoinCounts = {
   logins: number;
   /** Tokens that the vault does not hold. */
   unknown: number;
   refused: number;
-  /** Tokens of generation 0, and values that are no tokens of veil's. Nothing stands behind them, or is asked for. */
+  /**
+   * Tokens of generation 0, and values that are no tokens of veil's. Nothing stands behind them, or
+   * is asked for.
+   */
   unrecoverable: number;
 };
 
 /** A token and its original take 200 bytes of memory, at worst 2,000. */
 const TOKENS_REMEMBERED = 20_000;
 
-/** While a request waits, a statement so often keeps the snapshot's connection from being closed as idle. */
+/**
+ * While a request waits, a statement so often keeps the snapshot's connection from being closed as
+ * idle.
+ */
 const KEEP_ALIVE_MS = 5000;
 
 /** `print` is given the pages in order. Throws if a request is refused. */
@@ -80,8 +90,8 @@ export async function joinLogins(
 }
 
 /**
- * The same with the originals of requests that were recorded before and approved since. No other original is shown,
- * and all of these are held in memory.
+ * The same with the originals of requests that were recorded before and approved since. No other
+ * original is shown, and all of these are held in memory.
  */
 export async function joinRequested(
   recovery: Recovery,

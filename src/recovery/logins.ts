@@ -33,12 +33,13 @@ export type LoginCursor = {
 export const LOGINS_PER_PAGE = 5000;
 
 /**
- * `query` is of a transaction: behind PgBouncer the next statement could otherwise run on another connection. Only
- * logins that are alike in every column have no order between them.
+ * `query` is of a transaction: behind PgBouncer the next statement could otherwise run on another
+ * connection. Only logins that are alike in every column have no order between them.
  */
 export async function openLogins(query: Query, filter: LoginFilter): Promise<LoginCursor> {
   const { conditions, values } = where(filter);
-  // A function that somebody has put into `public` could fit a call better than the one that is meant.
+  // A function that somebody has put into `public` could fit a call better than the one that is
+  // meant.
   await query("set local search_path = pg_catalog, pg_temp");
   // All rows will be read: the plan that is quickest to the first row is not wanted.
   await query("set local cursor_tuple_fraction = 1");

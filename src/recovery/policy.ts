@@ -1,5 +1,5 @@
-// The policy: what a request for originals has to meet, field by field. The database holds and enforces it; here it is
-// read and changed.
+// The policy: what a request for originals has to meet, field by field. The database holds and
+// enforces it; here it is read and changed.
 import type { Database, Query } from "../postgres/database.ts";
 import type { Row } from "../postgres/values.ts";
 
@@ -86,7 +86,10 @@ const byField = (a: OfField, b: OfField): number =>
 
 export type PolicyChange = OfField & { readonly settings: Partial<PolicySettings> };
 
-/** All of them or none: half a preset is nobody's policy. Each change is in the audit, with the settings before it. */
+/**
+ * All of them or none: half a preset is nobody's policy. Each change is in the audit, with the
+ * settings before it.
+ */
 export async function changePolicies(
   database: Database,
   changes: readonly PolicyChange[],

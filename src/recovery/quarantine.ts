@@ -1,4 +1,5 @@
-// The messages that could not become rows: listed, opened on record, or given up. replay.ts reads them again.
+// The messages that could not become rows: listed, opened on record, or given up. replay.ts reads
+// them again.
 import type { OpeningKeys } from "../keys/open.ts";
 import { call } from "../postgres/call.ts";
 import type { Database } from "../postgres/database.ts";
@@ -46,11 +47,16 @@ export type BodyRecovery = {
   readonly database: Database;
   readonly keys: OpeningKeys;
   readonly reason: string | null;
-  /** Called where the request waits for approval. Answers when it does not wait any more, or throws. */
+  /**
+   * Called where the request waits for approval. Answers when it does not wait any more, or throws.
+   */
   readonly onWaiting?: (request: string) => Promise<void>;
 };
 
-/** Opens bodies, on record like a reveal. Entries that do not exist, or were discarded, are left out. */
+/**
+ * Opens bodies, on record like a reveal. Entries that do not exist, or were discarded, are left
+ * out.
+ */
 export async function openBodies(
   { database, keys, reason, onWaiting }: BodyRecovery,
   messageIds: readonly string[],

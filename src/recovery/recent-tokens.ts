@@ -1,5 +1,6 @@
-// The tokens that were met last, up to a limit: how a join of any length remembers which ones it has asked for. It
-// forgets only when told to. So two runs over the same tokens that forget at the same places forget the same.
+// The tokens that were met last, up to a limit: how a join of any length remembers which ones it
+// has asked for. It forgets only when told to. So two runs over the same tokens that forget at the
+// same places forget the same.
 export class RecentTokens<V> {
   readonly #limit: number;
   readonly #values = new Map<string, V>();

@@ -21,8 +21,9 @@ export type Replaying = BodyRecovery & {
 };
 
 /**
- * Reads each body again with today's rules. A body that is a login now becomes a row, in the statement that closes its
- * entry; any other stays as it is. `onOutcome` hears of each message as it is done.
+ * Reads each body again with today's rules. A body that is a login now becomes a row, in the
+ * statement that closes its entry; any other stays as it is. `onOutcome` hears of each message as
+ * it is done.
  */
 export async function replay(
   replaying: Replaying,

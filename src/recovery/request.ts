@@ -1,5 +1,5 @@
-// A request for originals: recorded and committed before anything of it is handed out. The database charges the
-// login's budget and decides by its policy; a request that it refuses is on record too.
+// A request for originals: recorded and committed before anything of it is handed out. The database
+// charges the login's budget and decides by its policy; a request that it refuses is on record too.
 import type { OpeningKeys } from "../keys/open.ts";
 import { call } from "../postgres/call.ts";
 import type { Database } from "../postgres/database.ts";
@@ -20,8 +20,8 @@ export type Recovery = {
   /** Called when every request is on record, and before anything is fetched. */
   readonly onRecorded?: () => Promise<void>;
   /**
-   * Called where a request waits for approval, with that one and those that are fetched after it. Answers when the
-   * first of them does not wait any more, or throws.
+   * Called where a request waits for approval, with that one and those that are fetched after it.
+   * Answers when the first of them does not wait any more, or throws.
    */
   readonly onWaiting?: (requests: readonly string[]) => Promise<void>;
   readonly onProgress?: (step: "recorded" | "revealed", done: number) => void;

@@ -1,5 +1,5 @@
-// Tokens → originals: request → fetch → open. Everything that a command asks for is on record before the first
-// original is fetched, and only a request's worth of originals is held at a time.
+// Tokens → originals: request → fetch → open. Everything that a command asks for is on record
+// before the first original is fetched, and only a request's worth of originals is held at a time.
 import type { Field } from "../../vault/canonical.ts";
 import { parseToken } from "../../vault/token.ts";
 import type { OpeningKeys } from "../keys/open.ts";
@@ -24,8 +24,8 @@ export type RevealedPage = {
 };
 
 /**
- * A page for each request, in the order of the set. Throws where a request is refused; a token that cannot be
- * revealed is part of the answer.
+ * A page for each request, in the order of the set. Throws where a request is refused; a token that
+ * cannot be revealed is part of the answer.
  */
 export async function* revealTokens(
   recovery: Recovery,
