@@ -141,7 +141,7 @@ export async function runDecide(
   options: { readonly reason: string | null; readonly json: boolean },
 ): Promise<void> {
   if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(request)) {
-    throw misuse("the argument is not a request's id", "`veil approvals` lists them");
+    throw misuse("the argument is not the id of a request", "`veil approvals` lists them");
   }
   const { terminal } = context;
   const reason =

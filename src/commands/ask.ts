@@ -29,5 +29,5 @@ export async function requireReason(
 /** Throws unless the answer is yes. */
 export async function confirm(terminal: Terminal, question: string): Promise<void> {
   if ((await terminal.ask(question)).trim() === "yes") return;
-  throw failed("nothing was erased", "only yes is taken for yes; --yes asks nothing");
+  throw failed("nothing was erased", "type yes to go on, or give --yes to be asked nothing");
 }

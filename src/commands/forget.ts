@@ -71,14 +71,14 @@ export async function runForget(
 }
 
 const WAITING =
-  "\nthe server is at it already: waiting for its answer; Ctrl-C again leaves it alone, and then " +
-  `it may be done all the same: ${WHETHER_IT_WAS_DONE}\n`;
+  "\nthe erasure was sent already, and its answer is waited for. Ctrl-C again does not wait; " +
+  `then it may be done all the same: ${WHETHER_IT_WAS_DONE}\n`;
 
 /** As often as not, the user id is misspelled. */
 const nothingOfUser = () =>
   failed(
     "nothing was erased: no row of this user id has anything to erase",
-    "is it spelled as in user_logins? Of a user who was forgotten before, nothing is left",
+    "is it spelled as in user_logins? nothing is left of a user who was forgotten before",
   );
 
 const WORDS: Readonly<Record<ErasureOutcome, string>> = {
@@ -92,7 +92,7 @@ const WORDS: Readonly<Record<ErasureOutcome, string>> = {
 
 function wordsOf(outcome: ErasureOutcome, subject: Subject): string {
   if (outcome === "keep" && "user" in subject)
-    return "kept for others, this user's rows get fresh ones";
+    return "kept for others; this user's rows get fresh tokens";
   return WORDS[outcome];
 }
 

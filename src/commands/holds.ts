@@ -17,8 +17,8 @@ import type { Context } from "./servers.ts";
 const NEEDS = { roles: ["veil_policy"] } as const;
 
 const EMPTY =
-  "warning: so far no row has this, and the vault neither: the hold stands for what may come; if it is a slip, " +
-  "`veil hold release` ends it\n";
+  "warning: neither a row nor the vault has this yet. The hold is for what may come; if it is a " +
+  "mistake, `veil hold release` ends it\n";
 
 export type HoldOptions = { readonly reason: string | null; readonly json: boolean };
 

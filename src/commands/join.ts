@@ -141,7 +141,7 @@ function conclude(terminal: Terminal, counts: JoinCounts, isRequested: boolean):
   }
   if (unrecoverable > 0) {
     terminal.err(
-      `${plural(unrecoverable, "token stands", "tokens stand")} for nothing that could be revealed (generation 0, or none of veil's)\n`,
+      `${plural(unrecoverable, "token stands", "tokens stand")} for nothing that could be revealed (generation 0, or no tokens of veil's)\n`,
     );
   }
   if (unknown + refused === 0) return;
