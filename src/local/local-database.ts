@@ -1,5 +1,5 @@
 // The database of the embedded default: its server's place, its schema, and a login for each role.
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import {
   existsSync,
   lstatSync,
@@ -12,14 +12,13 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import { SCHEMA_VERSION } from "../../sql/migrations.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { migrate } from "../postgres/migrate.ts";
 import {
   type Cluster,
   canReach,
-  copyBinaries,
   findBinaries,
   initCluster,
   runningPort,
@@ -27,7 +26,7 @@ import {
   startCluster,
   stopCluster,
 } from "./cluster.ts";
-import { checkout, home, keys } from "./places.ts";
+import { home, keys, outsideHome } from "./places.ts";
 
 /** The logins of the local database, each with what a command needs and no more. */
 const LOGINS = {
@@ -128,14 +127,12 @@ function readPasswords(): Passwords {
  */
 async function placeCluster(): Promise<Cluster> {
   const account = serverAccount();
+  const binaries = await findBinaries(account);
   const link = join(home, "postgres");
-  let binaries = await findBinaries();
   let folder = link;
-  if (!canReach(account, join(binaries, "postgres")) || !canReach(account, home)) {
-    const outside = join("/var/lib/veil-local", hashOf(checkout));
-    mkdirSync(outside, { recursive: true, mode: 0o755 });
-    binaries = copyBinaries(binaries, outside);
-    folder = join(outside, "postgres");
+  if (!canReach(account, home)) {
+    folder = join(outsideHome, "postgres");
+    mkdirSync(outsideHome, { recursive: true, mode: 0o755 });
     if (!isLink(link)) symlinkSync(folder, link);
   }
   // Ours, passable for the server's account, which owns the data alone; its log is in there too.
@@ -143,9 +140,6 @@ async function placeCluster(): Promise<Cluster> {
   const data = join(folder, "data");
   return { binaries, data, log: join(data, "server.log"), account };
 }
-
-const hashOf = (text: string): string =>
-  `${basename(text)}-${createHash("sha256").update(text).digest("hex").slice(0, 12)}`;
 
 function isLink(path: string): boolean {
   try {

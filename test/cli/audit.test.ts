@@ -1,5 +1,5 @@
 // `veil audit` and its keys, as their users meet them.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import {
   chmodSync,
   existsSync,
@@ -17,8 +17,6 @@ import { array } from "../../src/postgres/values.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { type Run, veil } from "../support/veil.ts";
 import { createScene } from "./scene.ts";
-
-setDefaultTimeout(60_000);
 
 let database: TestDatabase;
 let folder: string;
@@ -214,7 +212,7 @@ test("verify and checkpoint say what they found, and refuse what does not hold",
   const unlike = await audit(["verify", "--checkpoint", file], key);
   expect([unlike.code, unlike.stdout]).toEqual([1, ""]);
   expect(unlike.stderr).toContain("\nhint: is VEIL_AUDIT_KEY of the pair that signs these? ");
-  const elsewhere = await createDatabase();
+  const elsewhere = await createDatabase({ copied: false });
   try {
     const url = { DATABASE_URL: elsewhere.url("auditor") };
     const wrong = await audit(["verify", "--checkpoint", file], { ...open(), ...url });

@@ -1,5 +1,5 @@
 // Every command as its users meet it: what stands on stdout, what on stderr, the exit code, the record.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import {
   existsSync,
   mkdtempSync,
@@ -19,8 +19,6 @@ import { makeKeys } from "../support/keys.ts";
 import { type Run, startVeil, veil } from "../support/veil.ts";
 import { atTerminal } from "./pseudo-terminal.ts";
 import { createScene, type Scene } from "./scene.ts";
-
-setDefaultTimeout(60_000);
 
 let scene: Scene;
 let folder: string;

@@ -1,5 +1,5 @@
 // What `veil forget` says, and leaves behind, where its answer is late, lost, or not waited for.
-import { afterAll, beforeAll, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
@@ -9,8 +9,6 @@ import type postgres from "postgres";
 import { until } from "../line/stored.ts";
 import { startVeil } from "../support/veil.ts";
 import { createScene, type Scene } from "./scene.ts";
-
-setDefaultTimeout(120_000);
 
 const HOW_TO_KNOW = "veil audit list --action erasure.forget";
 
@@ -100,8 +98,9 @@ async function whileItWaits(work: () => Promise<void>): Promise<void> {
   await blocker.unsafe("begin; lock table pii_vault.erasure_gate in row share mode");
   await until(async () => {
     const [row] = await owner`
-      select count(*)::int as n from pg_locks
-      where relation = 'pii_vault.erasure_gate'::regclass and not granted`;
+      select count(*)::int as n from pg_locks l join pg_database d on d.oid = l.database
+      where d.datname = current_database() and not l.granted
+        and l.relation = 'pii_vault.erasure_gate'::regclass`;
     return Number(row?.n) > 0;
   });
   await work();

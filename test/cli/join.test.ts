@@ -1,6 +1,6 @@
 // `veil reveal` as governed recovery: logins with their originals beside them, requests that wait for somebody
 // else, and answers that are whole in their form wherever they end.
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,8 +9,6 @@ import { makeKeys } from "../support/keys.ts";
 import { type Run, startVeil, veil } from "../support/veil.ts";
 import { atTerminal } from "./pseudo-terminal.ts";
 import { createScene, type Scene, type Variables } from "./scene.ts";
-
-setDefaultTimeout(60_000);
 
 let scene: Scene;
 let folder: string;

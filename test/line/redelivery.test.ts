@@ -1,6 +1,6 @@
 // Promise 1, where it is hardest to keep: deletes that fail or are lost, kills at any instruction,
 // signals, several programs on one queue.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { makeKeys, type TestKeys } from "../support/keys.ts";
 import { createQueue } from "../support/servers.ts";
@@ -9,8 +9,6 @@ import { type Front, type FrontOptions, startFront } from "./front.ts";
 import { comeBack, remaining, summary, until } from "./stored.ts";
 
 // Many processes at once: none of them is slow, all of them together are.
-setDefaultTimeout(60_000);
-
 let database: TestDatabase;
 let keys: TestKeys;
 beforeAll(async () => {
@@ -215,7 +213,10 @@ test.concurrent("killed at any moment, again and again: nothing is lost and noth
 test.concurrent("SIGTERM finishes what was received, says so in one line, and exits 0", async () => {
   // Once: a second signal would end the program at once.
   let terminate: (() => void) | null = null;
+  let end: Promise<unknown> | null = null;
   const scene = await stage({
+    // Nothing more is delivered to a program that is slow to notice the signal.
+    beforeReceive: () => end,
     onDelivered: (deliveries) => {
       if (deliveries < 300) return;
       terminate?.();
@@ -224,7 +225,10 @@ test.concurrent("SIGTERM finishes what was received, says so in one line, and ex
   });
   const ids = scene.send(2000);
   const child = startVeil(["etl", "--json"], { env: scene.env });
-  terminate = () => child.kill("SIGTERM");
+  terminate = () => {
+    end = child.exited;
+    child.kill("SIGTERM");
+  };
   const [stdout, stderr, code] = await Promise.all([
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),
@@ -279,10 +283,7 @@ test.concurrent("--max-messages ends when the queue holds less", async () => {
     const scene = await stage();
     const ids = scene.send(most - 1);
     const child = startVeil(["etl", "--json", "--max-messages", String(most)], { env: scene.env });
-    // It would wait for ever; a drain of nothing takes a few seconds.
-    const late = setTimeout(() => child.kill("SIGKILL"), 20_000);
     const [stdout, code] = await Promise.all([new Response(child.stdout).text(), child.exited]);
-    clearTimeout(late);
     expect({ most, code, signal: child.signalCode }).toEqual({ most, code: 0, signal: null });
     expect(summary({ stdout, stderr: "" })).toMatchObject({
       received: most - 1,

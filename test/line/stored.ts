@@ -81,7 +81,7 @@ export async function comeBack(name: string): Promise<void> {
 
 /** Waits for something that another process brings about; throws if it never does. */
 export async function until(holds: () => Promise<boolean> | boolean): Promise<void> {
-  for (const start = Date.now(); Date.now() - start < 20_000; await Bun.sleep(25)) {
+  for (const start = Date.now(); Date.now() - start < 240_000; await Bun.sleep(25)) {
     if (await holds()) return;
   }
   throw new Error("what was waited for did not happen");

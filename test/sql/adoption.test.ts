@@ -1,12 +1,10 @@
 // What an adopted table keeps, and what migrating needs of a login.
-import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import type postgres from "postgres";
 import { migrate } from "../../src/postgres/migrate.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { attempt } from "./attempt.ts";
-
-setDefaultTimeout(120_000);
 
 const COLUMNS = `user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
   masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date`;

@@ -1,6 +1,6 @@
 // `veil check` on a database of every honest history, and on copies of it in which one thing was broken on
 // purpose: green for the first, red for each of the others, with the words that name what is wrong.
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import postgres from "postgres";
 import { migrations, SCHEMA_VERSION } from "../../sql/migrations.ts";
@@ -14,8 +14,6 @@ import { attempt, outcome } from "./attempt.ts";
 import { BREAKS } from "./breaks.ts";
 import { makeHistory, PUBLISHED, quarantine } from "./history.ts";
 import { type Host, makeHost } from "./host.ts";
-
-setDefaultTimeout(120_000);
 
 let database: TestDatabase;
 let host: Host;

@@ -1,6 +1,6 @@
 // What an eraser's or an ETL host's login could try, or meet, beside what its command does: holds on what no token
 // stands for, settings of the session, arrays of another shape, transactions that are never ended, plans.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createHash, randomUUID } from "node:crypto";
 import type postgres from "postgres";
 import { forget, planForget } from "../../src/erasure/forget.ts";
@@ -10,8 +10,6 @@ import { createDatabase, type Role } from "../support/database.ts";
 import { attempt, outcome } from "./attempt.ts";
 import { type ErasureScene, FRESH, makeErasureScene } from "./erasure-scene.ts";
 import { type Argument, callLoad, countRows, loadArguments } from "./host.ts";
-
-setDefaultTimeout(120_000);
 
 let scene: ErasureScene;
 beforeAll(async () => {

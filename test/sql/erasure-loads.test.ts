@@ -1,6 +1,6 @@
 // Erasures and loads at once, over connections of their own: whichever comes first, no row is left with a token
 // that stands for an original which is gone, and nothing that was forgotten comes back.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
 import { readIdentities } from "../../src/config/keys.ts";
@@ -19,8 +19,6 @@ import { until } from "../line/stored.ts";
 import { outcome } from "./attempt.ts";
 import { type ErasureScene, FRESH, makeErasureScene } from "./erasure-scene.ts";
 import { callLoad, loadArguments, makeHost } from "./host.ts";
-
-setDefaultTimeout(120_000);
 
 let scene: ErasureScene;
 beforeAll(async () => {
@@ -41,8 +39,9 @@ const messageOf = (
 /** Whether a session waits for the gate. */
 const waits = async (): Promise<boolean> => {
   const [row] = await scene.owner`
-    select count(*)::int as n from pg_locks
-    where relation = 'pii_vault.erasure_gate'::regclass and not granted`;
+    select count(*)::int as n from pg_locks l join pg_database d on d.oid = l.database
+    where d.datname = current_database() and not l.granted
+      and l.relation = 'pii_vault.erasure_gate'::regclass`;
   return Number(row?.n) > 0;
 };
 

@@ -1,5 +1,5 @@
 // Forgetting, over real logins: what goes, what others share and keep, what the receipt says, and who may.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createHash, randomUUID } from "node:crypto";
 import { chainAudit } from "../../src/audit/chain.ts";
 import { forget, placeOf, planForget, type Subject } from "../../src/erasure/forget.ts";
@@ -10,8 +10,6 @@ import { array } from "../../src/postgres/values.ts";
 import { createDatabase, ROLES } from "../support/database.ts";
 import { attempt, outcome } from "./attempt.ts";
 import { type ErasureScene, FRESH, makeErasureScene } from "./erasure-scene.ts";
-
-setDefaultTimeout(120_000);
 
 let scene: ErasureScene;
 beforeAll(async () => {

@@ -1,14 +1,6 @@
 // Bringing a database to this version's schema: from nothing, again, by many at once, by an owner who
 // is no superuser, and over a user_logins that was there before.
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  describe,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import type postgres from "postgres";
@@ -21,8 +13,6 @@ import { hasOwnServer, startOwnCluster } from "../support/servers.ts";
 import { dumpSchema } from "./dump-schema.ts";
 import { makeHost } from "./host.ts";
 
-setDefaultTimeout(120_000);
-
 const made: TestDatabase[] = [];
 async function empty(): Promise<TestDatabase> {
   const database = await createDatabase({ migrated: false });
@@ -31,7 +21,7 @@ async function empty(): Promise<TestDatabase> {
 }
 afterEach(async () => {
   await Promise.all(made.splice(0).map((database) => database.drop()));
-}, 120_000);
+});
 
 async function failure(work: Promise<unknown>, what = "it"): Promise<Failure> {
   try {

@@ -1,14 +1,6 @@
 // What could not become a row: kept, looked at on record, replayed once, or given up; over a real login
 // of veil_operator.
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
 import type postgres from "postgres";
 import { readIdentities, readOptionalTokenKey, readVerifyKey } from "../../src/config/keys.ts";
 import { OpeningKeys } from "../../src/keys/open.ts";
@@ -20,8 +12,6 @@ import { seal } from "../../vault/seal.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { attempt, outcome } from "./attempt.ts";
 import { type Host, makeHost } from "./host.ts";
-
-setDefaultTimeout(180_000);
 
 let database: TestDatabase;
 let owner: postgres.Sql;

@@ -1,15 +1,6 @@
 // No original without a record: what a reader who wants no trace may try, over a real login of
 // veil_revealer. Each attack gets nothing, and the same steps with a commit in between get the seal.
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  describe,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -24,8 +15,6 @@ import { hasOwnServer, startOwnCluster } from "../support/servers.ts";
 import { attempt, outcome, serverVersion } from "./attempt.ts";
 import { keepBusy } from "./busy.ts";
 import { type Host, type Message, makeHost } from "./host.ts";
-
-setDefaultTimeout(120_000);
 
 const OWN_TRANSACTION = "VL002";
 const UNKNOWN = "VL001";

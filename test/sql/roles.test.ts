@@ -1,11 +1,9 @@
 // What each role may do, over a real login, and above all what it may not. The catalog lists the
 // objects, so a new table or function is denied here until somebody writes it down as allowed.
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type postgres from "postgres";
 import { createDatabase, ROLES, type Role, type TestDatabase } from "../support/database.ts";
 import { attempt, serverVersion } from "./attempt.ts";
-
-setDefaultTimeout(60_000);
 
 type Allowed = {
   readonly relations: readonly string[];

@@ -1,6 +1,6 @@
 // A caller who may make temporary objects again shadows every type and name that veil's definer
 // functions use: whatever he plants runs as himself, never as veil_owner.
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
 import { INVARIANTS } from "../../src/check.ts";
@@ -9,8 +9,6 @@ import { createDatabase, ROLES, type Role, type TestDatabase } from "../support/
 import { outcome } from "./attempt.ts";
 import { keepBusy } from "./busy.ts";
 import { callLoad, type Host, loadArguments, makeHost } from "./host.ts";
-
-setDefaultTimeout(120_000);
 
 let database: TestDatabase;
 let owner: postgres.Sql;

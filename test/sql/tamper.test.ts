@@ -1,6 +1,6 @@
 // What somebody who can write to the database may do to the vault: whatever he alters is refused, and
 // the untouched tokens of the same call are answered.
-import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
 import type postgres from "postgres";
 import {
   readIdentities,
@@ -17,8 +17,6 @@ import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { makeKeys } from "../support/keys.ts";
 import { reveal } from "../support/reveal.ts";
 import { type Host, makeHost } from "./host.ts";
-
-setDefaultTimeout(180_000);
 
 let database: TestDatabase;
 let owner: postgres.Sql;

@@ -1,5 +1,5 @@
 // The vault's key and what it takes for a token: each token once, whoever brings it when, and nothing else.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import type postgres from "postgres";
 import { migrations } from "../../sql/migrations.ts";
 import { migrate } from "../../src/postgres/migrate.ts";
@@ -7,8 +7,6 @@ import { array } from "../../src/postgres/values.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { outcome } from "./attempt.ts";
 import { callLoad, type Host, loadArguments, type Message, makeHost } from "./host.ts";
-
-setDefaultTimeout(60_000);
 
 let database: TestDatabase;
 let owner: postgres.Sql;

@@ -197,7 +197,13 @@ describe("a server that is silent", () => {
   for (const [name, reply] of Object.entries(silences)) {
     test(`${name} is a time-out that tells nothing`, async () => {
       const { sqs, wire } = await open(reply);
-      const error: unknown = await byWire(wire, DELETE, 50).catch((reason: unknown) => reason);
+      startClock();
+      restores.push(endClock);
+      const asked = byWire(wire, DELETE, 50).catch((reason: unknown) => reason);
+      await sqs.arrival(1);
+      await advance(50);
+      endClock();
+      const error: unknown = await asked;
       expect(error).toMatchObject({ name: "TimeoutError", message: "no answer in time" });
       expectHarmless(error);
       await sqs.ending(1);

@@ -3,8 +3,8 @@ import { randomBytes } from "node:crypto";
 import postgres from "postgres";
 import { readDatabase as databaseConfig } from "../../src/config/database-url.ts";
 import { type Database, openDatabase } from "../../src/postgres/database.ts";
-import { migrate } from "../../src/postgres/migrate.ts";
-import { usePostgres } from "./servers.ts";
+import { hasOwnServer, usePostgres } from "./servers.ts";
+import { copyTemplate, migrateDatabase, withDatabase } from "./test-server.ts";
 
 export const ROLES = [
   ...(["etl", "analyst", "revealer", "operator", "auditor"] as const),
@@ -30,13 +30,21 @@ export type TestDatabase = {
 
 const suffix = (): string => randomBytes(5).toString("hex");
 
-/** Without `migrated`, the database is empty and its logins' roles may not exist: none are made. */
-export async function createDatabase(options: { migrated?: boolean } = {}): Promise<TestDatabase> {
+export type DatabaseOptions = {
+  /** If not, the database is empty, and has no logins: their roles may not exist. */
+  readonly migrated?: boolean;
+  /** A copy of one that was migrated, which is fast. If not, its audit chain is no other database's. */
+  readonly copied?: boolean;
+};
+
+export async function createDatabase(options: DatabaseOptions = {}): Promise<TestDatabase> {
+  const { migrated = true, copied = true } = options;
   const server = await usePostgres();
   const name = `veil_test_${suffix()}`;
   const admin = postgres(server.url, { max: 1, onnotice: () => {} });
-  await admin.unsafe(`create database ${name}`);
-  const ownerUrl = withPath(server.url, name);
+  if (migrated && copied) await copyTemplate(admin, server.template, name);
+  else await admin.unsafe(`create database ${name}`);
+  const ownerUrl = withDatabase(server.url, name);
   const clients: postgres.Sql[] = [];
   const databases: Database[] = [];
   const logins: string[] = [];
@@ -51,22 +59,26 @@ export async function createDatabase(options: { migrated?: boolean } = {}): Prom
     databases.push(database);
     return database;
   };
-  const addLogin = async (role: Role): Promise<string> => {
-    const login = `test_${role}_${suffix()}`;
-    await admin.unsafe(`create role ${login} login password 'test' in role veil_${role}`);
-    logins.push(login);
+  const urlOf = (login: string): string => {
     const url = new URL(ownerUrl);
     url.username = login;
     url.password = "test";
     return url.href;
   };
+  const addLogins = async (roles: readonly Role[]): Promise<string[]> => {
+    const made = roles.map((role) => `test_${role}_${suffix()}`);
+    const create = (login: string, i: number) =>
+      `create role ${login} login password 'test' in role veil_${roles[i]}`;
+    await admin.unsafe(made.map(create).join(";"));
+    logins.push(...made);
+    return made.map(urlOf);
+  };
 
   const urls = new Map<Role, string>();
-  if (options.migrated !== false) {
-    const owner = openDatabase(databaseConfig({ DATABASE_URL: ownerUrl }));
-    await migrate(owner);
-    await owner.close();
-    for (const role of ROLES) urls.set(role, await addLogin(role));
+  if (migrated && !copied) await migrateDatabase(ownerUrl);
+  if (migrated) {
+    const made = await addLogins(ROLES);
+    for (const [i, role] of ROLES.entries()) urls.set(role, made[i]!);
   }
   const url = (role: Role): string => {
     const found = urls.get(role);
@@ -78,7 +90,7 @@ export async function createDatabase(options: { migrated?: boolean } = {}): Prom
     ownerUrl,
     url,
     login: (role) => new URL(url(role)).username,
-    addLogin,
+    addLogin: async (role) => (await addLogins([role]))[0]!,
     sql,
     open,
     drop: async () => {
@@ -86,15 +98,12 @@ export async function createDatabase(options: { migrated?: boolean } = {}): Prom
         ...clients.map((client) => client.end({ timeout: 1 })),
         ...databases.map((database) => database.close()),
       ]);
-      await admin.unsafe(`drop database ${name} with (force)`);
-      for (const login of logins) await admin.unsafe(`drop role ${login}`);
+      // A server of our own is thrown away soon, and a drop would make it write all that it has to disk.
+      if (!hasOwnServer) {
+        await admin.unsafe(`drop database ${name} with (force)`);
+        for (const login of logins) await admin.unsafe(`drop role ${login}`);
+      }
       await admin.end();
     },
   };
-}
-
-function withPath(url: string, database: string): string {
-  const changed = new URL(url);
-  changed.pathname = `/${database}`;
-  return changed.href;
 }
