@@ -1,6 +1,6 @@
 // The platform's own cryptography, for the hot paths. It makes the same bytes as the vault's
-// JavaScript (a test holds them together), and seals a value in 3 µs instead of 30, an HMAC in 0.6
-// instead of 1.6.
+// JavaScript: a test holds the two together. A value is sealed in 3 µs instead of 30, and an HMAC
+// takes 0.6 instead of 1.6.
 import { createCipheriv, createDecipheriv, createHash, createHmac } from "node:crypto";
 import type { Primitives } from "../../vault/primitives.ts";
 
