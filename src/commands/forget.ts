@@ -104,7 +104,10 @@ const planTable = (
   table(
     ["TOKEN", "FIELD", "LOGINS", "OTHER USERS", "WHAT BECOMES OF IT"],
     plan.map(({ token, field, logins, others, outcome }) => [
-      ...[token ?? "(no token)", field, String(logins), String(others)],
+      token ?? "(no token)",
+      field,
+      String(logins),
+      String(others),
       wordsOf(outcome, subject),
     ]),
     withHeader,
@@ -155,7 +158,8 @@ function report(terminal: Terminal, subject: Subject, done: Done, json: boolean)
     terminal.out(`${JSON.stringify("user" in subject ? written : { ...written, outcomes: of })}\n`);
   } else if (outcomes.length > 0) {
     const rows = outcomes.map(({ token, field, outcome }) => [
-      ...[token ?? "(no token)", field],
+      token ?? "(no token)",
+      field,
       wordsOf(outcome, subject),
     ]);
     terminal.out(table(["TOKEN", "FIELD", "WHAT BECAME OF IT"], rows, terminal.isStdoutTerminal));

@@ -107,8 +107,12 @@ export async function startCluster(
     const options = Object.entries(all).map(([name, value]) => `-c ${name}='${value}'`);
     const log = cluster.log;
     const started = run(cluster, "pg_ctl", [
-      ...["start", "--wait", "--silent", "--pgdata", cluster.data, "--log", log],
-      ...["--options", options.join(" ")],
+      "start",
+      "--wait",
+      "--silent",
+      `--pgdata=${cluster.data}`,
+      `--log=${log}`,
+      `--options=${options.join(" ")}`,
     ]);
     if (started.status === 0) return port;
     // Between choosing the port and taking it, another program may have.
@@ -156,7 +160,11 @@ function isServer(pid: number, data: string): boolean {
 
 export function stopCluster(cluster: Cluster, mode: "fast" | "immediate" = "fast"): void {
   run(cluster, "pg_ctl", [
-    ...["stop", "--wait", "--silent", "--mode", mode, "--pgdata", cluster.data],
+    "stop",
+    "--wait",
+    "--silent",
+    `--mode=${mode}`,
+    `--pgdata=${cluster.data}`,
   ]);
 }
 
