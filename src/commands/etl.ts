@@ -22,7 +22,7 @@ import { describeVersion } from "../version.ts";
 import { autoWorkers, type Crew, requireWorkers, runWorkers } from "../workers/parent.ts";
 import { EtlScreen, type LogFormat } from "./etl-screen.ts";
 import { jsonSummary, type Ran, textSummary } from "./etl-summary.ts";
-import { type Context, type Session, type Waits, withSession } from "./session.ts";
+import { type Context, type Servers, type Waits, withServers } from "./servers.ts";
 
 export type EtlCommand = {
   readonly follow: boolean;
@@ -53,10 +53,10 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
     variables: ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS"],
   } as const;
   let inFlight = 0;
-  let session: Session | null = null;
+  let session: Servers | null = null;
   let failure: unknown = null;
   try {
-    await withSession(context, needs, async (opened) => {
+    await withServers(context, needs, async (opened) => {
       session = opened;
       inFlight = await run(await prepare(context, opened, command, counts), crew);
     });
@@ -84,7 +84,7 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
 /** All that a run is made of, before the first connection. */
 type Run = {
   readonly command: EtlCommand;
-  readonly session: Session;
+  readonly session: Servers;
   readonly interrupt: AbortSignal;
   readonly waits: Waits;
   readonly counts: Counts;
@@ -100,7 +100,7 @@ type Run = {
 /** Reads all of the configuration, and each file once. */
 async function prepare(
   context: Context,
-  session: Session,
+  session: Servers,
   command: EtlCommand,
   counts: Counts,
 ): Promise<Run> {

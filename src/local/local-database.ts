@@ -16,16 +16,8 @@ import { dirname, join } from "node:path";
 import { SCHEMA_VERSION } from "../../sql/migrations.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { migrate } from "../postgres/migrate.ts";
-import {
-  type Cluster,
-  canReach,
-  findBinaries,
-  initCluster,
-  runningPort,
-  serverAccount,
-  startCluster,
-  stopCluster,
-} from "./cluster.ts";
+import { canReach, findBinaries, serverAccount } from "./binaries.ts";
+import { type Cluster, initCluster, runningPort, startCluster, stopCluster } from "./cluster.ts";
 import { home, keys, outsideHome } from "./places.ts";
 
 /** The logins of the local database, each with what a command needs and no more. */

@@ -5,7 +5,7 @@
 // supported one.
 import { randomBytes } from "node:crypto";
 import postgres from "postgres";
-import { database as databaseConfig } from "../../src/config/config.ts";
+import { readDatabase as databaseConfig } from "../../src/config/database-url.ts";
 import { openDatabase } from "../../src/postgres/database.ts";
 import { migrate } from "../../src/postgres/migrate.ts";
 import { startScratchCluster } from "./scratch-cluster.ts";
