@@ -254,7 +254,7 @@ describe("the import rules", () => {
       "src/postgres/database.ts",
       ...PURE,
     ];
-    const others = ["src/local/queue-server.ts", "sql/migrations.ts", "vault/vault.ts"];
+    const others = ["src/local/queue-server.ts", "sql/texts.ts", "vault/vault.ts"];
     for (const path of [...named, ...others]) expect(Object.keys(sources)).toContain(path);
     const imports = Object.entries(sources).flatMap(([path, text]) =>
       readSource(path, text).imports.map((target) => `${path} → ${target}`),
@@ -263,7 +263,7 @@ describe("the import rules", () => {
     expect(imports).toContain("src/postgres/database.ts → postgres");
     expect(imports).toContain("src/login/protect.ts → src/login/parse.ts");
     expect(imports).toContain("src/commands/etl.ts → src/line/line.ts");
-    expect(imports).toContain("sql/migrations.ts → sql/001_roles.sql");
+    expect(imports).toContain("sql/texts.ts → sql/roles.sql");
   });
 
   test("are checked to the end of every file", () => {
