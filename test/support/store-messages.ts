@@ -9,14 +9,19 @@ import type { Message } from "../../src/sqs/queue.ts";
 
 type Storing = Pick<Store, "database" | "subkeys" | "dataKeys" | "knownOriginals">;
 
-/** The parts that have committed. `patienceMs`: how long a database that is away is waited for. */
+/** `patienceMs`: how long a database that is away is waited for. */
+export function storeOf(storing: Storing, patienceMs: number): Store {
+  const patience = { milliseconds: patienceMs, signal: new AbortController().signal };
+  const available = new Availability("it", patience, () => {});
+  return { ...storing, available, waits: LINE_WAITS, counts: newCounts() };
+}
+
+/** The parts that have committed. */
 export async function storeMessages(
   storing: Storing,
   messages: readonly Message[],
   patienceMs: number,
 ): Promise<StoredPart[]> {
-  const patience = { milliseconds: patienceMs, signal: new AbortController().signal };
-  const available = new Availability("it", patience, () => {});
-  const store: Store = { ...storing, available, waits: LINE_WAITS, counts: newCounts() };
-  return await Array.fromAsync(storeInParts(store, { sinceTaken: 0 }, parse(messages)));
+  const parts = storeInParts(storeOf(storing, patienceMs), { sinceTaken: 0 }, parse(messages));
+  return await Array.fromAsync(parts);
 }
