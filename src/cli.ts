@@ -4,7 +4,7 @@
 // interrupted.
 import { Command, CommanderError } from "@commander-js/extra-typings";
 import { addCommands } from "./cli/commands.ts";
-import type { Context } from "./commands/servers.ts";
+import type { Context, Waits } from "./commands/servers.ts";
 import { Failure, Interrupted } from "./failure.ts";
 import { flushed, printable, terminal } from "./terminal/terminal.ts";
 import { describeVersion } from "./version.ts";
@@ -15,12 +15,12 @@ const interrupt = new AbortController();
 /**
  * Imported where a command runs, like the commands themselves: a start pays only for what it needs.
  */
-async function context(): Promise<Context> {
+const contextWith = (waits: Partial<Waits>) => async (): Promise<Context> => {
   const { environment } = await import("./config/environment.ts");
-  return { env: environment(), terminal, interrupt: interrupt.signal };
-}
+  return { env: environment(), terminal, interrupt: interrupt.signal, waits };
+};
 
-function buildProgram() {
+function buildProgram(context: () => Promise<Context>) {
   const program = new Command("veil")
     .description(
       "Login events from SQS to Postgres: personal data tokenized, sealed, recoverable only on record.",
@@ -100,25 +100,33 @@ async function exit(code: number): Promise<never> {
   process.exit(1);
 }
 
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  process.on(signal, () => {
-    // Ctrl-C and a service's stop reach parent and workers alike, and a worker ends when its parent
-    // says so.
-    if (process.argv[2] === WORKER_COMMAND) return;
-    if (interrupt.signal.aborted) process.exit(130);
-    interrupt.abort();
+function listen(): void {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.on(signal, () => {
+      // Ctrl-C and a service's stop reach parent and workers alike, and a worker ends when its
+      // parent says so.
+      if (process.argv[2] === WORKER_COMMAND) return;
+      if (interrupt.signal.aborted) process.exit(130);
+      interrupt.abort();
+    });
+  }
+  // The reader of a pipe may leave early (`| head`). That is no failure. Other errors: see `exit`.
+  process.stdout.on("error", (error) => {
+    if (codeOf(error) === "EPIPE") process.exit(0);
   });
+  process.on("uncaughtException", (error) => void exit(report(error)));
+  process.on("unhandledRejection", (error) => void exit(report(error)));
 }
-// The reader of a pipe may leave early (`| head`). That is no failure. Other errors: see `exit`.
-process.stdout.on("error", (error) => {
-  if (codeOf(error) === "EPIPE") process.exit(0);
-});
-process.on("uncaughtException", (error) => void exit(report(error)));
-process.on("unhandledRejection", (error) => void exit(report(error)));
 
-try {
-  await buildProgram().parseAsync();
-  await exit(0);
-} catch (error) {
-  await exit(report(error));
+/** Runs what the arguments say, and exits. `waits`: for tests, see `Context`. */
+export async function main(waits: Partial<Waits> = {}): Promise<never> {
+  listen();
+  try {
+    await buildProgram(contextWith(waits)).parseAsync();
+  } catch (error) {
+    return await exit(report(error));
+  }
+  return await exit(0);
 }
+
+if (import.meta.main) await main();

@@ -4,8 +4,11 @@
 import { type Environment, isSet, wantsEmbedded } from "../config/environment.ts";
 import { checkKeys, type KeyVariable } from "../config/keys.ts";
 import { Interrupted, misuse } from "../failure.ts";
+import type { LineWaits } from "../line/waits.ts";
 import type { Local } from "../local/local.ts";
 import type { LocalLogin } from "../local/local-database.ts";
+import type { StartWaits } from "../postgres/schema.ts";
+import type { QueueWaits } from "../sqs/client.ts";
 import type { Terminal } from "../terminal/terminal.ts";
 
 export type Servers = {
@@ -17,12 +20,17 @@ export type Servers = {
   readonly program: string;
 };
 
+/** How long a run of `etl` waits for what does not answer. */
+export type Waits = LineWaits & QueueWaits & StartWaits;
+
 /** What every command is given. */
 export type Context = {
   readonly env: Environment;
   readonly terminal: Terminal;
   /** Aborts at the first Ctrl-C or SIGTERM. */
   readonly interrupt: AbortSignal;
+  /** Other than the usual ones: a test does not sit them out. */
+  readonly waits?: Partial<Waits>;
 };
 
 export type ServerNeeds = {

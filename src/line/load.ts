@@ -7,6 +7,7 @@ import type { Database } from "../postgres/database.ts";
 import { MIXED_ANSWERS } from "../postgres/errors.ts";
 import { WRONG_ISOLATION } from "../postgres/sqlstates.ts";
 import { array, byteaArray, type Value } from "../postgres/values.ts";
+import { LINE_WAITS } from "./waits.ts";
 
 export type LoadResult = {
   readonly loaded: number;
@@ -21,9 +22,6 @@ const STATEMENT = `select batch_id::text, loaded, duplicates, quarantined, new_o
     $15::text[], $16::text[], $17::integer[], $18::text[], $19::timestamptz[], $20::text[],
     $21::bytea[])`;
 
-/** Far longer than a load takes, and longer than it waits for a lock (20 seconds, see sql/008). */
-const LONGEST_LOAD_MS = 60_000;
-
 /** Databases whose default is another isolation level than the one that a load needs. */
 const otherIsolation = new WeakSet<Database>();
 
@@ -36,6 +34,7 @@ export async function load(
   subkeys: Subkeys,
   key: SealingKey | null,
   batch: Protected,
+  answerMs = LINE_WAITS.loadMs,
 ): Promise<LoadResult> {
   const id = crypto.randomUUID();
   const { rows, rejected } = batch;
@@ -66,7 +65,7 @@ export async function load(
     array(rejected.map((message) => message.reason)),
     byteaArray(rejected.map((message) => message.sealed)),
   ];
-  const [answer] = await execute(database, values);
+  const [answer] = await execute(database, values, answerMs);
   // Drivers have mixed up two queries' answers: acknowledge on no other batch's word.
   if (answer?.batch_id !== id) {
     database.renew();
@@ -94,16 +93,16 @@ export async function load(
  * function refuses any isolation level but READ COMMITTED; where the server's default is another, the
  * level is set by a transaction around it.
  */
-async function execute(database: Database, values: readonly Value[]) {
+async function execute(database: Database, values: readonly Value[], answerMs: number) {
   if (!otherIsolation.has(database)) {
     try {
-      return await database.query(STATEMENT, values, LONGEST_LOAD_MS);
+      return await database.query(STATEMENT, values, answerMs);
     } catch (error) {
       if (!hasCode(error, WRONG_ISOLATION)) throw error;
       otherIsolation.add(database);
     }
   }
-  return await database.transaction((query) => query(STATEMENT, values), LONGEST_LOAD_MS);
+  return await database.transaction((query) => query(STATEMENT, values), answerMs);
 }
 
 /** An empty load: throws if this database knows another token key, before a message is received. */

@@ -4,13 +4,26 @@ import { Failure, Interrupted, misuse } from "../failure.ts";
 import type { Database } from "./database.ts";
 import { isOutage } from "./errors.ts";
 
-/** How long a server may take to appear when a command starts: container, and database beside it. */
-const START_DELAYS_MS = [250, 500, 1000, 2000];
-const LONGEST_ANSWER_MS = 12_000;
+/** How long servers are waited for when a command starts. */
+export type StartWaits = {
+  /** Between attempts, while a server cannot be reached: a container, and the database beside it. */
+  readonly startDelaysMs: readonly number[];
+  /** For an answer. */
+  readonly startAnswerMs: number;
+};
+
+export const START_WAITS: StartWaits = {
+  startDelaysMs: [250, 500, 1000, 2000],
+  startAnswerMs: 12_000,
+};
 
 /** Throws unless the database is reachable and at exactly this version. */
-export async function requireSchema(database: Database, signal?: AbortSignal): Promise<void> {
-  const version = await readVersion(database, signal);
+export async function requireSchema(
+  database: Database,
+  signal?: AbortSignal,
+  waits: StartWaits = START_WAITS,
+): Promise<void> {
+  const version = await readVersion(database, signal, waits);
   if (version === SCHEMA_VERSION) return;
   if (version > SCHEMA_VERSION) {
     throw misuse(
@@ -26,11 +39,16 @@ export async function requireSchema(database: Database, signal?: AbortSignal): P
   );
 }
 
-async function readVersion(database: Database, signal?: AbortSignal): Promise<number> {
+async function readVersion(
+  database: Database,
+  signal: AbortSignal | undefined,
+  waits: StartWaits,
+): Promise<number> {
   try {
     const [row] = await reaching(
-      () => database.query("select etl.schema_version() as version", [], LONGEST_ANSWER_MS),
+      () => database.query("select etl.schema_version() as version", [], waits.startAnswerMs),
       signal,
+      waits,
     );
     return Number(row?.version);
   } catch (error) {
@@ -41,21 +59,25 @@ async function readVersion(database: Database, signal?: AbortSignal): Promise<nu
 }
 
 /** Tries again, a few times, while the server cannot be reached. Throws at once when interrupted. */
-export async function reaching<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-  if (signal === undefined) return await repeatedly(work);
+export async function reaching<T>(
+  work: () => Promise<T>,
+  signal?: AbortSignal,
+  { startDelaysMs }: Pick<StartWaits, "startDelaysMs"> = START_WAITS,
+): Promise<T> {
+  if (signal === undefined) return await repeatedly(work, startDelaysMs);
   const interrupted = Promise.withResolvers<never>();
   const stop = () => interrupted.reject(new Interrupted());
   if (signal.aborted) stop();
   signal.addEventListener("abort", stop, { once: true });
   try {
-    return await Promise.race([repeatedly(work), interrupted.promise]);
+    return await Promise.race([repeatedly(work, startDelaysMs), interrupted.promise]);
   } finally {
     signal.removeEventListener("abort", stop);
   }
 }
 
-async function repeatedly<T>(work: () => Promise<T>): Promise<T> {
-  for (const delay of START_DELAYS_MS) {
+async function repeatedly<T>(work: () => Promise<T>, delays: readonly number[]): Promise<T> {
+  for (const delay of delays) {
     try {
       return await work();
     } catch (error) {

@@ -447,6 +447,17 @@ test.concurrent("the help of every command has an example of it, and needs no co
   for (const [name] of COMMANDS) expect(all.stdout).toMatch(new RegExp(`^  ${name}\\b`, "m"));
 });
 
+test.concurrent("every command is a script of package.json under its own name", async () => {
+  const { scripts } = await Bun.file(new URL("../../package.json", import.meta.url)).json();
+  const help = done(await veil(["--help"])).stdout.split("Commands:")[1] ?? "";
+  const names = [...help.matchAll(/^ {2}(\w+)/gm)].map(([, name]) => name!);
+  const expected = names.filter((name) => name !== "help").map((name) => `bun src/cli.ts ${name}`);
+  const ours = Object.entries<string>(scripts)
+    .filter(([name, script]) => script === `bun src/cli.ts ${name}`)
+    .map(([, script]) => script);
+  expect(ours.sort()).toEqual(expected.sort());
+});
+
 test.concurrent("--version names the version of veil and of what runs it", async () => {
   const { version } = await Bun.file(new URL("../../package.json", import.meta.url)).json();
   const run = done(await veil(["--version"]));

@@ -99,6 +99,10 @@ function start(args: readonly string[], scene: Scene) {
   return { pid: child.pid, ended, kill: (signal: NodeJS.Signals) => child.kill(signal) };
 }
 
+/** What was said, but for a database that took long: on a busy machine that is no finding. */
+const calm = (stderr: string): string =>
+  stderr.replace(/^.*(; waiting for it, nothing is lost|stores again after \d+ s)\n/gm, "");
+
 const sumOf = (stdout: string) => {
   expect(stdout).toMatch(/^\{[^\n]*\}\n$/);
   const sum = JSON.parse(stdout) as Record<string, number>;
@@ -128,7 +132,7 @@ test("three workers store every message once, and one summary adds them up", asy
   scene.send(2000);
   for (let i = 0; i < 5; i++) scene.queue.send("not JSON");
   const run = await veil(["etl", "--json", "--workers", "3"], { env: scene.env });
-  expect({ code: run.code, stderr: run.stderr }).toEqual({ code: 0, stderr: "" });
+  expect({ code: run.code, stderr: calm(run.stderr) }).toEqual({ code: 0, stderr: "" });
   expect(sumOf(run.stdout)).toMatchObject({
     ...{ received: 2005, loaded: 2000, duplicates: 0, quarantined: 5, acknowledged: 2005 },
     ...{ newOriginals: 2200, handedBack: 0, inFlight: 0, workers: 3, replaced: 0 },
@@ -138,7 +142,7 @@ test("three workers store every message once, and one summary adds them up", asy
   expect(await remaining(scene.queue.name)).toBe(0);
   scene.queue.send("[]");
   const text = await veil(["etl", "--workers", "2"], { env: scene.env });
-  expect({ code: text.code, stderr: text.stderr }).toEqual({ code: 0, stderr: "" });
+  expect({ code: text.code, stderr: calm(text.stderr) }).toEqual({ code: 0, stderr: "" });
   expect(text.stdout).toMatch(/^done in [\d.]+ s by 2 workers\n {2}received +1 /);
   expect(text.stdout).toMatch(/ 1 × [^\n]+\n/);
 });
@@ -167,7 +171,7 @@ test("--max-messages holds over all workers, and what is left was never received
   ] as const) {
     const args = ["etl", "--json", "--max-messages", String(limit), "--workers", String(workers)];
     const run = await veil(args, { env: scene.env });
-    expect({ code: run.code, stderr: run.stderr }).toEqual({ code: 0, stderr: "" });
+    expect({ code: run.code, stderr: calm(run.stderr) }).toEqual({ code: 0, stderr: "" });
     left -= limit;
     expect(sumOf(run.stdout)).toMatchObject({ received: limit, acknowledged: limit, workers });
     expect(await neverReceived(scene)).toBe(left);
@@ -186,7 +190,7 @@ test("--follow ends with the last message that --max-messages allows", async () 
   await until(async () => (await stored(scene))[0] === 120);
   scene.send(250);
   const { code, stdout, stderr } = await run.ended;
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect({ code, stderr: calm(stderr) }).toEqual({ code: 0, stderr: "" });
   expect(sumOf(stdout)).toMatchObject({ received: 300, acknowledged: 300 });
   expect(await neverReceived(scene)).toBe(70);
 });
@@ -215,35 +219,47 @@ test("workers that are killed are replaced, and nothing is lost or twice", async
   expect(await stored(scene)).toEqual([700 * kills, 700 * kills]);
   // A delivery is told of before it is deleted: whatever is gone from the queue stands in the summary.
   expect(sum.received).toBeGreaterThanOrEqual(700 * kills);
-  const lines = stderr.trimEnd().split("\n");
+  const lines = calm(stderr).trimEnd().split("\n");
   expect(lines.length).toBe(kills);
   for (const line of lines) {
     expect(line).toMatch(/^warning: worker \d \(process \d+\) was killed by SIGKILL; another one /);
   }
 });
 
-test("what a killed worker may have received is not dealt out again", async () => {
-  const scene = await createScene();
-  const run = start(["--follow", "--workers", "2", "--max-messages", "1200"], scene);
-  await until(() => children(run.pid).length === 2);
-  const release = await lockLedger(scene);
-  scene.send(1500);
-  // All of it is received, and nothing of it can be stored.
-  await until(async () => (await neverReceived(scene)) === 300);
-  const victim = children(run.pid)[0]!;
-  process.kill(victim, "SIGKILL");
-  // Its last load may still commit.
-  await until(() => children(run.pid).filter((pid) => pid !== victim).length === 2);
-  await release();
-  const { code, stdout, stderr } = await run.ended;
-  expect(code).toBe(0);
-  const missing = Number(/up to (\d+) messages of --max-messages/.exec(stderr)?.[1]);
-  const sum = sumOf(stdout);
-  expect(sum.replaced).toBe(1);
-  expect(sum.received! + missing).toBe(1200);
-  expect(missing).toBeGreaterThan(0);
-  expect(await neverReceived(scene)).toBe(300);
-});
+for (const victims of [1, 2]) {
+  test(`what a killed worker may have received is not dealt out again (${victims} of two)`, async () => {
+    const scene = await createScene(300);
+    const run = start(["--follow", "--workers", "2", "--max-messages", "1200"], scene);
+    await until(() => children(run.pid).length === 2);
+    const release = await lockLedger(scene);
+    scene.send(1500);
+    // All of it is received, and nothing of it can be stored.
+    await until(async () => (await neverReceived(scene)) === 300);
+    const killed = children(run.pid).slice(0, victims);
+    for (const pid of killed) process.kill(pid, "SIGKILL");
+    // Their last loads may still commit.
+    await until(
+      () =>
+        children(run.pid).filter((pid) => !killed.includes(pid)).length === 2 ||
+        !isRunning(run.pid),
+    );
+    await release();
+    const { code, stdout, stderr } = await run.ended;
+    expect(code).toBe(0);
+    const warnings = calm(stderr).trimEnd().split("\n");
+    expect(warnings).toHaveLength(victims);
+    const missing = warnings
+      .map((line) => Number(/up to (\d+) messages of --max-messages/.exec(line)?.[1] ?? 0))
+      .reduce((sum, one) => sum + one, 0);
+    const sum = sumOf(stdout);
+    expect(sum.received! + missing).toBe(1200);
+    // One alone may have been too slow to be dealt anything.
+    if (victims === 2)
+      expect({ missing, replaced: sum.replaced }).toEqual({ missing: 1200, replaced: 2 });
+    else expect(sum.replaced).toBe(1);
+    expect(await neverReceived(scene)).toBe(300);
+  });
+}
 
 test("a worker that dies again and again ends the run, which says what to do", async () => {
   const scene = await createScene();
@@ -296,7 +312,7 @@ test.each(["SIGTERM", "SIGINT"] as const)(
     expect(workers.length).toBe(3);
     run.kill(signal);
     const { code, stdout, stderr } = await run.ended;
-    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect({ code, stderr: calm(stderr) }).toEqual({ code: 0, stderr: "" });
     const sum = sumOf(stdout);
     expect(sum.acknowledged).toBe(sum.received!);
     expect(await stored(scene)).toEqual([sum.received!, sum.received!]);
@@ -312,7 +328,7 @@ test("Ctrl-C at a terminal, which reaches the workers too, is one stop; one bar 
   const { code, screen } = await atTerminal(args, scene.env, [{ when: " of 2000 ", keys: "\x03" }]);
   expect(code).toBe(0);
   expect(screen.match(/stopped after [\d.]+ s by 2 workers\r\n {2}received/g)?.length).toBe(1);
-  expect(screen).not.toContain("warning");
+  expect(calm(screen.replaceAll("\r", ""))).not.toContain("warning");
   const bars = screen.match(/(\d+) of 2000/g)!.map((bar) => Number.parseInt(bar, 10));
   expect(bars).toEqual([...bars].sort((a, b) => a - b));
   const received = Number(/received +(\d+)/.exec(screen)?.[1]);
@@ -322,9 +338,14 @@ test("Ctrl-C at a terminal, which reaches the workers too, is one stop; one bar 
 
 test("a second signal ends all of them at once", async () => {
   const scene = await createScene(300);
+  // No lock: a load does not wait for one as long as a busy machine may need.
+  await scene.sql.unsafe(`
+    create function public.stand_still() returns trigger language plpgsql
+      as $$ begin perform pg_catalog.pg_sleep(3600); return null; end $$;
+    create trigger stand_still after insert on public.user_logins
+      execute function public.stand_still()`);
   const run = start(["--follow", "--workers", "2", "--grace", "100000"], scene);
   await until(() => children(run.pid).length === 2);
-  const release = await lockLedger(scene);
   scene.send(1000);
   await until(async () => (await neverReceived(scene)) === 0);
   const workers = children(run.pid);
@@ -333,12 +354,11 @@ test("a second signal ends all of them at once", async () => {
   expect(workers.filter(isRunning)).toEqual(workers);
   run.kill("SIGTERM");
   const { code, stdout, stderr } = await run.ended;
-  expect({ code, stdout, stderr }).toEqual({ code: 130, stdout: "", stderr: "" });
+  expect({ code, stdout, stderr: calm(stderr) }).toEqual({ code: 130, stdout: "", stderr: "" });
   await until(() => !workers.some(isRunning));
   // Whoever ends in order hands back what he holds: these had no time for it.
   const { inflight } = (await useSqs()).inspectQueue(scene.queue.name)!.messages;
   expect(inflight.length).toBe(1000);
-  await release();
 });
 
 test("a failure that all workers meet is told once", async () => {
@@ -387,7 +407,7 @@ test("no worker has a secret among its arguments, and files are read once", asyn
     }
   }
   child.kill("SIGTERM");
-  expect(await new Response(child.stderr).text()).toBe("");
+  expect(calm(await new Response(child.stderr).text())).toBe("");
   expect(sumOf(await new Response(child.stdout).text()).received).toBe(1);
 });
 

@@ -140,7 +140,7 @@ test("every token opens to the original that was sent first, byte for byte", asy
   expect(revealed.map(({ sealedAt: _, ...rest }) => rest)).toEqual(
     asked.map((token) => ({ token, ...originals.get(token)!, verified: true })),
   );
-}, 30_000);
+}, 300_000);
 
 test("every broken message is in the quarantine with its reason, and its body sealed whole", async () => {
   const sql = database.sql(database.ownerUrl);

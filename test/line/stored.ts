@@ -79,9 +79,12 @@ export async function comeBack(name: string): Promise<void> {
   }
 }
 
+/** Far beyond what anything here takes on a slow machine: what is not there by then never comes. */
+const LONGEST_WAIT_MS = 240_000;
+
 /** Waits for something that another process brings about; throws if it never does. */
 export async function until(holds: () => Promise<boolean> | boolean): Promise<void> {
-  for (const start = Date.now(); Date.now() - start < 240_000; await Bun.sleep(25)) {
+  for (const start = Date.now(); Date.now() - start < LONGEST_WAIT_MS; await Bun.sleep(25)) {
     if (await holds()) return;
   }
   throw new Error("what was waited for did not happen");

@@ -7,15 +7,15 @@ import { readIdentities } from "../../src/config/keys.ts";
 import { expire } from "../../src/erasure/expire.ts";
 import { forget } from "../../src/erasure/forget.ts";
 import { OpeningKeys } from "../../src/keys/open.ts";
-import { Availability } from "../../src/line/availability.ts";
 import { KnownOriginals } from "../../src/line/known-originals.ts";
 import { load } from "../../src/line/load.ts";
-import { type Stored, storeBatch } from "../../src/line/store.ts";
+import type { StoredPart } from "../../src/line/protect-and-load.ts";
 import { array } from "../../src/postgres/values.ts";
 import { replay } from "../../src/recovery/replay.ts";
 import type { Message } from "../../src/sqs/queue.ts";
 import { seal } from "../../vault/seal.ts";
 import { until } from "../line/stored.ts";
+import { storeMessages } from "../support/store-messages.ts";
 import { outcome } from "./attempt.ts";
 import { type ErasureScene, FRESH, makeErasureScene } from "./erasure-scene.ts";
 import { callLoad, loadArguments, makeHost } from "./host.ts";
@@ -143,16 +143,13 @@ class Watched extends KnownOriginals {
   }
 }
 
-async function storeAll(known: KnownOriginals, messages: readonly Message[]): Promise<Stored[]> {
+async function storeAll(
+  knownOriginals: KnownOriginals,
+  messages: readonly Message[],
+): Promise<StoredPart[]> {
   const { subkeys, dataKeys } = scene.host;
-  const stored: Stored[] = [];
-  const patience = { milliseconds: 20_000, signal: new AbortController().signal };
-  await storeBatch({ database: scene.as("etl"), subkeys, dataKeys, known }, messages, {
-    available: new Availability("it", patience, () => {}),
-    onStored: (part) => stored.push(part),
-    onRetry: () => {},
-  });
-  return stored;
+  const database = scene.as("etl");
+  return await storeMessages({ database, subkeys, dataKeys, knownOriginals }, messages, 20_000);
 }
 
 test("what a host has seen stored and was forgotten since needs nothing sent again", async () => {
@@ -261,23 +258,16 @@ test("fifty erasures among loads that go on: nothing is lost, nothing comes back
   let isOver = false;
   let stored = 0;
   const loader = async (each: number) => {
-    const known = new KnownOriginals();
     const { subkeys, dataKeys } = await makeHost(host.keys);
-    const used = { database: database.open(database.url("etl")), subkeys, dataKeys, known };
-    const patience = { milliseconds: 20_000, signal: new AbortController().signal };
+    const etl = database.open(database.url("etl"));
+    const used = { database: etl, subkeys, dataKeys, knownOriginals: new KnownOriginals() };
     for (let round = 0; !isOver || round < 5; round++) {
       const messages = Array.from({ length: 20 }, (_, i) => {
         const n = pool[(round * 7 + i * 3 + each * 11) % pool.length]!;
         // Old, so that it may expire too, and one user for each, so that it may be forgotten.
         return messageOf(`user ${n}`, ...valuesOf(n), new Date("2021-06-01T00:00:00Z"));
       });
-      await storeBatch(used, messages, {
-        available: new Availability("it", patience, () => {}),
-        onStored: ({ result }) => {
-          stored += result.loaded;
-        },
-        onRetry: () => {},
-      });
+      for (const { result } of await storeMessages(used, messages, 20_000)) stored += result.loaded;
     }
   };
   const erasing = async () => {

@@ -14,6 +14,8 @@ export type RunOptions = {
   readonly env?: Readonly<Record<string, string>>;
   readonly stdin?: string;
   readonly cwd?: string;
+  /** In place of veil's own command line: its path. */
+  readonly program?: string;
 };
 
 const baseEnv = (env: Readonly<Record<string, string>> = {}): Record<string, string> => ({
@@ -37,11 +39,14 @@ export async function veil(args: readonly string[], options: RunOptions = {}): P
 
 /** Starts `veil ARGS`; for a test that sends signals or reads along. */
 export function startVeil(args: readonly string[], options: RunOptions = {}) {
-  return Bun.spawn(endsWithUs([process.execPath, "--no-env-file", CLI, ...args]), {
-    env: baseEnv(options.env),
-    cwd: options.cwd ?? "/",
-    stdin: new Blob([options.stdin ?? ""]),
-    stdout: "pipe",
-    stderr: "pipe",
-  });
+  return Bun.spawn(
+    endsWithUs([process.execPath, "--no-env-file", options.program ?? CLI, ...args]),
+    {
+      env: baseEnv(options.env),
+      cwd: options.cwd ?? "/",
+      stdin: new Blob([options.stdin ?? ""]),
+      stdout: "pipe",
+      stderr: "pipe",
+    },
+  );
 }

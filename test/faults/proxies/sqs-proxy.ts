@@ -121,6 +121,9 @@ export async function startSqsProxy(
     const { reply, messages } = await shared.call(name, asked, headers, wish);
     const passes = action !== "receive" || messages > 0;
     if (passes) await reach(action, "answered");
+    if (fault !== null && LOSES.includes(fault) && messages > 0) {
+      await shared.giveBack(reply);
+    }
     if (fault === "reset-after") return { kind: "reset" };
     if (fault === "reset-half") return { kind: "half", reply };
     if (fault === "truncated") {
@@ -172,6 +175,9 @@ export async function startSqsProxy(
     stop: http.stop,
   };
 }
+
+/** Nobody gets the answer: a queue hides what was in it for a time, and nobody needs to sit that out. */
+const LOSES: readonly SqsFault[] = ["reset-after", "reset-half", "truncated"];
 
 const half = (text: string): string => text.slice(0, text.length >> 1);
 

@@ -19,6 +19,8 @@ export type SharedOptions = {
   readonly sentAt?: (id: string) => number;
   /** The body of a message in place of its own; null leaves it alone. */
   readonly body?: (id: string) => string | null;
+  /** So many times more slowly goes the queue's time by for those that it hides; 1 when absent. */
+  readonly slower?: number;
   /** With what a consumer asks to delete, before any of it is passed on. */
   readonly onDelete?: (messages: readonly Delivered[]) => Promise<void> | void;
 };
@@ -33,8 +35,12 @@ export type SharedQueue = {
     headers: ReadonlyMap<string, string>,
     wish: Wish | null,
   ) => Promise<{ readonly reply: HttpReply; readonly messages: number }>;
+  /** What a receive was answered, and nobody got: it can be received again at once. */
+  readonly giveBack: (reply: HttpReply) => Promise<void>;
   /** How often each message was handed out. */
   readonly deliveries: ReadonlyMap<string, number>;
+  /** The ids of the messages for which a consumer asked for more time. */
+  readonly hidden: ReadonlySet<string>;
   /** The ids of the messages whose delete was passed on. */
   readonly deleted: ReadonlySet<string>;
   /** How many deliveries were handed out by this proxy beyond the queue's own. */
@@ -71,8 +77,15 @@ export function shareQueue(options: SharedOptions): SharedQueue {
   const within = options.redeliverWithinMs ?? 1000;
   const deliveries = new Map<string, number>();
   const deleted = new Set<string>();
+  const hidden = new Set<string>();
+  const slower = options.slower ?? 1;
+  const longer = <T extends object>(one: T): T =>
+    slower > 1 && "VisibilityTimeout" in one
+      ? { ...one, VisibilityTimeout: Math.min(Number(one.VisibilityTimeout) * slower, 43_200) }
+      : one;
   let again: { readonly message: Message; readonly at: number }[] = [];
   let redelivered = 0;
+  let lastQueueUrl: unknown = null;
   let total = 0;
   let rate = options.redeliver ?? 0;
 
@@ -129,6 +142,7 @@ export function shareQueue(options: SharedOptions): SharedQueue {
     headers: ReadonlyMap<string, string>,
   ): Promise<{ readonly reply: HttpReply; readonly messages: number }> => {
     const most = Number(asked.MaxNumberOfMessages ?? 1);
+    lastQueueUrl = asked.QueueUrl;
     const now = performance.now();
     const due = again.filter(({ at }) => at <= now).slice(0, most === 1 ? 1 : most >> 1);
     again = again.filter((one) => !due.includes(one));
@@ -137,7 +151,7 @@ export function shareQueue(options: SharedOptions): SharedQueue {
     if (rest > 0) {
       // With something to hand out, or soon, a long poll would keep it back.
       const waits = again.length > 0 ? { WaitTimeSeconds: Math.min(1, waitOf(asked)) } : {};
-      const changed = { ...asked, ...waits, MaxNumberOfMessages: rest };
+      const changed = { ...longer(asked), ...waits, MaxNumberOfMessages: rest };
       const answer = await pass(
         due.length > 0 ? { ...changed, WaitTimeSeconds: 0 } : changed,
         headers,
@@ -175,7 +189,7 @@ export function shareQueue(options: SharedOptions): SharedQueue {
     if (isDelete) await options.onDelete?.([...handles.values()]);
     const own = taken
       .filter((entry) => handles.get(entry)!.own !== AGAIN)
-      .map((entry) => ({ ...entry, ReceiptHandle: handles.get(entry)!.own }));
+      .map((entry) => longer({ ...entry, ReceiptHandle: handles.get(entry)!.own }));
     let refused: { readonly Id: string }[] = [];
     if (own.length > 0) {
       const changed = batch === undefined ? own[0] : { Entries: own };
@@ -184,7 +198,7 @@ export function shareQueue(options: SharedOptions): SharedQueue {
       if (answer.status !== 200) return replyOf(answer);
       refused = (JSON.parse(answer.body || "{}").Failed as typeof refused | undefined) ?? [];
     }
-    if (isDelete) for (const entry of taken) deleted.add(handles.get(entry)!.id);
+    for (const entry of taken) (isDelete ? deleted : hidden).add(handles.get(entry)!.id);
     if (batch === undefined) return reply({});
     const failed = new Map(refused.map((entry) => [entry.Id, entry as unknown]));
     for (const { Id } of wish === "partial" ? entries.filter((one) => !taken.includes(one)) : []) {
@@ -205,7 +219,18 @@ export function shareQueue(options: SharedOptions): SharedQueue {
       }
       return { reply: replyOf(await pass(asked, headers)), messages: 0 };
     },
+    giveBack: async ({ body }) => {
+      const messages = (JSON.parse(body).Messages as Message[] | undefined) ?? [];
+      const Entries = messages
+        .map(({ ReceiptHandle }) => readHandle(ReceiptHandle).own)
+        .filter((own) => own !== AGAIN)
+        .map((own, n) => ({ Id: String(n), ReceiptHandle: own, VisibilityTimeout: 0 }));
+      if (Entries.length === 0) return;
+      const headers = new Map([["x-amz-target", "AmazonSQS.ChangeMessageVisibilityBatch"]]);
+      await pass({ QueueUrl: lastQueueUrl, Entries }, headers);
+    },
     deliveries,
+    hidden,
     deleted,
     redelivered: () => redelivered,
     waiting: () => again.length,

@@ -39,7 +39,7 @@ beforeAll(async () => {
   });
   await proxy.stop();
   expect(run.code).toBe(0);
-}, 60_000);
+}, 300_000);
 afterAll(() => database.drop());
 
 const newOracle = (): Oracle => {

@@ -32,13 +32,13 @@ const TOGETHER = { redeliver: 0.5, redeliverWithinMs: 50, together: true };
 
 export const SABOTAGES: Readonly<Record<string, Sabotage>> = {
   "delete-before-commit": {
-    files: /^src\/\w+\.ts$/,
+    files: /^src\/.+\.ts$/,
     place: /await storeBatch\(\s*line,\s*(\w+),/,
     change: "await queue.acknowledge($1, options.signal);\n$&",
     run: {},
   },
   "no-ledger": {
-    files: /^sql\/\w+\.sql$/,
+    files: /^sql\/.+\.sql$/,
     defines: DEFINES_LOAD,
     place:
       /begin\s+insert into etl\.ledger \(sent_on, message_id\)[\s\S]*?exception when unique_violation then[\s\S]*?;\s+end;/,
@@ -46,7 +46,7 @@ export const SABOTAGES: Readonly<Record<string, Sabotage>> = {
     run: {},
   },
   unsorted: {
-    files: /^sql\/\w+\.sql$/,
+    files: /^sql\/.+\.sql$/,
     defines: DEFINES_LOAD,
     // Its days and its ids, which stay side by side.
     place:
@@ -55,7 +55,7 @@ export const SABOTAGES: Readonly<Record<string, Sabotage>> = {
     run: TOGETHER,
   },
   "acknowledge-all": {
-    files: /^src\/\w+\.ts$/,
+    files: /^src\/.+\.ts$/,
     place: /\bonStored\((?:stored|\w+\.stored)\)/,
     change: "onStored({ ...stored, messages })",
     run: { focus: "refused-batch" },
@@ -89,7 +89,11 @@ function change(folder: string, name: string, sabotage: Sabotage): void {
   const has = (pattern: RegExp) => (file: string) =>
     pattern.test(readFileSync(join(folder, file), "utf8"));
   const all = COPIED.slice(0, 3)
-    .flatMap((top) => readdirSync(join(folder, top)).map((file) => `${top}/${file}`))
+    .flatMap((top) =>
+      readdirSync(join(folder, top), { recursive: true, encoding: "utf8" }).map(
+        (file) => `${top}/${file}`,
+      ),
+    )
     .filter((file) => files.test(file))
     .sort();
   const looked = defines === undefined ? all : all.filter(has(defines)).slice(-1);

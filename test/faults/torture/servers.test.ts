@@ -7,7 +7,7 @@ import { type Servers, startServers } from "./servers.ts";
 let servers: Servers;
 beforeAll(async () => {
   servers = await startServers({ program: fromSource(), visibilitySeconds: 5 });
-}, 120_000);
+}, 300_000);
 afterAll(() => servers.stop());
 
 const lockHolders = async (): Promise<number> => {
@@ -24,8 +24,8 @@ test("a strike that a restart ends has done what it could, and the next one stri
     await Promise.all([servers.restartDatabase(), servers.restartDatabase(), locked]);
   }
   await servers.strike(lockingLedger(0));
-}, 120_000);
+}, 300_000);
 
 test("a strike that fails by itself says so", async () => {
   expect(await servers.strike("select 1/0").catch(String)).toContain("division by zero");
-}, 120_000);
+}, 300_000);

@@ -1,21 +1,24 @@
 // A real PostgreSQL that is restarted, runs out of disk, or forgets: each on a cluster of its own.
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { hasOwnServer } from "../../support/servers.ts";
 import { type OwnCluster, startTroubleCluster } from "./trouble-cluster.ts";
 import { mountDisk } from "./trouble-disk.ts";
 import { AWAY, expectOneOutage } from "./trouble-run.ts";
-import { HELD_MS, MORE_THAN_LOADS_TAKE, type Scene, withScene } from "./trouble-scene.ts";
+import { everyKind, MORE_THAN_LOADS_TAKE, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(240_000);
+setDefaultTimeout(300_000);
+
+/** Time for several attempts to connect. */
+const AWAY_MS = 2000;
 
 /** Made one after the other and before anything else: initdb keeps this process from answering. */
 const clusters = new Map<string, OwnCluster>();
 const disk = hasOwnServer ? mountDisk(48) : null;
 beforeAll(async () => {
   if (!hasOwnServer) return;
-  for (const name of ["full", "follow", "drain"]) clusters.set(name, await startTroubleCluster());
+  const names = ["full", "follow", ...(everyKind ? ["drain"] : [])];
+  for (const name of names) clusters.set(name, await startTroubleCluster());
   clusters.set("forgetful", await startTroubleCluster({ fsync: "off" }));
 });
 afterAll(async () => {
@@ -45,7 +48,7 @@ test.concurrent.skipIf(!hasOwnServer)(
       disk.fill();
       scene.send(1500);
       await run.says(AWAY);
-      await sleep(HELD_MS);
+      await scene.keptHidden();
       expect(scene.mostReceived()).toBe(1);
       disk.free();
       await scene.settled();
@@ -62,6 +65,7 @@ for (const [how, mode] of [
   ["follow", "fast"],
   ["drain", "immediate"],
 ] as const) {
+  if (!everyKind && how === "drain") continue;
   test.concurrent.skipIf(!hasOwnServer)(
     `a ${how} outlives a server that is stopped (${mode}) and started again`,
     () =>
@@ -71,7 +75,7 @@ for (const [how, mode] of [
         const loads = scene.pg.pauseAll("load-forwarded");
         const run = scene.start(["etl", "--json", ...(how === "follow" ? ["--follow"] : [])]);
         await loads.reached;
-        const restarted = cluster.restart(mode, HELD_MS);
+        const restarted = cluster.restart(mode, AWAY_MS);
         await run.says(AWAY);
         loads.resume();
         await restarted;

@@ -8,10 +8,10 @@ import type { SqsPaused } from "../proxies/sqs-proxy.ts";
 import { startDoor } from "./trouble-door.ts";
 import { lockTable } from "./trouble-outages.ts";
 import { AWAY, BACK, eventually, expectOneOutage } from "./trouble-run.ts";
-import { HELD_MS, LONG, type Scene, withScene } from "./trouble-scene.ts";
+import { LONG, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(240_000);
+setDefaultTimeout(300_000);
 
 const waitingLoads = async (scene: Scene): Promise<number> => {
   const [row] = await scene.database.sql`
@@ -35,11 +35,7 @@ test.concurrent("a deadlock costs a retry and is said to nobody", () =>
     await session.unsafe("lock table pii_vault.originals in access exclusive mode");
     await release();
     const { code, said, summary } = await run.ended;
-    // A stall of five seconds is an outage to whoever waits for it, and is over with the lock.
-    expect({ code, said: said.filter((line) => !/5 s; waiting|stores again/.test(line)) }).toEqual({
-      code: 0,
-      said: [],
-    });
+    expect({ code, said }).toEqual({ code: 0, said: [] });
     expect(summary().retries).toBeGreaterThanOrEqual(1);
     expect(summary()).toMatchObject({ received: 300, duplicates: 0, acknowledged: 300 });
     expect(scene.deliveredOtherThanOnce()).toBe(0);
@@ -48,6 +44,9 @@ test.concurrent("a deadlock costs a retry and is said to nobody", () =>
 
 test.concurrent("loads that wait for an administrator's lock do not pile up", () =>
   withScene({}, async (scene) => {
+    // A load gives up waiting for a lock after 20 seconds, or sooner where its login is set so.
+    const { sql, login } = scene.database;
+    await sql.unsafe(`alter role ${login} set lock_timeout = '1s'`);
     const run = scene.start(["etl", "--follow", "--json"]);
     // A data key that is stored, and no address twice: loads do not wait for each other.
     scene.send(10);
@@ -102,7 +101,7 @@ test.concurrent("a server that closes each connection is not dialled without end
       door.close();
       scene.send(300);
       await run.says(AWAY);
-      await sleep(HELD_MS);
+      await sleep(3000);
       // Some for each attempt, and pauses between them that grow to seconds: a loop makes thousands.
       expect(door.turnedAway()).toBeGreaterThan(0);
       expect(door.turnedAway()).toBeLessThan(LOADS * 150);

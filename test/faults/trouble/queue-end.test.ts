@@ -4,14 +4,13 @@ import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { useSqs } from "../../support/servers.ts";
 import { withGate } from "./trouble-gate.ts";
 import { AWAY, eventually } from "./trouble-run.ts";
-import { HELD_MS, LONG, withScene } from "./trouble-scene.ts";
+import { everyKind, LONG, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(240_000);
+setDefaultTimeout(300_000);
 
 const folder = mkdtempSync(join(tmpdir(), "veil-credentials-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -51,7 +50,6 @@ for (const kind of ["file", "process"] as const) {
         gate.allow("AKIASECOND"); // and whoever gives them out is late
         scene.send(100);
         await run.says(AWAY);
-        await sleep(HELD_MS);
         write("AKIASECOND");
         await scene.settled();
         run.signal("SIGTERM");
@@ -65,6 +63,7 @@ for (const kind of ["file", "process"] as const) {
 }
 
 for (const how of ["--follow", "a drain"]) {
+  if (!everyKind && how === "a drain") continue;
   const args = ["etl", "--json", ...(how === "--follow" ? [how] : [])];
   test.concurrent(`${how} whose queue is deleted stores what it holds, and ends with an error`, () =>
     withScene(LONG, async (scene) => {
@@ -137,19 +136,20 @@ for (const how of ["--follow", "a drain"]) {
 }
 
 for (const action of ["receive", "delete"] as const) {
-  test.concurrent(`a drain gives up on a queue that throttles each ${action} for a minute`, () =>
+  test.concurrent(`a drain gives up on a queue that throttles each ${action} for too long`, () =>
     withScene(LONG, async (scene) => {
       scene.send(1500);
       scene.at["load-delivered"] = () => {
         delete scene.at["load-delivered"];
         scene.sqs.failNext("throttled", action, 1e9);
       };
-      const { code, said, summary } = await scene.start(["etl", "--json"]).ended;
+      const run = scene.start(["etl", "--json"], {}, { outageMs: 3000 });
+      const { code, said, summary } = await run.ended;
       expect({ code, said: said.filter((line) => !line.startsWith("hint: ")) }).toEqual({
         code: 1,
         said: [
           expect.stringMatching(AWAY),
-          expect.stringMatching(/^error: .+Throttl.+; gave up after [67][0-9] s$/),
+          expect.stringMatching(/^error: .+Throttl.+; gave up after [0-9]+ s$/),
         ],
       });
       const { received, loaded, duplicates, quarantined } = summary();

@@ -6,10 +6,10 @@ import { listen, portOf } from "../proxies/listen.ts";
 import { errorResponse } from "../proxies/pg-wire.ts";
 import { withGate } from "./trouble-gate.ts";
 import { AWAY, eventually } from "./trouble-run.ts";
-import { LONG, type Scene, withScene } from "./trouble-scene.ts";
+import { everyKind, LONG, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(240_000);
+setDefaultTimeout(300_000);
 
 const BACK = /^it can be reached again after [0-9]+ s$/;
 const NOTHING = { received: 0, loaded: 0, duplicates: 0, quarantined: 0, acknowledged: 0 };
@@ -28,8 +28,9 @@ const setServer = ({ pg, sqs }: Scene, server: (typeof SERVERS)[number], name: N
   return server === "database" ? pg.set(mode) : sqs.set(mode);
 };
 
-/** Short, because each of a start's attempts takes as long. */
-const impatient = ({ env }: Scene) => ({ DATABASE_URL: `${env.DATABASE_URL}?connect_timeout=1` });
+/** Short where each of a start's attempts takes as long. */
+const impatient = ({ env }: Scene) => ({ DATABASE_URL: `${env.DATABASE_URL}?connect_timeout=4` });
+const IMPATIENT = { startDelaysMs: [100], queueAnswerMs: 2000 };
 
 for (const server of SERVERS) {
   for (const name of NAMES) {
@@ -37,18 +38,22 @@ for (const server of SERVERS) {
       withScene(LONG, async (scene) => {
         await setServer(scene, server, name);
         scene.send(100);
-        const run = scene.start(["etl", "--follow", "--json"], impatient(scene));
+        const run = scene.start(["etl", "--follow", "--json"], impatient(scene), IMPATIENT);
         await run.says(AWAY);
-        await sleep(6000);
+        await sleep(2000);
         expect(run.isRunning()).toBe(true);
         await setServer(scene, server, null);
         await scene.settled();
         run.signal("SIGTERM");
         const { code, said, summary } = await run.ended;
-        expect({ code, said }).toEqual({
-          code: 0,
-          said: [expect.stringMatching(AWAY), expect.stringMatching(BACK)],
-        });
+        expect(code).toBe(0);
+        // On a busy machine the queue's answers may take long later, too.
+        expect(said.slice(0, 2)).toEqual([
+          expect.stringMatching(AWAY),
+          expect.stringMatching(BACK),
+        ]);
+        for (const line of said) expect(line).toMatch(new RegExp(`${AWAY.source}|again after`));
+        expect(said.filter((line) => BACK.test(line))).toHaveLength(1);
         expect(summary()).toMatchObject({ received: 100, acknowledged: 100 });
         expect(scene.deliveredOtherThanOnce()).toBe(0);
         expect(await scene.verdict()).toEqual(KEPT);
@@ -57,14 +62,15 @@ for (const server of SERVERS) {
     for (const how of ["--follow", "a drain"]) {
       // It has nothing to wait for then: it ends at once.
       if (how === "a drain" && server === "queue" && name !== "does not answer") continue;
+      if (!everyKind && name !== "does not answer") continue;
       const args = ["etl", "--json", "--grace", "3", ...(how === "--follow" ? [how] : [])];
       test.concurrent(`a signal ends ${how} that waits for a ${server} that ${name}`, () =>
         withScene(LONG, async (scene) => {
           await setServer(scene, server, name);
           scene.send(10);
-          const run = scene.start(args, impatient(scene));
+          const run = scene.start(args, impatient(scene), IMPATIENT);
           await run.listens();
-          await sleep(2000); // it waits by now, or is about to
+          await sleep(500); // it waits by now, or is about to
           run.signal("SIGTERM");
           const { code, said, summary } = await run.ended;
           expect({ code, said: said.filter((line) => !AWAY.test(line)) }).toEqual({
@@ -80,7 +86,7 @@ for (const server of SERVERS) {
   test.concurrent(`a drain does not wait long for a ${server} that is not there, and says so`, () =>
     withScene(LONG, async (scene) => {
       await setServer(scene, server, "refuses connections");
-      const { code, said, summary } = await scene.start(["etl", "--json"]).ended;
+      const { code, said, summary } = await scene.start(["etl", "--json"], {}, IMPATIENT).ended;
       expect({ code, said }).toEqual({
         code: 1,
         said: [
@@ -146,8 +152,8 @@ test.concurrent("a signal ends a start that the database keeps waiting", () =>
       return row !== undefined;
     });
     run.signal("SIGTERM");
-    // Ten times its grace: not slow, but deaf.
-    await Promise.race([run.ended, sleep(30_000)]);
+    // Fifty times its grace: not slow, but deaf.
+    await Promise.race([run.ended, sleep(150_000)]);
     expect(run.isRunning()).toBe(false);
     const { code, said, summary } = await run.ended;
     expect({ code, said }).toEqual({ code: 0, said: [] });

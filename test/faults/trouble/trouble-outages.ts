@@ -1,6 +1,7 @@
 // The ways in which a database can be away for a while, each as something that begins and ends. Those of the
 // server itself are real; the proxy does what a server cannot be asked for.
 import type postgres from "postgres";
+import type { Waits } from "../../../src/commands/servers.ts";
 import type { Scene } from "./trouble-scene.ts";
 
 export type Outage = {
@@ -14,6 +15,8 @@ export type Outage = {
   readonly commits?: true;
   /** Of the database, in place of the scene's. */
   readonly url?: (url: string) => string;
+  /** What veil takes for silence. */
+  readonly waits?: Partial<Waits>;
 };
 
 /** veil's sessions, so that its next ones are under what was just set. */
@@ -92,7 +95,8 @@ export const OUTAGES: readonly Outage[] = [
     name: "falls silent in the middle of a load",
     begin: ({ pg }) => pg.set({ kind: "hold" }),
     end: pass,
-    says: /the database at 127\.0\.0\.1 has not answered for 5 s/,
+    says: /the database at 127\.0\.0\.1 has not answered for 3 s/,
+    waits: { stalledMs: 3000 },
   },
   {
     name: "falls silent for new connections",
@@ -102,7 +106,7 @@ export const OUTAGES: readonly Outage[] = [
     },
     end: pass,
     says: /\((CONNECTION_CLOSED|ECONNRESET|CONNECT_TIMEOUT)\)/,
-    url: (url) => `${url}?connect_timeout=2`,
+    url: (url) => `${url}?connect_timeout=4`,
   },
   {
     name: "fails over to read-only",
@@ -132,7 +136,7 @@ export const OUTAGES: readonly Outage[] = [
       await lock(scene);
     },
     end: unlock,
-    says: /has not answered for 5 s|55P03|57P01|CONNECTION_CLOSED/,
+    says: /55P03|57P01|CONNECTION_CLOSED/,
   },
   {
     name: "fails in one way after the other",

@@ -1,6 +1,7 @@
 // What each of the trouble tests has for itself: a migrated database and a queue, each behind its proxy,
 // and a list of what was sent. Whatever the test does to its servers, nobody else's are touched.
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Waits } from "../../../src/commands/servers.ts";
 import { LOADS } from "../../../src/line/line.ts";
 import { comeBack } from "../../line/stored.ts";
 import { createDatabase } from "../../support/database.ts";
@@ -14,10 +15,14 @@ import type { TroubleDatabase } from "./trouble-cluster.ts";
 import { eventually, type Running, startRun } from "./trouble-run.ts";
 import { judge, type SentMessage, type Verdict } from "./trouble-verdict.ts";
 
-/** Wide enough for a busy machine to extend a receipt in time. */
-export const VISIBILITY_SECONDS = 8;
-/** Longer than messages stay hidden by themselves. */
-export const HELD_MS = 10_000;
+/** What a queue says of itself: half of it later, veil asks for more. */
+const VISIBILITY_SECONDS = 2;
+/** A queue's time goes by so much more slowly, so that nothing is late because the machine is busy. */
+const SLOWER = 100;
+
+/** Longer than messages stay hidden by themselves in `REAL_TIME`. */
+export const EXPIRED_MS = 3_000;
+export const REAL_TIME = { visibilitySeconds: 2, slower: 1 };
 
 /** Much longer than a test takes: what can be received before has been handed back. */
 export const LONG = { visibilitySeconds: 600 };
@@ -30,6 +35,7 @@ export const everyKind = process.env.TEST_FAULTS === "all";
 
 export type SceneOptions = {
   readonly visibilitySeconds?: number;
+  readonly slower?: number;
   readonly queue?: Partial<SharedOptions>;
   /** In place of a database on the tests' common server. */
   readonly database?: TroubleDatabase;
@@ -48,10 +54,16 @@ export type Scene = {
   /** One in fifty is broken. Each has so many bytes besides, of which veil takes no notice. */
   readonly send: (count: number, bytes?: number) => void;
   readonly sent: readonly SentMessage[];
-  readonly start: (args: readonly string[], env?: Readonly<Record<string, string>>) => Running;
+  readonly start: (
+    args: readonly string[],
+    env?: Readonly<Record<string, string>>,
+    waits?: Partial<Waits>,
+  ) => Running;
   /** Waits until all that was sent is stored and deleted. */
   readonly settled: () => Promise<void>;
   readonly stored: () => Promise<number>;
+  /** Waits until more time was asked for, for each message that is with a consumer. */
+  readonly keptHidden: () => Promise<void>;
   /** What a worker held that is gone is in the queue again, as if its time were over. */
   readonly comeBack: () => Promise<void>;
   readonly queued: () => { readonly ready: number; readonly inFlight: number };
@@ -79,7 +91,7 @@ export async function withScene(
 }
 
 async function stage(options: SceneOptions, undo: (() => unknown)[]): Promise<Scene> {
-  const { visibilitySeconds = VISIBILITY_SECONDS } = options;
+  const { visibilitySeconds = VISIBILITY_SECONDS, slower = SLOWER } = options;
   const database = options.database ?? (await onCommonServer(undo));
   const [queue, keys, server] = await Promise.all([
     createQueue({ VisibilityTimeout: String(visibilitySeconds) }),
@@ -87,7 +99,7 @@ async function stage(options: SceneOptions, undo: (() => unknown)[]): Promise<Sc
     useSqs(),
   ]);
   const address = queue.env.AWS_ENDPOINT_URL_SQS ?? "";
-  const shared = shareQueue({ address, sentAt: () => SENT_AT, ...options.queue });
+  const shared = shareQueue({ address, sentAt: () => SENT_AT, slower, ...options.queue });
   const at: Scene["at"] = {};
   const onPoint = (point: PgPoint | SqsPoint) => at[point]?.();
   const sqs = await startSqsProxy(shared, { onPoint });
@@ -130,8 +142,8 @@ async function stage(options: SceneOptions, undo: (() => unknown)[]): Promise<Sc
   return {
     ...{ database, queueName: queue.name, keys, env, pg, sqs, shared, at },
     ...{ send, sent, stored },
-    start: (args, extra = {}) => {
-      const run = startRun(args, { ...env, ...extra });
+    start: (args, extra = {}, waits = {}) => {
+      const run = startRun(args, { ...env, ...extra }, waits);
       undo.push(async () => {
         if (run.isRunning()) run.signal("SIGKILL");
         await run.ended;
@@ -145,6 +157,10 @@ async function stage(options: SceneOptions, undo: (() => unknown)[]): Promise<Sc
         return ready.length + delayed.length + inflight.length === 0;
       });
     },
+    keptHidden: () =>
+      eventually("what is held is kept hidden", () =>
+        inspect().inflight.every(({ message }) => shared.hidden.has(message.messageId)),
+      ),
     comeBack: () =>
       eventually("what was held is back", async () => {
         await sqs.idle(); // the calls that it had open, polls above all

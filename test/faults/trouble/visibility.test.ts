@@ -3,13 +3,16 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { SqsFault } from "../proxies/sqs-faults.ts";
-import { withGate } from "./trouble-gate.ts";
+import { type Gate, withGate } from "./trouble-gate.ts";
 import { lockTable } from "./trouble-outages.ts";
 import { AWAY, BACK, eventually } from "./trouble-run.ts";
-import { HELD_MS, type Scene, withScene } from "./trouble-scene.ts";
+import { EXPIRED_MS, everyKind, REAL_TIME, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(240_000);
+setDefaultTimeout(300_000);
+
+const hidden = (gate: Gate) =>
+  gate.entries("ChangeMessageVisibilityBatch").reduce((sum, size) => sum + size, 0);
 
 const expectAddsUp = (summary: Readonly<Record<string, number>>) =>
   expect(summary.loaded! + summary.duplicates! + summary.quarantined!).toBe(summary.received!);
@@ -35,15 +38,13 @@ for (const [name, begin, end] of [
         await scene.settled();
         await begin(scene);
         scene.send(400);
-        await sleep(2 * HELD_MS);
+        await eventually("many are kept hidden", () => hidden(gate) >= 100);
         await end(scene);
         await scene.settled();
         run.signal("SIGTERM");
         const { code, summary } = await run.ended;
         expect(code).toBe(0);
-        const sizes = gate.entries("ChangeMessageVisibilityBatch");
-        expect(Math.max(...sizes)).toBe(10);
-        expect(sizes.reduce((sum, size) => sum + size, 0)).toBeGreaterThanOrEqual(100);
+        expect(Math.max(...gate.entries("ChangeMessageVisibilityBatch"))).toBe(10);
         expect(summary()).toMatchObject({ received: 410, duplicates: 0, acknowledged: 410 });
         expect(scene.deliveredOtherThanOnce()).toBe(0);
         expect(await scene.verdict()).toEqual(KEPT);
@@ -51,13 +52,17 @@ for (const [name, begin, end] of [
     ));
 }
 
+/** Where veil counts a load that takes longer as an outage, and rests. */
+const IMPATIENT = { stalledMs: 1000 };
+
 for (const fault of ["internal-error", "reset-before", "throttled", "lose"] as const) {
+  if (!everyKind && (fault === "reset-before" || fault === "throttled")) continue;
   test.concurrent(`receipts expire where each extension meets: ${fault}; another worker has them, and nothing is there twice`, () =>
-    withScene({ visibilitySeconds: 2 }, async (scene) => {
+    withScene(REAL_TIME, async (scene) => {
       scene.send(200);
       scene.sqs.failNext(fault satisfies SqsFault, "visibility", 1e9);
       const loading = scene.pg.pauseNext("load-sent");
-      const first = scene.start(["etl", "--json"]);
+      const first = scene.start(["etl", "--json"], {}, IMPATIENT);
       const load = await loading;
       // What is paused is the first one's connection. It rests once that is silent for seconds, and what
       // it held falls to the second one.
@@ -79,13 +84,13 @@ for (const fault of ["internal-error", "reset-before", "throttled", "lose"] as c
 }
 
 test.concurrent("without the right to keep messages hidden, that is said once, and the work goes on", () =>
-  withScene({ visibilitySeconds: 2 }, async (scene) => {
+  withScene(REAL_TIME, async (scene) => {
     scene.sqs.failNext("access-denied", "visibility", 1e9);
     const { release } = await lockTable(scene, "public.user_logins");
     scene.send(300);
-    const run = scene.start(["etl", "--follow", "--json"]);
+    const run = scene.start(["etl", "--follow", "--json"], {}, IMPATIENT);
     await run.says(AWAY);
-    await sleep(4000);
+    await run.says(/cannot change messages' visibility/);
     await release();
     await scene.settled();
     scene.send(100);
@@ -93,12 +98,11 @@ test.concurrent("without the right to keep messages hidden, that is said once, a
     run.signal("SIGTERM");
     const { code, said, summary } = await run.ended;
     expect(code).toBe(0);
-    expect([...said].sort()).toEqual([
-      expect.stringMatching(BACK),
+    const others = said.filter((line) => !AWAY.test(line) && !BACK.test(line));
+    expect(others).toEqual([
       expect.stringMatching(
         /^warning: cannot change messages' visibility: .* answered 403 .*policy needs sqs:ChangeMessageVisibility\)$/,
       ),
-      expect.stringMatching(AWAY),
     ]);
     expectAddsUp(summary() as unknown as Record<string, number>);
     expect(await scene.verdict()).toEqual(KEPT);
@@ -107,13 +111,13 @@ test.concurrent("without the right to keep messages hidden, that is said once, a
 for (const point of ["load-sent", "load-answered"] as const) {
   const when = point === "load-sent" ? "before" : "after";
   test.concurrent(`a worker that stands still ${when} its load commits wakes to duplicates`, () =>
-    withScene({ visibilitySeconds: 2 }, async (scene) => {
+    withScene(REAL_TIME, async (scene) => {
       scene.send(300);
       const loading = scene.pg.pauseNext(point);
       const first = scene.start(["etl", "--json"]);
       const load = await loading;
       first.signal("SIGSTOP");
-      await sleep(3000);
+      await sleep(EXPIRED_MS);
       await scene.sqs.idle(); // the polls that it had open
       const second = await scene.start(["etl", "--json"]).ended;
       expect(second.code).toBe(0);

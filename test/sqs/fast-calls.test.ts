@@ -1,4 +1,4 @@
-// What the lean transport of the hot calls puts on the wire, beside what the SDK's client does for the
+// What a fast call puts on the wire, beside what the SDK's client does for the
 // same call: to the same place, the same request, signed alike.
 import { afterEach, describe, expect, setSystemTime, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -6,10 +6,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SQSClient } from "@aws-sdk/client-sqs";
+import { openFastCalls } from "../../src/sqs/fast-calls.ts";
 import { openQueue } from "../../src/sqs/queue.ts";
-import { openWire } from "../../src/sqs/wire.ts";
 import * as server from "../support/recorder.ts";
-import { bySdk, byWire, CREDENTIALS, calls, SESSION } from "../support/sqs-calls.ts";
+import { byFetch, bySdk, CREDENTIALS, calls, SESSION } from "../support/sqs-calls.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const never = new AbortController().signal;
@@ -65,10 +65,10 @@ describe("a request", () => {
           region: "eu-central-1",
           credentials,
         });
-        const wire = openWire(client);
+        const fast = openFastCalls(client);
         for (const call of Object.values(calls(QUEUE_URL))) {
           await bySdk(client, call);
-          expect(await byWire(wire, call)).toEqual({});
+          expect(await byFetch(fast, call)).toEqual({});
           const [theirs, ours] = sqs.requests.splice(0);
           expectSame(theirs!, ours!);
           expect(ours!.headers["x-amz-date"]).toBe("20260228T235959Z");
@@ -121,7 +121,7 @@ test("a request is the SDK's under Deno too", async () => {
         ...["run", "--no-prompt", "--cached-only", "--no-remote"],
         ...["--node-modules-dir=manual", "--no-lock"],
         ...[`--allow-net=${sqs.host}`, "--allow-env", "--allow-read", "--allow-sys=osRelease"],
-        fileURLToPath(new URL("wire.deno.ts", import.meta.url)),
+        fileURLToPath(new URL("fast-calls.deno.ts", import.meta.url)),
         sqs.url,
       ],
       {

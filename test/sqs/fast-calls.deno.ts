@@ -1,16 +1,16 @@
-// Run by queue-wire.test.ts under Deno: the hot calls by the SDK's client and by the lean transport, to the
+// Run by fast-calls.test.ts under Deno: the hot calls by the SDK's client and by fetch, to the
 // server whose address it is given.
 import process from "node:process";
 import { SQSClient } from "@aws-sdk/client-sqs";
-import { openWire } from "../../src/sqs/wire.ts";
-import { bySdk, byWire, calls, SESSION } from "../support/sqs-calls.ts";
+import { openFastCalls } from "../../src/sqs/fast-calls.ts";
+import { byFetch, bySdk, calls, SESSION } from "../support/sqs-calls.ts";
 
 const endpoint = process.argv[2] ?? "";
 const client = new SQSClient({ endpoint, region: "us-east-1", credentials: SESSION });
-const wire = openWire(client);
+const fast = openFastCalls(client);
 for (const call of Object.values(calls("http://sqs.example/000000000000/logins"))) {
   await bySdk(client, call);
-  const answer = await byWire(wire, call);
+  const answer = await byFetch(fast, call);
   console.log(JSON.stringify(answer));
 }
 client.destroy();
