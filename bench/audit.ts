@@ -67,7 +67,7 @@ try {
     verifyAudit(database, { signed: await readCheckpoints(path, key), onProgress: () => {} }),
   );
   console.log(
-    `\n${first.offences.count + second.offences.count} offences; a checkpoint is ${line.length} bytes`,
+    `\n${first.problems.count + second.problems.count} problems; a checkpoint is ${line.length} bytes`,
   );
   const sizes = await database.query(
     `select c.relname as name, pg_size_pretty(pg_total_relation_size(c.oid)) as size

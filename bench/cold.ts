@@ -6,12 +6,12 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { recoveryKeys } from "../src/commands/reveal.ts";
+import { readRecoveryKeys } from "../src/commands/recover.ts";
 import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
-import { Opener } from "../src/keys/opener.ts";
+import { OpeningKeys } from "../src/keys/open.ts";
 import { openDatabase } from "../src/postgres/database.ts";
 import { requireSchema } from "../src/postgres/schema.ts";
-import { reveal } from "../src/recovery/reveal.ts";
+import { reveal } from "../test/support/reveal.ts";
 import { deriveSubkeys, parseKey } from "../vault/keys.ts";
 import { makeToken } from "../vault/token.ts";
 import { loginBody } from "./logins.ts";
@@ -99,7 +99,12 @@ async function revealedHere(token: string, original: string, env: Environment): 
   const [before, cpuBefore] = [performance.now(), process.cpuUsage()];
   const database = openDatabase(databaseConfig(env));
   await requireSchema(database);
-  const { revealed } = await reveal(database, new Opener(recoveryKeys(env)), [token], null);
+  const { revealed } = await reveal(
+    database,
+    new OpeningKeys(readRecoveryKeys(env)),
+    [token],
+    null,
+  );
   const millis = performance.now() - before;
   const { user, system } = process.cpuUsage(cpuBefore);
   await database.close();

@@ -1,9 +1,9 @@
-// What `veil --version` says: which version of which commit, on which runtime.
+// What `veil --version` prints: the version, its commit, and the runtime.
 
-/** The same as in package.json (a test holds them together), which a binary need not carry. */
+/** As in package.json; a test holds the two together. */
 export const VERSION = "0.1.0";
 
-// Put in by scripts/build.ts; a checkout runs what its files say, whatever commit that is.
+// Put in by scripts/build.ts. A checkout runs whatever stands in its files.
 declare const VEIL_COMMIT: string | undefined;
 
 export function describeVersion(): string {

@@ -1,5 +1,5 @@
-// DATABASE_URL → how to connect, as libpq reads such a URL, with one stricter default: a host that is not
-// loopback must prove with a certificate who it is.
+// DATABASE_URL → how to connect. It is read as libpq reads it, with one stricter default: a host
+// that is not loopback must prove with a certificate who it is.
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { misuse } from "../failure.ts";
@@ -17,7 +17,7 @@ export type DatabaseConfig = {
   readonly connectTimeoutSeconds: number;
 };
 
-/** `prefer`: TLS where the server offers it, whoever it is. */
+/** `prefer`: TLS where the server offers it, without looking at its certificate. */
 export type Tls = false | "prefer" | TlsOptions;
 export type TlsOptions = {
   readonly rejectUnauthorized: boolean;
@@ -47,8 +47,8 @@ export const readDatabase = (env: Environment): DatabaseConfig =>
   parseDatabaseUrl(requireVariable(env, "DATABASE_URL"), env);
 
 /**
- * `env`: libpq's own variables (PGHOST, PGSSLMODE, …) fill in what the URL leaves out. What this throws repeats no
- * part of the URL: it holds the password.
+ * `env`: libpq's own variables (PGHOST, PGSSLMODE, …) fill in what the URL leaves out. What this
+ * throws repeats no part of the URL: it holds the password.
  */
 function parseDatabaseUrl(text: string, env: Environment): DatabaseConfig {
   // libpq allows a user without a host (user@/database), which is no URL to the platform.
@@ -114,8 +114,8 @@ function decode(text: string): string {
 }
 
 /**
- * libpq's sslmode, with a stricter default: a host that is not loopback must prove who it is. As in
- * libpq, `require` verifies the chain if a root certificate is there, and not otherwise.
+ * libpq's sslmode, with the stricter default. As in libpq, `require` verifies the certificate only
+ * where a root certificate is there.
  */
 function tls(env: Environment, parameters: Map<Parameter, string>, host: string): Tls {
   const read = (parameter: Parameter, variable: string) =>
@@ -130,7 +130,8 @@ function tls(env: Environment, parameters: Map<Parameter, string>, host: string)
     );
   }
   if (root === "system" && mode !== "verify-full") {
-    // Anybody can get a certificate of a public authority: without the host's name it proves nothing.
+    // Anybody can get a certificate of a public authority. Without the host's name it proves
+    // nothing.
     throw misuse(
       "sslrootcert=system (DATABASE_URL, or PGSSLROOTCERT) needs sslmode=verify-full",
       "leave sslmode out, or name the file of your own authority",
@@ -153,7 +154,9 @@ function tls(env: Environment, parameters: Map<Parameter, string>, host: string)
 const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "::1" || /^127(\.[0-9]{1,3}){3}$/.test(host);
 
-/** ~/.postgresql/root.crt as libpq; the platform's own authorities where there is none. */
+/**
+ * ~/.postgresql/root.crt, as libpq. Null where there is none: the platform's own authorities count.
+ */
 function defaultRoot(): string | null {
   try {
     return readFileSync(`${homedir()}/.postgresql/root.crt`, "utf8");

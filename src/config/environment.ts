@@ -1,5 +1,6 @@
-// The one reader of environment variables. A variable that is missing or malformed ends the program before
-// anything is started. The message names the variable and what was expected, never its value.
+// The one reader of environment variables. A variable that is missing or malformed ends the program
+// before anything is started. The message names the variable and what was expected, never its
+// value.
 import { readFileSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { type Failure, misuse } from "../failure.ts";
@@ -64,8 +65,9 @@ export function requireVariable(env: Environment, name: VariableName): string {
 }
 
 /**
- * Refuses a file with a secret that other users of this machine may read. Files that systemd or a container
- * runtime mounts are exempt: they have mode 0440, in a directory that keeps other users out.
+ * Refuses a file with a secret that other users of this machine may read. Files that systemd or a
+ * container runtime mounts are exempt: they have mode 0440, in a directory that keeps other users
+ * out.
  */
 export function requirePrivate(env: Environment, name: VariableName, file: string): void {
   const mounts = [env.CREDENTIALS_DIRECTORY, "/run/secrets"].filter((folder) => folder);
@@ -112,7 +114,10 @@ const LINE_VARIABLES = ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS", "DATABASE_URL"] as 
 
 export type LineVariables = Readonly<Record<(typeof LINE_VARIABLES)[number], string>>;
 
-/** The variables that `etl` runs with, read out of their files. Its workers get them and read no file again. */
+/**
+ * The variables that `etl` runs with, read out of their files. Its workers get them and read no
+ * file again.
+ */
 export const lineVariables = (env: Environment): LineVariables => ({
   VEIL_TOKEN_KEY: requireVariable(env, "VEIL_TOKEN_KEY"),
   VEIL_RECIPIENTS: requireVariable(env, "VEIL_RECIPIENTS"),

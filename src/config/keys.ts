@@ -65,7 +65,10 @@ export function readIdentities(env: Environment): readonly string[] {
 
 const words = (text: string): string[] => text.split(/[\s,]+/).filter((word) => word !== "");
 
-/** The secret key or the public one. Verifying needs only the public key, whose file anybody may read. */
+/**
+ * The secret key or the public one. Verifying needs only the public key, whose file anybody may
+ * read.
+ */
 export function readAuditKey(env: Environment): AuditKey {
   const name = "VEIL_AUDIT_KEY";
   const key = parseAuditKey(requireVariable(env, name));

@@ -1,4 +1,5 @@
-// QUEUE_URL and the AWS variables → which queue, and where it is reached. Credentials are the SDK's to find.
+// QUEUE_URL and the AWS variables → which queue, and how it is reached. The SDK finds the
+// credentials itself.
 import { misuse } from "../failure.ts";
 import type { Environment } from "./environment.ts";
 
@@ -33,7 +34,8 @@ export function readQueue(env: Environment): QueueConfig {
   const named = /^(?:sqs|[\w-]+\.sqs)\.([a-z]{2}(?:-[a-z]+)+-[0-9])\./.exec(hostname)?.[1] ?? null;
   return {
     queue: text,
-    // An emulator's URL is its own endpoint. AWS's is not: the SDK would then sign without a region.
+    // An emulator's URL is its own endpoint. AWS's is not: the SDK would then sign without a
+    // region.
     endpoint: endpoint ?? (isAws ? null : origin),
     // The queue's own region comes before a default of the profile. An emulator takes any region.
     region: named ?? (env.AWS_REGION || env.AWS_DEFAULT_REGION || isAws ? null : "us-east-1"),

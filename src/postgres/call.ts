@@ -7,7 +7,10 @@ import type { Row, Value } from "./values.ts";
 
 const FLUSH_ATTEMPTS = 5;
 
-/** One statement, committed when it answers, whatever the isolation level is that the server defaults to. */
+/**
+ * One statement, committed when it answers, whatever the isolation level is that the server
+ * defaults to.
+ */
 export async function call(
   database: Database,
   text: string,
@@ -18,14 +21,17 @@ export async function call(
       return await retryContention(() => readCommitted(database, text, values));
     } catch (error) {
       if (!hasCode(error, NOT_FLUSHED) || attempt === FLUSH_ATTEMPTS) throw error;
-      // Before PostgreSQL 17 nobody can ask for a flush, and a quiet server may leave the last few bytes of its log
-      // in memory for long. A commit that writes brings the flush.
+      // Before PostgreSQL 17 nobody can ask for a flush, and a quiet server may leave the last few
+      // bytes of its log in memory for long. A commit that writes brings the flush.
       await database.query("select pg_catalog.pg_logical_emit_message(true, 'veil', '')");
     }
   }
 }
 
-/** veil's functions refuse every other level. A transaction is only needed where the default is another one. */
+/**
+ * veil's functions refuse every other level. A transaction is only needed where the default is
+ * another one.
+ */
 async function readCommitted(
   database: Database,
   text: string,
@@ -40,8 +46,8 @@ async function readCommitted(
 }
 
 /**
- * Runs `work` again after a deadlock or a serialization failure, up to nine times, with jitter. Both are rare, because
- * batches are sorted; an administrator's lock can still cause them.
+ * Runs `work` again after a deadlock or a serialization failure, up to nine times, with jitter.
+ * Both are rare, because batches are sorted; an administrator's lock can still cause them.
  */
 export async function retryContention<T>(
   work: () => Promise<T>,

@@ -9,7 +9,7 @@ export type Query = (text: string, values?: readonly Value[]) => Promise<readonl
 
 export type Database = {
   readonly host: string;
-  /** One statement, committed when it answers. `timeoutMs`: how long its answer is waited for. */
+  /** One statement, committed when it answers. `timeoutMs`: how long the answer is waited for. */
   readonly query: (
     text: string,
     values?: readonly Value[],
@@ -17,25 +17,25 @@ export type Database = {
   ) => Promise<readonly Row[]>;
   /** All of `work` or none of it, at READ COMMITTED whatever the server's default is. */
   readonly transaction: <T>(work: (query: Query) => Promise<T>, timeoutMs?: number) => Promise<T>;
-  /** Reads only, and all of `work` sees what was committed when its first query began. */
+  /** For reading only. All of `work` sees what was committed when its first query began. */
   readonly snapshot: <T>(work: (query: Query) => Promise<T>) => Promise<T>;
   /**
-   * Calls back at each notification, from when this answers until what it answers is called. On a connection of
-   * its own; a pooler in transaction mode lets none through, and a connection that is lost is not made again:
-   * it only ever saves time.
+   * Calls back at each notification, on a connection of its own, until the answer is called. It
+   * only ever saves time: a pooler in transaction mode lets no notification through, and a lost
+   * connection is not made again.
    */
   readonly listen: (channel: string, onNotify: (payload: string) => void) => Promise<() => void>;
-  /** Goes on with new connections: to be called where the old ones cannot be trusted any more. */
+  /** Goes on with new connections, where the old ones cannot be trusted any more. */
   readonly renew: () => void;
-  /** `seconds`: how long what is under way is waited for. */
+  /** `seconds`: how long running statements are waited for. */
   readonly close: (seconds?: number) => Promise<void>;
 };
 
 /** Connects at the first query, not here. */
 export function openDatabase(config: DatabaseConfig, connections = 1): Database {
   let client = connect(config, { connections });
-  // What the driver keeps of a connection that broke (bytes it had not sent yet, for one) can spoil the
-  // next one made in its place: after an outage all of it is replaced.
+  // After an outage the whole client is replaced: what the driver keeps of a broken connection
+  // (unsent bytes, for one) can spoil the next one.
   const replace = (broken: Client) => {
     if (client === broken) client = connect(config, { connections });
     broken.discard();
@@ -45,8 +45,8 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
     work: (query: Query) => Promise<T>,
     timeoutMs?: number,
   ): Promise<T> => {
-    // A connection of its own, because the driver's own transactions write their rollback to a
-    // connection that is gone, and nobody can catch what that throws (3.4.9).
+    // A connection of its own. The driver's transactions (3.4.9) write their rollback to a
+    // connection that is gone, and nobody can catch what that throws.
     let gone = false;
     const own = connect(config, {
       connections: 1,
@@ -55,7 +55,7 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
       },
     });
     const query: Query = async (text, values = []) => {
-      // Otherwise the driver would connect again, and run the statement outside of the transaction.
+      // Otherwise the driver would connect again and run the statement outside of the transaction.
       if (gone) throw unreachable("CONNECTION_CLOSED", serverOf(config));
       return await own.query(text, values, timeoutMs);
     };
@@ -66,7 +66,7 @@ export function openDatabase(config: DatabaseConfig, connections = 1): Database 
       await own.close();
       return result;
     } catch (error) {
-      own.discard(); // and with it what was not committed
+      own.discard(); // what was not committed goes with it
       throw await withoutTls(error, config);
     }
   };

@@ -1,4 +1,4 @@
-// The driver, and what it has to be kept from: it dials for ever, and breaks where a transaction's connection does.
+// The driver, kept from dialling for ever. Only this file knows it.
 import { Socket } from "node:net";
 import postgres from "postgres";
 import type { DatabaseConfig } from "../config/database-url.ts";
@@ -17,12 +17,9 @@ export type Client = {
     timeoutMs?: number,
   ) => Promise<readonly Row[]>;
   readonly close: (seconds?: number) => Promise<void>;
-  /** At once, whatever is under way; nothing is waited for, not even the other side. */
+  /** At once, whatever is under way. Nothing is waited for, not even the server. */
   readonly discard: () => void;
 };
-
-/** Connections that the driver may open for each of its own without one answer. */
-const DIALS = 3;
 
 type Connecting = {
   readonly connections: number;
@@ -34,26 +31,7 @@ export function connect(
   config: DatabaseConfig,
   { connections, onclose, onnotify }: Connecting,
 ): Client {
-  const sockets = new Set<Socket>();
-  let unanswered = 0;
-  let isOver = false;
-  const dial = (): Socket => {
-    const socket = new Socket();
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
-    if (isOver || unanswered++ >= DIALS * connections) {
-      // The driver dials once more after it was ended, too. And a server, or a balancer without one, that
-      // accepts and closes at once it would dial again for ever, as fast as it can, and never say so.
-      const refused = Object.assign(new Error(), { code: "CONNECTION_CLOSED" });
-      setImmediate(() => socket.destroy(refused));
-    } else if (config.socket === null) {
-      socket.connect(config.port, config.host);
-    } else {
-      socket.connect(config.socket);
-    }
-    // Where the driver's TLS looks for the server's name.
-    return Object.assign(socket, { host: config.host });
-  };
+  const dialling = dial(config, connections);
   const sql = postgres({
     host: config.host,
     port: config.port,
@@ -63,15 +41,16 @@ export function connect(
     ssl: tlsOptions(config),
     connect_timeout: config.connectTimeoutSeconds,
     max: connections,
-    // Unnamed statements only, and no session state: PgBouncer in transaction mode may stand between.
+    // Only unnamed statements, and no session state: PgBouncer in transaction mode may stand
+    // between.
     prepare: false,
     fetch_types: false,
     connection: { application_name: config.applicationName },
     onnotice: () => {},
-    // Whoever has to know when the connection ends, or what comes over it, needs it to last.
+    // Where somebody waits for the connection's end, or for notifications, it has to last.
     ...(onclose === undefined ? {} : { onclose, max_lifetime: null }),
     ...(onnotify === undefined ? {} : { onnotify, max_lifetime: null }),
-    socket: dial,
+    socket: dialling.socket,
   } as postgres.Options<Record<string, never>>);
   return {
     query: async (text, values, timeoutMs) => {
@@ -80,30 +59,72 @@ export function connect(
         const rows = await (timeoutMs === undefined
           ? running
           : within(running, timeoutMs, unreachable(NO_ANSWER, serverOf(config))));
-        unanswered = 0;
+        dialling.answered();
         return rows;
       } catch (error) {
-        if (error instanceof postgres.PostgresError) unanswered = 0;
+        if (error instanceof postgres.PostgresError) dialling.answered();
         throw describe(error, serverOf(config));
       }
     },
     close: (seconds = 2) => {
-      isOver = true;
+      dialling.end();
       return sql.end({ timeout: seconds });
     },
     discard: () => {
-      isOver = true;
+      dialling.end();
       sql
         .end({ timeout: 0 })
         .catch(() => {})
-        .finally(() => {
-          for (const socket of sockets) socket.destroy();
-        });
+        .finally(() => dialling.destroy());
     },
   };
 }
 
-/** The answer, or after so long the failure. The server is not told: that would need a connection, too. */
+/** For each of its connections, the driver may dial so often without one answer. */
+const DIALS = 3;
+
+/**
+ * The driver's sockets. State: those that are open, and how often it has dialled without an answer.
+ */
+function dial(config: DatabaseConfig, connections: number) {
+  const sockets = new Set<Socket>();
+  let unanswered = 0;
+  let isOver = false;
+  return {
+    socket: (): Socket => {
+      const socket = new Socket();
+      sockets.add(socket);
+      socket.once("close", () => sockets.delete(socket));
+      if (isOver || unanswered++ >= DIALS * connections) {
+        // The driver dials once more after it was ended, too. And where a server (or a balancer
+        // without one) accepts and closes at once, the driver would dial again for ever, as fast as
+        // it can, and never say so.
+        const refused = Object.assign(new Error(), { code: "CONNECTION_CLOSED" });
+        setImmediate(() => socket.destroy(refused));
+      } else if (config.socket === null) {
+        socket.connect(config.port, config.host);
+      } else {
+        socket.connect(config.socket);
+      }
+      // Where the driver's TLS looks for the server's name.
+      return Object.assign(socket, { host: config.host });
+    },
+    answered: (): void => {
+      unanswered = 0;
+    },
+    end: (): void => {
+      isOver = true;
+    },
+    destroy: (): void => {
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+/**
+ * The answer, or the failure after so long. The server is not told: that would take a connection,
+ * too.
+ */
 async function within<T>(running: Promise<T>, milliseconds: number, late: Failure): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const timeout = new Promise<never>((_, reject) => {

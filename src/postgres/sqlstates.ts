@@ -1,5 +1,5 @@
-// The SQLSTATEs that the program branches on, by name. Those that begin with VL are veil's own, raised by its functions
-// in sql/; a test holds the two lists together.
+// The SQLSTATEs that the program branches on, by name. Those that begin with VL are veil's own,
+// raised by its functions in sql/; a test holds the two lists together.
 
 /** The login has made no such request, or not for this message or body. */
 export const NO_SUCH_REQUEST = "VL001";

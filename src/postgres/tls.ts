@@ -1,4 +1,5 @@
-// TLS to PostgreSQL: what the driver is told, and why a server that offers none is not merely unreachable.
+// TLS to PostgreSQL: what the driver is told, and why a server that offers none is not merely
+// unreachable.
 import { connect, isIP } from "node:net";
 import type { DatabaseConfig } from "../config/database-url.ts";
 import { failed } from "../failure.ts";
@@ -19,8 +20,9 @@ export function tlsOptions(config: DatabaseConfig) {
 }
 
 /**
- * The driver goes on with the handshake after a server has declined TLS, and sees a reset connection. So
- * where TLS is asked for, that is looked into: otherwise a person would look for a server that is up.
+ * The error, or a better one where the server offers no TLS. The driver goes on with the handshake
+ * after a server has declined it and reports a reset connection, so a person would look for a
+ * server that is not up.
  */
 export async function withoutTls(error: unknown, config: DatabaseConfig): Promise<unknown> {
   if (typeof config.tls !== "object" || !isOutage(error)) return error;
@@ -46,7 +48,7 @@ function offersTls(host: string, port: number): Promise<boolean | null> {
     socket.once("error", () => answer(null));
     socket.once("close", () => answer(null));
     socket.once("connect", () => socket.write(SSL_REQUEST));
-    // Anything but S or N: a server too busy to answer that, which says so.
+    // S or N. Anything else is from a server that is too busy to answer.
     socket.once("data", (data) => answer({ 83: true, 78: false }[data[0] ?? 0] ?? null));
   });
 }

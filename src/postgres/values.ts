@@ -1,14 +1,14 @@
-// Values on their way to PostgreSQL and back. How the server reads and writes arrays, bytes and times is up to the
-// settings of each login; here each of them has one form.
+// Values on their way to PostgreSQL and back. How the server reads and writes arrays, bytes and
+// times is up to the settings of each login; here each of them has one form.
 
 /** A bytea, a number, text (arrays as `array` writes them), or null. */
 export type Value = Uint8Array | string | number | boolean | null;
 export type Row = Readonly<Record<string, unknown>>;
 
 /**
- * A Postgres array literal: what the driver would need a round trip and a type table to write. JSON's is the
- * same but for its brackets and what it escapes with more than a backslash (control characters, lone
- * surrogates), and the engine writes it in half of the time.
+ * An array literal of PostgreSQL, which the driver would need a round trip and a table of types to
+ * write. JSON's array differs only in its brackets and in what it escapes, and the engine writes it
+ * in half of the time.
  */
 export function array(values: readonly (string | number | null)[]): string {
   const json = JSON.stringify(values);
@@ -22,7 +22,10 @@ function escapedArray(values: readonly (string | number | null)[]): string {
   return `{${items.join(",")}}`;
 }
 
-/** The same for bytea[]. In hex all at once: a call for each value takes four times as long. */
+/**
+ * The same for bytea[]. All values are written as hex in one call: one for each takes four times as
+ * long.
+ */
 export function byteaArray(values: readonly Uint8Array[]): string {
   const hex = Buffer.concat(values).toString("hex");
   let end = 0;

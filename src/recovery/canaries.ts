@@ -14,7 +14,7 @@ export type Canary = {
   readonly addedAt: string;
 };
 
-/** Answers with its token. Throws if a login has the value, or the vault holds it already. */
+/** Answers with the token. Throws if a login has the value, or the vault holds it already. */
 export async function plantCanary(
   database: Database,
   keys: { readonly subkeys: Subkeys; readonly recipients: readonly string[] },
@@ -30,9 +30,15 @@ export async function plantCanary(
     `select pii_vault.plant_canary($1::text, $2::bytea, $3::integer, $4::bytea, $5::uuid, $6::bytea,
        $7::text[], $8::bytea, $9::text)`,
     [
-      ...[token, seal(dataKey.bytes, { kind: "original", token }, value)],
-      ...[subkeys.generation, subkeys.check, wrapped.id, wrapped.wrapped],
-      ...[array(wrapped.recipients), wrapped.proof, reason],
+      token,
+      seal(dataKey.bytes, { kind: "original", token }, value),
+      subkeys.generation,
+      subkeys.check,
+      wrapped.id,
+      wrapped.wrapped,
+      array(wrapped.recipients),
+      wrapped.proof,
+      reason,
     ],
   );
   return token;
@@ -51,14 +57,14 @@ export async function listCanaries(database: Database): Promise<readonly Canary[
 }
 
 export type Alarm = {
-  /** Of the audit. */
+  /** The entry of the audit. */
   readonly entry: string;
   readonly login: string;
   readonly at: string;
   readonly request: string;
 };
 
-/** Of the last day, the oldest first. */
+/** The alarms of the last day, the oldest first. */
 export async function recentAlarms(database: Database): Promise<readonly Alarm[]> {
   const rows = await database.query(
     `select entry::text, login, ${utcText("recorded_at")} as at, request::text

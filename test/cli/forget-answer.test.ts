@@ -126,7 +126,7 @@ test("the first Ctrl-C waits for what was sent, which is then done, reported and
   await whileItWaits(async () => {
     expect(written()).toMatchObject({ erasure: null });
     run.child.kill("SIGINT");
-    await until(() => run.stderr.includes("Ctrl-C again leaves it alone"));
+    await until(() => run.stderr.includes("Ctrl-C again does not wait"));
   });
   const { stdout, stderr, code } = await run.end;
   expect(code).toBe(0);
@@ -144,7 +144,7 @@ test("the second Ctrl-C ends it at once, and the receipt's file says that nobody
   const run = forget();
   await whileItWaits(async () => {
     run.child.kill("SIGINT");
-    await until(() => run.stderr.includes("Ctrl-C again leaves it alone"));
+    await until(() => run.stderr.includes("Ctrl-C again does not wait"));
     run.child.kill("SIGINT");
     expect((await run.end).code).toBe(130);
   });

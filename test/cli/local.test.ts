@@ -21,7 +21,7 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import postgres from "postgres";
-import { serverAccount } from "../../src/local/cluster.ts";
+import { serverAccount } from "../../src/local/binaries.ts";
 import { until } from "../line/stored.ts";
 import { endsWithUs } from "../support/ends-with-us.ts";
 import type { Run } from "../support/veil.ts";

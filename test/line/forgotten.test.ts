@@ -198,7 +198,7 @@ test("at a terminal the plan is shown, and only yes erases", async () => {
   const asked = { when: "reason, for the record", keys: "request 3\r" };
   const no = await atTerminal(args, eraser, [asked, { when, keys: "y\r" }]);
   expect(no.code).toBe(1);
-  expect(no.screen).toContain("kept for others, this user's rows get fresh ones");
+  expect(no.screen).toContain("kept for others; this user's rows get fresh tokens");
   expect(no.screen).toContain("nothing was erased");
   const count = async () => {
     const [row] = await owner`

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createHash, randomUUID } from "node:crypto";
 import type postgres from "postgres";
-import { forget, planForget } from "../../src/erasure/erasure.ts";
+import { forget, planForget } from "../../src/erasure/forget.ts";
 import { addHold, releaseHold } from "../../src/erasure/holds.ts";
 import { migrate } from "../../src/postgres/migrate.ts";
 import { createDatabase, type Role } from "../support/database.ts";

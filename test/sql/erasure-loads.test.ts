@@ -4,13 +4,14 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
 import { readIdentities } from "../../src/config/keys.ts";
-import { expire, forget } from "../../src/erasure/erasure.ts";
-import { Opener } from "../../src/keys/opener.ts";
+import { expire } from "../../src/erasure/expire.ts";
+import { forget } from "../../src/erasure/forget.ts";
+import { OpeningKeys } from "../../src/keys/open.ts";
 import { KnownOriginals } from "../../src/line/known-originals.ts";
 import { load } from "../../src/line/load.ts";
 import type { StoredPart } from "../../src/line/protect-and-load.ts";
 import { array } from "../../src/postgres/values.ts";
-import { replay } from "../../src/recovery/quarantine.ts";
+import { replay } from "../../src/recovery/replay.ts";
 import type { Message } from "../../src/sqs/queue.ts";
 import { seal } from "../../vault/seal.ts";
 import { until } from "../line/stored.ts";
@@ -224,14 +225,14 @@ test("a replay brings back nothing that was forgotten, and its body is gone", as
   await owner.unsafe(
     `alter role ${new URL(url).username} set default_transaction_isolation = 'repeatable read'`,
   );
-  const opener = new Opener({
+  const keys = new OpeningKeys({
     identities: readIdentities(host.keys),
     verifyKey: null,
     subkeys: null,
   });
   const outcomes: string[] = [];
-  const replayer = { opener, subkeys: host.subkeys, dataKeys: host.dataKeys };
-  await replay({ ...replayer, database: scene.database.open(url) }, [messageId], "fixed", (one) =>
+  const replayer = { keys, reason: "fixed", subkeys: host.subkeys, dataKeys: host.dataKeys };
+  await replay({ ...replayer, database: scene.database.open(url) }, [messageId], (one) =>
     outcomes.push(one.outcome),
   );
   expect(outcomes).toEqual(["replayed"]);

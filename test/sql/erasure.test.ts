@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createHash, randomUUID } from "node:crypto";
 import { chainAudit } from "../../src/audit/chain.ts";
-import { forget, placeOf, planForget, type Subject } from "../../src/erasure/erasure.ts";
+import { forget, placeOf, planForget, type Subject } from "../../src/erasure/forget.ts";
 import { addHold, listHolds, releaseHold } from "../../src/erasure/holds.ts";
 import { Failure } from "../../src/failure.ts";
 import { migrate } from "../../src/postgres/migrate.ts";

@@ -1,19 +1,21 @@
 // A database that has seen everything that may rightly happen to one: an adopted table, dropped partitions,
 // replays, discards, forgotten tokens, requests, data keys of both kinds.
 import { readIdentities } from "../../src/config/keys.ts";
-import { expire, forget } from "../../src/erasure/erasure.ts";
+import { expire } from "../../src/erasure/expire.ts";
+import { forget } from "../../src/erasure/forget.ts";
 import { DataKeys } from "../../src/keys/data-keys.ts";
-import { Opener } from "../../src/keys/opener.ts";
+import { OpeningKeys } from "../../src/keys/open.ts";
 import { load } from "../../src/line/load.ts";
 import { parseMessage } from "../../src/login/parse.ts";
 import { maxSeals, protect } from "../../src/login/protect.ts";
 import type { Database } from "../../src/postgres/database.ts";
 import { migrate } from "../../src/postgres/migrate.ts";
-import { discard, replay } from "../../src/recovery/quarantine.ts";
-import { reveal } from "../../src/recovery/reveal.ts";
+import { discard } from "../../src/recovery/quarantine.ts";
+import { replay } from "../../src/recovery/replay.ts";
 import { generateIdentity } from "../../vault/age.ts";
 import { seal } from "../../vault/seal.ts";
 import { ROLES, type Role, type TestDatabase } from "../support/database.ts";
+import { reveal } from "../support/reveal.ts";
 import type { Host } from "./host.ts";
 
 const noon = (day: string): Date => new Date(`${day}T12:00:00Z`);
@@ -94,15 +96,21 @@ export async function makeHistory(
   await loadFor(host, etl, "post-quantum", 2);
   await loadFor(host, etl, "classic", 3);
 
-  const opener = new Opener({
+  const keys = new OpeningKeys({
     identities: readIdentities(host.keys),
     verifyKey: null,
     subkeys: null,
   });
-  const replayer = { database: operator, opener, subkeys: host.subkeys, dataKeys: host.dataKeys };
-  await replay(replayer, ["replayed"], "fixed", () => {});
+  const replayer = {
+    database: operator,
+    keys,
+    reason: "fixed",
+    subkeys: host.subkeys,
+    dataKeys: host.dataKeys,
+  };
+  await replay(replayer, ["replayed"], () => {});
   await discard(operator, ["discarded"], null);
-  await reveal(revealer, opener, [host.token("ip", "203.0.113.1")], "case 1");
+  await reveal(revealer, keys, [host.token("ip", "203.0.113.1")], "case 1");
   // Forgotten: the row stays, and its token stands for nothing. Expired: the day is long gone.
   const eraser = database.open(urls.eraser);
   await forget(eraser, { tokens: [host.token("ip", "203.0.113.8")] }, "request 1");

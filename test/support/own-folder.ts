@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { canReach, serverAccount } from "../../src/local/cluster.ts";
+import { canReach, serverAccount } from "../../src/local/binaries.ts";
 import { outside } from "../../src/local/places.ts";
 
 /**

@@ -4,14 +4,8 @@ import { spawn } from "node:child_process";
 import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import {
-  type Cluster,
-  findBinaries,
-  initCluster,
-  serverAccount,
-  startCluster,
-  stopCluster,
-} from "../../src/local/cluster.ts";
+import { findBinaries, serverAccount } from "../../src/local/binaries.ts";
+import { type Cluster, initCluster, startCluster, stopCluster } from "../../src/local/cluster.ts";
 import { makeOwnFolder } from "./own-folder.ts";
 
 /** The superuser's, and that of every login that `urlOf` is asked for. */

@@ -1,6 +1,6 @@
 // What an opener remembers of data keys answers for those very bytes, and for nothing that goes by their name.
 import { beforeAll, expect, test } from "bun:test";
-import { Opener, type SealedDataKey } from "../../src/keys/opener.ts";
+import { OpeningKeys, type SealedDataKey } from "../../src/keys/open.ts";
 import { generateIdentity } from "../../vault/age.ts";
 import { type DataKey, generateDataKey, wrapDataKey } from "../../vault/data-key.ts";
 import { deriveSubkeys, generateTokenKey } from "../../vault/keys.ts";
@@ -44,7 +44,7 @@ test("two wrappings or proofs under one id do not answer for each other, whichev
     [good, again, ...forged, good],
     [...forged, again, good],
   ]) {
-    const opener = new Opener({ identities: [identity], verifyKey: null, subkeys });
+    const opener = new OpeningKeys({ identities: [identity], verifyKey: null, subkeys });
     for (const dataKey of order) {
       const opened = await opener.open({ dataKey: { ...dataKey }, sealed }, place);
       const isGood = dataKey === good || dataKey === again;

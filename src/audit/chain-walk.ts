@@ -1,64 +1,72 @@
-// Along the chain, a position at a time: what does not fit is told apart by what fits after it.
+// Along the chain of the audit, a position at a time: each hash is recomputed. Where one does not
+// fit, the hashes that fit after it tell whether the entry was changed or the hash.
 import { type AuditEntry, chainHash, genesisHash } from "../../vault/audit.ts";
 import { type Mark, MOST_MARKS } from "../../vault/checkpoint.ts";
 import { nativeSha256 } from "../keys/native.ts";
-import { Offences } from "./offences.ts";
+import { AuditProblems } from "./problems.ts";
 import type { SignedMarks } from "./signed-marks.ts";
 
-export type Link = {
+export type ChainLink = {
   readonly position: bigint;
-  /** The number of its entry; the entry itself may be gone. */
+  /** The id of its entry. The entry itself may be gone. */
   readonly number: bigint;
   readonly entry: AuditEntry | null;
   readonly hash: Uint8Array;
 };
 
-export type Head = {
+export type ChainHead = {
   readonly chain: string;
   readonly position: bigint;
   readonly hash: Uint8Array;
 };
 
-export type End = {
+export type ChainEnd = {
   readonly position: bigint;
   readonly number: bigint;
   readonly hash: Uint8Array;
   readonly marks: readonly Mark[];
 };
 
-type Suspect = Link & { readonly entry: AuditEntry; readonly previous: Uint8Array };
+type Suspect = ChainLink & { readonly entry: AuditEntry; readonly previous: Uint8Array };
 
-export class Walk {
+/** State: where it is, and what does not fit since the last hash that did. */
+export class ChainWalk {
   position = 0n;
-  readonly #head: Head;
+  readonly #head: ChainHead;
   readonly #signed: SignedMarks;
-  readonly #offences: Offences;
+  readonly #problems: AuditProblems;
   #number = 0n;
-  /** As the chain has it. Null where that is missing: the next hash cannot be recomputed then. */
+  /**
+   * The last hash as it is stored. Null where it is missing: then the next one cannot be
+   * recomputed.
+   */
   #stored: Uint8Array | null;
-  /** As it would be if every entry since the last hash that fitted were as it was, and the hashes were not. */
+  /**
+   * The last hash as it would be if only hashes were changed since the last one that fitted, and no
+   * entry.
+   */
   #computed: Uint8Array | null;
-  /** Since the last hash that fitted. */
+  /** Links since the last hash that fitted: the first few, and how many. */
   readonly #run: Suspect[] = [];
   #runLength = 0;
   readonly #changed: Suspect[] = [];
   readonly #wanted: readonly bigint[];
   readonly #marks: Mark[] = [];
 
-  constructor(head: Head, signed: SignedMarks, offences: Offences) {
+  constructor(head: ChainHead, signed: SignedMarks, problems: AuditProblems) {
     this.#head = head;
     this.#signed = signed;
-    this.#offences = offences;
+    this.#problems = problems;
     this.#stored = genesisHash(head.chain);
     this.#computed = this.#stored;
     this.#wanted = markPositions(head.position);
   }
 
-  step(link: Link): void {
+  step(link: ChainLink): void {
     const { position, number, entry, hash } = link;
     if (position <= this.position) {
       const words = `position ${position} (entry ${number}) was put into the chain`;
-      this.#offences.add("position-inserted", position, number, words);
+      this.#problems.add("position-inserted", position, number, words);
       return;
     }
     if (position > this.position + 1n) this.#skip(position);
@@ -85,13 +93,13 @@ export class Walk {
       return;
     }
     this.#runLength++;
-    if (this.#run.length < Offences.MOST_NAMED) this.#run.push(link);
+    if (this.#run.length < AuditProblems.MOST_NAMED) this.#run.push(link);
   }
 
-  #miss({ position, number, hash }: Link): void {
+  #miss({ position, number, hash }: ChainLink): void {
     this.#settle(null);
     const words = `entry ${number} (position ${position}) is missing: it was deleted`;
-    this.#offences.add("entry-missing", position, number, words);
+    this.#problems.add("entry-missing", position, number, words);
     this.#computed = hash;
   }
 
@@ -100,32 +108,34 @@ export class Walk {
     const first = this.position + 1n;
     const last = position - 1n;
     const gone = first === last ? `position ${first} is` : `positions ${first} to ${last} are`;
-    this.#offences.add("position-missing", first, null, `${gone} missing from the chain`);
+    this.#problems.add("position-missing", first, null, `${gone} missing from the chain`);
     this.#stored = null;
   }
 
-  /** Which of the two the next hash follows; null where that is not known. */
+  /**
+   * `follows`: which of the two hashes the next one was made from. Null where that is not known.
+   */
   #settle(follows: "stored" | "computed" | null): void {
     const isOne = this.#runLength === 1;
     for (const suspect of this.#run) {
       const { position, number } = suspect;
       if (follows === "computed") {
         const words = `the hash at position ${position} (of entry ${number}) was changed`;
-        this.#offences.add("hash-changed", position, number, words);
+        this.#problems.add("hash-changed", position, number, words);
         continue;
       }
       const words =
         follows === "stored" && isOne
           ? `entry ${number} (position ${position}) was changed after it was chained`
           : `entry ${number} is not what was chained at position ${position}`;
-      if (this.#offences.add("entry-changed", position, number, words)) this.#changed.push(suspect);
+      if (this.#problems.add("entry-changed", position, number, words)) this.#changed.push(suspect);
     }
-    this.#offences.addUnnamed(this.#runLength - this.#run.length);
+    this.#problems.addUnnamed(this.#runLength - this.#run.length);
     this.#run.length = 0;
     this.#runLength = 0;
   }
 
-  end(): End {
+  end(): ChainEnd {
     const { position: headPosition, hash: headHash } = this.#head;
     const hash = this.#stored ?? headHash;
     const follows = isSame(headHash, hash)
@@ -133,21 +143,22 @@ export class Walk {
       : this.#computed !== null && isSame(headHash, this.#computed)
         ? "computed"
         : null;
-    // The head is no second witness of the last entry: it can be changed with the last hash.
+    // The head proves nothing of the last entry: whoever changes the last hash can change the head
+    // with it.
     this.#settle(follows === "computed" ? follows : null);
     this.#findSwaps();
     if (headPosition !== this.position) {
       const words = `the chain ends at position ${this.position}, its head says ${headPosition}`;
-      this.#offences.add("head", this.position, null, words);
+      this.#problems.add("head", this.position, null, words);
     } else if (follows === null) {
       const words = `the head's hash is not that of the last position, ${this.position}`;
-      this.#offences.add("head", this.position, null, words);
+      this.#problems.add("head", this.position, null, words);
     }
     this.#signed.end(this.position);
     return { position: this.position, number: this.#number, hash, marks: this.#marks };
   }
 
-  /** Of entries that do not fit, those that would in the place of each other. */
+  /** Finds changed entries that would fit in each other's place. */
   #findSwaps(): void {
     for (const { position, number, previous, hash, entry } of this.#changed) {
       const fits = (other: AuditEntry) =>
@@ -156,7 +167,7 @@ export class Walk {
         if (other.position === position) continue;
         if (!fits(other.entry) && !fits({ ...other.entry, id: entry.id })) continue;
         const places = `entry ${number} at position ${position} and entry ${other.number} at position ${other.position}`;
-        this.#offences.explain(position, `swapped: ${places}`);
+        this.#problems.explain(position, `swapped: ${places}`);
       }
     }
   }

@@ -1,5 +1,5 @@
-// Where a command runs: on what the environment names, or on the embedded default; closed afterwards
-// however the command ends.
+// The servers that a command works with: those that the environment names, or the embedded
+// default's. The latter are left again however the command ends.
 
 import { type Environment, isSet, wantsEmbedded } from "../config/environment.ts";
 import { checkKeys, type KeyVariable } from "../config/keys.ts";
@@ -11,10 +11,10 @@ import type { StartWaits } from "../postgres/schema.ts";
 import type { QueueWaits } from "../sqs/client.ts";
 import type { Terminal } from "../terminal/terminal.ts";
 
-export type Session = {
+export type Servers = {
   readonly env: Environment;
   readonly terminal: Terminal;
-  /** The embedded default, if that is what this command runs on. */
+  /** The embedded default, where the command runs on that. */
   readonly local: Pick<Local, "queue" | "analystUrl"> | null;
   /** How this program is called here, for hints. */
   readonly program: string;
@@ -33,26 +33,26 @@ export type Context = {
   readonly waits?: Partial<Waits>;
 };
 
-export type Needs = {
+export type ServerNeeds = {
   readonly login: LocalLogin;
   readonly queue?: boolean;
   readonly reset?: boolean;
-  /** The command itself ends what it has begun when it is interrupted. */
+  /** The command ends by itself, in good order, when it is interrupted. */
   readonly endsItself?: boolean;
   /** The keys that the command reads. */
   readonly variables: readonly KeyVariable[];
 };
 
-/** Loaded where a command runs on it, and nowhere else. */
+/** Loaded only where a command runs on it. */
 const embedded = () => import("../local/local.ts");
 
-/** How a checkout's commands are called where the runtime came from npm and is on nobody's path. */
+/** How a checkout's commands are called: the runtime came from npm, and is not on the PATH. */
 const PROGRAM = "deno" in process.versions ? "deno run -A src/cli.ts" : "npx bun run";
 
-export async function withSession<T>(
+export async function withServers<T>(
   context: Context,
-  needs: Needs,
-  work: (session: Session) => Promise<T>,
+  needs: ServerNeeds,
+  work: (servers: Servers) => Promise<T>,
 ): Promise<T> {
   const { env, terminal, interrupt } = context;
   const interrupted = new Promise<never>((_, reject) => {
@@ -72,7 +72,8 @@ export async function withSession<T>(
   }
   const { openLocal, requireCheckout } = await embedded();
   requireCheckout(needs.queue ? "QUEUE_URL and DATABASE_URL are" : "DATABASE_URL is");
-  // The local keys fill in what is not set; what is set and malformed must not start anything.
+  // The local keys fill in for what is not set. A key that is set and malformed must not start
+  // anything.
   checkKeys(env, needs.variables);
   const local = await openLocal(
     env,
@@ -87,7 +88,10 @@ export async function withSession<T>(
   }
 }
 
-/** The environment, with the local keys where no token key is set: `token` needs no server. */
+/**
+ * The environment, with the local keys where no token key is set. `token` needs them, and no
+ * server.
+ */
 export async function withTokenKey(context: Context): Promise<Environment> {
   const { env, terminal } = context;
   if (isSet(env, "VEIL_TOKEN_KEY")) return env;

@@ -1,8 +1,8 @@
-// Opens what the database hands out, and believes nothing that it says: the data key must open with our
-// identity, its proof must hold where we can check it, and the seal must belong to its place.
+// Opens what the database hands out, and believes nothing that it says. The data key must open with
+// our identity, its proof must hold where we can check it, and the seal must belong to its place.
 //
-// Whatever fails, the answer is the same null: somebody who can alter the database and watch us must not
-// learn which check his forgery has passed.
+// Whichever check fails, the answer is the same null. Somebody who can alter the database and watch
+// us must not learn which checks his forgery has passed.
 import { createHash } from "node:crypto";
 import { checkProof, unwrapDataKey } from "../../vault/data-key.ts";
 import type { GenerationKey, Subkeys } from "../../vault/keys.ts";
@@ -16,7 +16,7 @@ export type RecoveryKeys = {
   readonly subkeys: Subkeys | null;
 };
 
-/** One object for all the rows of an answer that it seals: then it is looked up by that. */
+/** One object for all rows of an answer that it seals: then it is looked up by identity. */
 export type SealedDataKey = {
   readonly id: string;
   readonly generation: number;
@@ -29,11 +29,17 @@ export type SealedRow = { readonly dataKey: SealedDataKey; readonly sealed: Uint
 /** `verified`: true if a key of ours vouches for it, null if we hold none that could. */
 export type Opened = { readonly text: string; readonly verified: true | null };
 
-/** So many data keys are kept: an unwrapping takes milliseconds, a vault may have hundreds of thousands. */
+/**
+ * Data keys to remember: unwrapping one takes milliseconds, and a vault may have hundreds of
+ * thousands.
+ */
 const MOST_DATA_KEYS = 10_000;
 
-/** State: the data keys that were unwrapped already; a call often meets the same ones. */
-export class Opener {
+/**
+ * The keys that open the vault. State: the data keys that were unwrapped already, which often come
+ * again.
+ */
+export class OpeningKeys {
   readonly #keys: RecoveryKeys;
   readonly #dataKeys = new Map<string, Promise<Uint8Array | null>>();
   readonly #named = new WeakMap<SealedDataKey, Promise<Uint8Array | null>>();
@@ -42,6 +48,7 @@ export class Opener {
     this.#keys = keys;
   }
 
+  /** Null where it does not open, or is not what its place says. */
   async open(row: SealedRow, place: Place): Promise<Opened | null> {
     const dataKey = await this.#dataKey(row.dataKey);
     if (dataKey === null) return null;
@@ -60,8 +67,8 @@ export class Opener {
   #dataKey(sealed: SealedDataKey): Promise<Uint8Array | null> {
     const named = this.#named.get(sealed);
     if (named !== undefined) return named;
-    // By its bytes too, not by its id alone: one id may come with two wrappings, one of them forged, and
-    // whichever came first would answer for the other.
+    // Looked up by its bytes too. One id may come with two wrappings, one of them forged, and the
+    // first to come would answer for the other.
     const bytes = createHash("sha256").update(sealed.proof).update(sealed.wrapped).digest("hex");
     const name = [sealed.id, sealed.generation, sealed.proof.length, bytes].join();
     const dataKey = this.#dataKeys.get(name) ?? this.#unwrap(sealed);
@@ -77,7 +84,7 @@ export class Opener {
     return dataKey !== null && this.#proofHolds(sealed, dataKey) ? dataKey : null;
   }
 
-  /** A generation that none of our keys is of is refused: it would be the forger's way around them. */
+  /** A generation for which we hold no key is refused: otherwise a forger would name that one. */
   #proofHolds(sealed: SealedDataKey, dataKey: Uint8Array): boolean {
     if (!this.#canVerify()) return true;
     const { verifyKey, subkeys } = this.#keys;

@@ -1,12 +1,41 @@
-// The receipt's file of an erasure. It is there before anything is erased and gone where nothing was; whatever
-// happens in between, it never says less than is known.
+// What `veil forget` and `veil expire` share. An erasure that was sent may be done, however the
+// command ends. So its answer is waited for, and the receipt's file never says less than is known.
 import { closeSync, ftruncateSync, openSync, rmSync, writeSync } from "node:fs";
-import { isUnanswered, WHETHER_IT_WAS_DONE } from "../erasure/erasure.ts";
-import { failed } from "../failure.ts";
+import { isUnanswered, WHETHER_IT_WAS_DONE } from "../erasure/forget.ts";
+import { failed, Interrupted } from "../failure.ts";
+import type { Context } from "./servers.ts";
+
+export const DRY_RUN = "nothing was erased: this was a dry run\n";
+
+/**
+ * Ctrl-C ends the command as long as nothing was sent. After that, the first Ctrl-C prints
+ * `waiting`, and the command waits for the answer.
+ */
+export function withPatience(context: Context, waiting: string) {
+  const ending = new AbortController();
+  let isSent = false;
+  const end = () => {
+    if (isSent) context.terminal.err(waiting);
+    else ending.abort();
+  };
+  if (context.interrupt.aborted) end();
+  else context.interrupt.addEventListener("abort", end, { once: true });
+  return {
+    interruptible: { ...context, interrupt: ending.signal },
+    uninterrupted: async <T>(work: () => Promise<T>): Promise<T> => {
+      if (ending.signal.aborted) throw new Interrupted();
+      isSent = true;
+      return await work();
+    },
+  };
+}
 
 type Receipted = { readonly entry: number; readonly written: object };
 
-/** `work` says what is written; without a path it is only done. */
+/**
+ * Runs `work`, and writes its receipt to the file. The file is made before anything is erased, and
+ * removed where nothing was. Without a path, there is no file.
+ */
 export async function withReceipt<T extends Receipted>(
   path: string | null,
   work: () => Promise<T>,
@@ -34,7 +63,7 @@ export async function withReceipt<T extends Receipted>(
   return result;
 }
 
-/** What it says if this process ends before the answer is there. */
+/** The file, with a note that stays there if this process ends before the answer comes. */
 function begin(path: string): number {
   let file: number | null = null;
   try {

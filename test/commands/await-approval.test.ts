@@ -1,7 +1,6 @@
 // The commands that are named where requests wait: to be copied as they stand, into any POSIX shell.
 import { expect, test } from "bun:test";
-import { wayBack } from "../../src/commands/way-back.ts";
-import { plural } from "../../src/terminal/terminal.ts";
+import { wayBack } from "../../src/commands/await-approval.ts";
 
 const commands = (text: string) => [...text.matchAll(/`([^`]+)`/g)].map(([, command]) => command);
 
@@ -33,9 +32,4 @@ test("what came from stdin has to come again", () => {
   expect(said("--values", "ip")).toEndWith("` with the same values on stdin");
   expect(said("--tokens", "-")).toEndWith("` with the same tokens on stdin");
   expect(said("--tokens", "tokens.txt")).toEndWith("`");
-});
-
-test("one is one, and all else is many", () => {
-  const said = [0, 1, 2].map((n) => plural(n, "body", "bodies"));
-  expect([...said, plural(1, "day")]).toEqual(["0 bodies", "1 body", "2 bodies", "1 day"]);
 });
