@@ -33,8 +33,8 @@ const TOGETHER = { redeliver: 0.5, redeliverWithinMs: 50, together: true };
 export const SABOTAGES: Readonly<Record<string, Sabotage>> = {
   "delete-before-commit": {
     files: /^src\/.+\.ts$/,
-    place: /await storeBatch\(\s*line,\s*(\w+),/,
-    change: "await queue.acknowledge($1, options.signal);\n$&",
+    place: /for await \(const stored of storeInParts\(/,
+    change: "await run.line.queue.acknowledge(batch, options.signal);\n$&",
     run: {},
   },
   "no-ledger": {
@@ -56,8 +56,8 @@ export const SABOTAGES: Readonly<Record<string, Sabotage>> = {
   },
   "acknowledge-all": {
     files: /^src\/.+\.ts$/,
-    place: /\bonStored\((?:stored|\w+\.stored)\)/,
-    change: "onStored({ ...stored, messages })",
+    place: /acknowledgeLater\(run, stored\.messages\)/,
+    change: "acknowledgeLater(run, batch)",
     run: { focus: "refused-batch" },
   },
 };
