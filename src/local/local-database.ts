@@ -13,9 +13,11 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { SCHEMA_VERSION } from "../../sql/migrations.ts";
+import { SCHEMA_VERSION, schemaHash, TEXTS } from "../../sql/texts.ts";
+import { Failure, failed } from "../failure.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { migrate } from "../postgres/migrate.ts";
+import { MADE_BY_OLD_VEIL } from "../postgres/sqlstates.ts";
 import { canReach, findBinaries, serverAccount } from "./binaries.ts";
 import { type Cluster, initCluster, runningPort, startCluster, stopCluster } from "./cluster.ts";
 import { home, keys, outsideHome } from "./places.ts";
@@ -159,7 +161,7 @@ const connect = (port: number, password: string, database: string): Database =>
 async function prepare(cluster: Cluster, port: number, passwords: Passwords): Promise<void> {
   // The note names the data folder that was prepared. Another folder in its place is not prepared.
   const marker = join(dirname(cluster.data), "prepared.json");
-  const prepared = JSON.stringify([SCHEMA_VERSION, statSync(cluster.data).ino]);
+  const prepared = JSON.stringify([SCHEMA_VERSION, schemaHash(TEXTS), statSync(cluster.data).ino]);
   if (existsSync(marker) && readFileSync(marker, "utf8") === prepared) return;
   const server = connect(port, passwords[OWNER], "postgres");
   const [existing] = await server.query("select from pg_catalog.pg_database where datname = $1", [
@@ -168,7 +170,7 @@ async function prepare(cluster: Cluster, port: number, passwords: Passwords): Pr
   if (existing === undefined) await server.query(`create database ${DATABASE}`);
   await server.close();
   const database = connect(port, passwords[OWNER], DATABASE);
-  await migrate(database);
+  await migrate(database).catch(startOver);
   for (const [login, role] of Object.entries(LOGINS)) {
     const [known] = await database.query("select from pg_catalog.pg_roles where rolname = $1", [
       login,
@@ -180,4 +182,10 @@ async function prepare(cluster: Cluster, port: number, passwords: Passwords): Pr
   }
   await database.close();
   writeFileSync(marker, prepared);
+}
+
+/** Samples and generated keys: nothing that anybody would want brought over. */
+function startOver(error: unknown): never {
+  if (!(error instanceof Failure) || error.code !== MADE_BY_OLD_VEIL) throw error;
+  throw failed(error.message, "`bun run etl --reset-local` removes it and starts over");
 }

@@ -55,12 +55,16 @@ export const NOT_FOUND = "VL042";
 export const NOT_CHAINABLE = "VL043";
 /** public.user_logins was there before veil. */
 export const TABLE_IN_THE_WAY = "VL090";
+/** The database was made by a veil from before the steps. */
+export const MADE_BY_OLD_VEIL = "VL091";
 
 // PostgreSQL's own, as far as the program tells them apart.
 export const CHECK_VIOLATION = "23514";
 export const READ_ONLY = "25006";
 export const NO_SUCH_DATABASE = "3D000";
 export const NO_SUCH_SCHEMA = "3F000";
+/** Something else depends on what is to be dropped. */
+export const DEPENDED_ON = "2BP01";
 export const SERIALIZATION_FAILURE = "40001";
 export const DEADLOCK = "40P01";
 export const INSUFFICIENT_PRIVILEGE = "42501";

@@ -27,7 +27,8 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "veil-bad-input-"));
   unmigrated = await createDatabase({ migrated: false });
   newer = await createDatabase();
-  await newer.sql(newer.ownerUrl)`insert into etl.migrations (version, name) values (99, 'later')`;
+  await newer.sql(newer.ownerUrl)`insert into etl.migrations (step, hash, routines)
+    select 99, hash, routines from etl.migrations`;
   closedPort = await unusedPort();
   for (let i = 0; i < MESSAGES; i++) scene.send({ user_id: `u${i}`, ip: "192.0.2.1" });
 });

@@ -1,4 +1,4 @@
-// A database that has seen everything that may rightly happen to one: an adopted table, dropped partitions,
+// A database that has seen everything that may rightly happen to one: rows from before veil, dropped partitions,
 // replays, discards, forgotten tokens, requests, data keys of both kinds.
 import { readIdentities } from "../../src/config/keys.ts";
 import { expire } from "../../src/erasure/expire.ts";
@@ -53,22 +53,20 @@ async function loadFor(
   await load(etl, host.subkeys, key, protect([message], host.subkeys, key.dataKey));
 }
 
-export const PUBLISHED = `create table public.user_logins (user_id varchar(128),
-  device_type varchar(32), masked_ip varchar(256), masked_device_id varchar(256),
-  locale varchar(32), app_version integer, create_date date)`;
-
 /** Of an empty database; the answer names a login of each role. */
 export async function makeHistory(
   database: TestDatabase,
   host: Host,
 ): Promise<Record<Role, string>> {
   const owner = database.open(database.ownerUrl);
-  await owner.query(PUBLISHED);
+  await migrate(owner);
+  // As they came from elsewhere: no message stands for them, and not all of their values are tokens.
   await owner.query(`insert into public.user_logins values
     ('a1', null, '192.0.2.200', 'an old device', null, null, '2019-12-31'),
     ('a2', null, '192.0.2.201', null, null, null, '2030-01-02'),
     ('a3', null, null, null, null, null, null)`);
-  await migrate(owner);
+  await owner.query(`insert into etl.adopted (day, messages, plain_values)
+    values ('2019-12-31', 1, 2), ('2030-01-02', 1, 1), (null, 1, 0)`);
   const urls = {} as Record<Role, string>;
   for (const role of ROLES) urls[role] = await database.addLogin(role);
   const etl = database.open(urls.etl);

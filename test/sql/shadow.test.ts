@@ -162,6 +162,10 @@ afterAll(async () => {
 
 /** Each definer function, called so that it runs to its end. */
 const CALLS: Record<string, (role: Role, sql: postgres.Sql) => Promise<void>> = {
+  "etl.schema_hash": async (_, sql) => {
+    const [row] = await sql.unsafe("select etl.schema_hash() as hash");
+    expect(row?.hash).toMatch(/^[0-9a-f]{64}$/);
+  },
   "etl.schema_version": async (_, sql) => {
     const [row] = await sql.unsafe("select etl.schema_version() > 0 as reached");
     expect(row?.reached).toBe(true);

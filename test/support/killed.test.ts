@@ -7,7 +7,6 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { until } from "../line/stored.ts";
 import { endsWithUs } from "./ends-with-us.ts";
-import { hasOwnServer } from "./servers.ts";
 import { SHARED_SERVER } from "./test-server.ts";
 import type { Started } from "./waiting.ts";
 
@@ -24,13 +23,14 @@ function isRunning(pid: number): boolean {
   return /^[^Z\s]/.test(stdout);
 }
 
-test.skipIf(!hasOwnServer || process.platform !== "linux").each([
+test.skipIf(process.platform !== "linux").each([
   ["the whole run", WHOLE_RUN, "starter"],
   ["one of its test processes", WHOLE_RUN, "tests"],
   ["a single file's run", ONE_FILE, "starter"],
 ] as const)("nothing is left when somebody kills %s", async (_, argv, victim) => {
   const told = join(folder, crypto.randomUUID());
-  const { [SHARED_SERVER]: _shared, ...env } = process.env;
+  // A server of its own, whatever this run has.
+  const { [SHARED_SERVER]: _shared, TEST_DATABASE_URL: _given, ...env } = process.env;
   const run = Bun.spawn(endsWithUs([process.execPath, ...argv]), {
     cwd: checkout,
     env: { ...env, TMPDIR: folder, TEST_TOLD: told },

@@ -53,7 +53,8 @@ export async function startScratchCluster(
   try {
     // The server's account writes its log there.
     chmodSync(folder, 0o777);
-    initCluster(cluster, SCRATCH_PASSWORD);
+    // Thrown away before the machine could lose it.
+    initCluster(cluster, SCRATCH_PASSWORD, "--no-sync");
     const port = await startCluster(cluster, settings);
     const urlOf = (login: string, database = "postgres") =>
       `postgres://${login}:${SCRATCH_PASSWORD}@127.0.0.1:${port}/${database}`;

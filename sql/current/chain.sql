@@ -1,52 +1,10 @@
--- The chain over the audit: each entry hashed with its predecessor, so that none can be changed, moved, put
--- in or taken out unnoticed. docs/audit.md has the bytes, `veil audit verify` recomputes them elsewhere.
+-- The chain over the audit: each entry hashed with its predecessor, so that none can be changed, moved, put in or
+-- taken out unnoticed. docs/audit.md has the bytes, `veil audit verify` recomputes them elsewhere.
 --
--- An entry is chained after it was committed, by a step of its own: under the writer's transaction, whoever
--- leaves one open would block every other, and under REPEATABLE READ two would follow the same predecessor.
+-- An entry is chained after it was committed, by a step of its own: under the writer's transaction, whoever leaves
+-- one open would block every other, and under REPEATABLE READ two would follow the same predecessor.
 
-set local role veil_owner;
-
-create table pii_vault.audit_waiting (
-  entry bigint not null,
-  constraint audit_waiting_key primary key (entry)
-);
-
-comment on table pii_vault.audit_waiting is 'the audit entries that are on no chain yet';
-
-create table pii_vault.audit_chain (
-  position bigint not null,
-  entry bigint not null,
-  hash bytea not null,
-  constraint audit_chain_key primary key (position),
-  constraint audit_chain_entry unique (entry),
-  constraint audit_chain_position check (position > 0),
-  constraint audit_chain_hash check (octet_length(hash) = 32)
-);
-
-comment on table pii_vault.audit_chain is
-  'the audit entries in the order in which they were chained, each with a hash over all of them up to it';
-
-create trigger audit_chain_append_only
-  before update or delete or truncate on pii_vault.audit_chain
-  for each statement execute function pii_vault.refuse_change();
-
-create table pii_vault.audit_head (
-  chain uuid not null default gen_random_uuid(),
-  position bigint not null,
-  hash bytea not null,
-  constraint audit_head_key primary key (chain),
-  constraint audit_head_hash check (octet_length(hash) = 32)
-);
-
-create unique index audit_head_only on pii_vault.audit_head ((true));
-
-comment on table pii_vault.audit_head is 'which chain this is, and where it ends';
-
-with made as (select gen_random_uuid() as chain)
-insert into pii_vault.audit_head (chain, position, hash)
-select m.chain, 0, sha256(convert_to('veil/v1/audit-genesis', 'UTF8') || uuid_send(m.chain)) from made m;
-
-create function pii_vault.refuse_step_back() returns trigger
+create or replace function pii_vault.refuse_step_back() returns trigger
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
@@ -59,71 +17,20 @@ begin
 end
 $$;
 
-create trigger audit_head_moves_on
+create or replace trigger audit_chain_append_only
+  before update or delete or truncate on pii_vault.audit_chain
+  for each statement execute function pii_vault.refuse_change();
+create or replace trigger audit_head_moves_on
   before update on pii_vault.audit_head
   for each row execute function pii_vault.refuse_step_back();
-create trigger audit_head_stays
+create or replace trigger audit_head_stays
   before delete or truncate on pii_vault.audit_head
   for each statement execute function pii_vault.refuse_change();
-
-create function pii_vault.await_chaining() returns trigger
-  language plpgsql
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- In conflict after a restore of the data alone.
-  insert into pii_vault.audit_waiting (entry) values (new.id) on conflict do nothing;
-  return null;
-end
-$$;
-
--- A role of a cluster may have a name in another encoding than this database's. Such bytes would be refused where
--- they are hashed, and keep everything behind them off the chain.
-create function pii_vault.as_utf8(given text) returns text
-  language plpgsql
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform convert_to(given, 'UTF8');
-  return given;
-exception when character_not_in_repertoire or untranslatable_character then
-  return 'not UTF-8: ' || md5(given);
-end
-$$;
-
-create function pii_vault.clean_entry() returns trigger
-  language plpgsql
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform convert_to(concat(new.login, new.role, new.reason, new.details), 'UTF8');
-  return new;
-exception when character_not_in_repertoire or untranslatable_character then
-  new.login := pii_vault.as_utf8(new.login);
-  new.role := pii_vault.as_utf8(new.role);
-  new.reason := pii_vault.as_utf8(new.reason);
-  if pii_vault.as_utf8(new.details::text) is distinct from new.details::text then
-    new.details := json_build_object('withheld', 'not UTF-8');
-  end if;
-  return new;
-end
-$$;
-
-create trigger audit_is_utf8
-  before insert on pii_vault.audit
-  for each row execute function pii_vault.clean_entry();
-
-create trigger audit_awaits_chaining
-  after insert on pii_vault.audit
-  for each row execute function pii_vault.await_chaining();
-
--- The trigger's lock has let every entry of before commit.
-insert into pii_vault.audit_waiting (entry) select a.id from pii_vault.audit a;
 
 -- An entry as bytes: a label, then each column as 00 where it is null, else 01, its length in four bytes and
 -- itself. Whatever a session has set is kept out: no output function of a time or of bytes, no textsend
 -- (client_encoding), no backslash (standard_conforming_strings).
-create function pii_vault.audit_list_bytes(list text[]) returns bytea
+create or replace function pii_vault.audit_list_bytes(list text[]) returns bytea
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
 as $$
@@ -147,7 +54,7 @@ begin
 end
 $$;
 
-create function pii_vault.audit_entry_bytes(entry pii_vault.audit) returns bytea
+create or replace function pii_vault.audit_entry_bytes(entry pii_vault.audit) returns bytea
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
 as $$
@@ -168,20 +75,9 @@ begin
 end
 $$;
 
--- What follows from entries once they are committed and chained, so that no caller can take it back. Nothing
--- yet: a later version replaces this function. What fails here keeps these entries off the chain.
-create function pii_vault.on_chained(entries bigint[]) returns boolean
-  language plpgsql
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return false;
-end
-$$;
-
 -- The step itself: up to 10000 of the waiting entries that this statement sees, in the order of their ids; one
 -- that commits later is chained later. Zero: nothing waits. Null: somebody else is at it.
-create function pii_vault.chain_waiting() returns integer
+create or replace function pii_vault.chain_waiting() returns integer
   language plpgsql security definer
   set search_path = pg_catalog, pg_temp
 as $$
@@ -234,9 +130,7 @@ begin
       hint = 'somebody altered the database: run `veil audit verify`';
   end if;
   -- A chain that were lost in a crash would be taken for a cut one, by whoever has signed its end.
-  if current_setting('synchronous_commit') = 'off' then
-    perform set_config('synchronous_commit', 'on', true);
-  end if;
+  perform pii_vault.commit_to_disk();
 
   -- More than once only where chaining itself puts something on record: that is chained in the same step, so
   -- that a caller cannot tell from how much he has chained whether it did.
@@ -283,7 +177,7 @@ $$;
 -- Runs as its caller and has no settings of its own, because only then may it commit: everything in it is
 -- qualified. The first commit fails in a transaction block; the isolation level is the step's, whatever the
 -- server's or the login's default is.
-create procedure pii_vault.chain_audit(inout chained integer default 0)
+create or replace procedure pii_vault.chain_audit(inout chained integer default 0)
   language plpgsql
 as $$
 begin
@@ -300,20 +194,3 @@ begin
 end
 $$;
 
-revoke all on function pii_vault.refuse_step_back() from public;
-revoke all on function pii_vault.await_chaining() from public;
-revoke all on function pii_vault.as_utf8(text) from public;
-revoke all on function pii_vault.clean_entry() from public;
-revoke all on function pii_vault.audit_list_bytes(text[]) from public;
-revoke all on function pii_vault.audit_entry_bytes(pii_vault.audit) from public;
-revoke all on function pii_vault.on_chained(bigint[]) from public;
-revoke all on function pii_vault.chain_waiting() from public;
-revoke all on procedure pii_vault.chain_audit(integer) from public;
-grant usage on schema pii_vault to veil_etl;
-grant execute on function pii_vault.chain_waiting() to
-  veil_etl, veil_revealer, veil_operator, veil_auditor, veil_policy, veil_approver, veil_breakglass,
-  veil_eraser;
-grant execute on procedure pii_vault.chain_audit(integer) to
-  veil_etl, veil_revealer, veil_operator, veil_auditor, veil_policy, veil_approver, veil_breakglass,
-  veil_eraser;
-grant select on pii_vault.audit_waiting, pii_vault.audit_chain, pii_vault.audit_head to veil_auditor;

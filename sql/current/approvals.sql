@@ -1,24 +1,15 @@
 -- A second person's verdict, and the review of what went without one.
 
-set local role veil_owner;
-
-create table pii_vault.reviews (
-  request uuid not null,
-  login text not null default session_user,
-  login_oid oid not null,
-  reviewed_at timestamptz not null default clock_timestamp(),
-  constraint reviews_key primary key (request)
-);
-
-create trigger reviews_append_only
+create or replace trigger verdicts_append_only
+  before update or delete or truncate on pii_vault.verdicts
+  for each statement execute function pii_vault.refuse_change();
+create or replace trigger reviews_append_only
   before update or delete or truncate on pii_vault.reviews
   for each statement execute function pii_vault.refuse_change();
 
-grant select on pii_vault.reviews to veil_auditor;
-
 -- The request, for somebody else than who made it: by the login's id, which no `set role`, no renaming and
 -- no new login of an old name changes, and by its name too.
-create function pii_vault.request_of_another(request uuid) returns pii_vault.requests
+create or replace function pii_vault.request_of_another(request uuid) returns pii_vault.requests
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
@@ -41,7 +32,7 @@ begin
 end
 $$;
 
-create function pii_vault.decide(request uuid, approve boolean, reason text) returns void
+create or replace function pii_vault.decide(request uuid, approve boolean, reason text) returns void
   language plpgsql security definer
   set search_path = pg_catalog, pg_temp
 as $$
@@ -71,7 +62,7 @@ begin
   end if;
   perform pii_vault.record(
     case when decide.approve then 'reveal.approved' else 'reveal.denied' end,
-    asked.id, '{}', cardinality(asked.subjects), decide.reason,
+    asked.id, '{}', '{}', cardinality(asked.subjects), decide.reason,
     json_build_object('requester', asked.login)
   );
   perform pg_notify('veil_verdicts', asked.id::text);
@@ -79,7 +70,7 @@ end
 $$;
 
 -- Takes what was asked for without approval off the open list.
-create function pii_vault.review(request uuid, note text) returns void
+create or replace function pii_vault.review(request uuid, note text) returns void
   language plpgsql security definer
   set search_path = pg_catalog, pg_temp
 as $$
@@ -99,14 +90,14 @@ begin
     raise exception using errcode = 'VL037', message = 'this request has been reviewed already';
   end if;
   perform pii_vault.record(
-    'reveal.reviewed', asked.id, '{}', cardinality(asked.subjects), review.note,
+    'reveal.reviewed', asked.id, '{}', '{}', cardinality(asked.subjects), review.note,
     json_build_object('requester', asked.login)
   );
 end
 $$;
 
 -- What waits for a verdict, the oldest first.
-create function pii_vault.waiting_requests() returns table (
+create or replace function pii_vault.waiting_requests() returns table (
   request uuid, login text, recorded_at timestamptz, expires_at timestamptz, kind text, items integer,
   reason text, purpose text, subjects text[]
 )
@@ -124,7 +115,7 @@ as $$
 $$;
 
 -- What went without one and nobody has looked at since, the oldest first.
-create function pii_vault.unreviewed_requests() returns table (
+create or replace function pii_vault.unreviewed_requests() returns table (
   request uuid, login text, recorded_at timestamptz, kind text, items integer, reason text,
   purpose text, subjects text[]
 )
@@ -140,31 +131,3 @@ as $$
   order by r.recorded_at, r.id
 $$;
 
--- How it stands with a request of the caller's own.
-create function pii_vault.request_state(request uuid) returns text
-  language sql stable security definer
-  set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(
-    (
-      select pii_vault.state_of(r)
-      from pii_vault.requests r
-      where r.id = request_state.request and r.login = session_user
-        and r.login_oid = (select p.oid from pg_roles p where p.rolname = session_user)
-    ),
-    'unknown'
-  )
-$$;
-
-revoke all on function pii_vault.request_of_another(uuid) from public;
-revoke all on function pii_vault.decide(uuid, boolean, text) from public;
-revoke all on function pii_vault.review(uuid, text) from public;
-revoke all on function pii_vault.waiting_requests() from public;
-revoke all on function pii_vault.unreviewed_requests() from public;
-revoke all on function pii_vault.request_state(uuid) from public;
-grant execute on function pii_vault.decide(uuid, boolean, text) to veil_approver;
-grant execute on function pii_vault.review(uuid, text) to veil_approver;
-grant execute on function pii_vault.waiting_requests() to veil_approver, veil_auditor;
-grant execute on function pii_vault.unreviewed_requests() to veil_approver, veil_auditor;
-grant execute on function pii_vault.request_state(uuid)
-  to veil_revealer, veil_breakglass, veil_operator;

@@ -1,10 +1,8 @@
 -- Decoy originals. No login uses them, so whoever asks for one has its token from a dump, a guess, or a list of
 -- everything. Asking is answered like an unknown token; the alarm is part of no transaction of the asker's.
 
-set local role veil_owner;
-
 -- Sealed by whoever plants it, exactly as the ETL seals.
-create function pii_vault.plant_canary(
+create or replace function pii_vault.plant_canary(
   token text,
   sealed bytea,
   generation integer,
@@ -21,7 +19,7 @@ as $$
 #variable_conflict use_column
 begin
   perform pii_vault.require_reason_length(plant_canary.reason);
-  perform pii_vault.require_read_committed();
+  perform pii_vault.require_read_committed('this');
   perform pii_vault.at_most('lock_timeout', '20s');
   perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
   lock table pii_vault.erasure_gate in row share mode;
@@ -35,10 +33,7 @@ begin
       hint = 'run `veil etl` first: the first load registers its key';
   end if;
   perform etl.check_key(plant_canary.generation, plant_canary.key_check, false);
-  if exists (
-      select from public.user_logins u
-      where u.masked_ip = plant_canary.token or u.masked_device_id = plant_canary.token
-    )
+  if exists (select from pii_vault.occurrences u where u.token = plant_canary.token)
     or exists (select from pii_vault.originals o where o.token = plant_canary.token)
     or exists (select from pii_vault.tombstones t where t.token = plant_canary.token)
   then
@@ -55,12 +50,12 @@ begin
   values (plant_canary.token, plant_canary.data_key, plant_canary.sealed);
   insert into pii_vault.canaries (token) values (plant_canary.token);
   perform pii_vault.record(
-    'canary.added', null, array[plant_canary.token], 1, plant_canary.reason, null
+    'canary.added', null, array[plant_canary.token], '{}', 1, plant_canary.reason, null
   );
 end
 $$;
 
-create function pii_vault.remove_canary(token text, reason text) returns void
+create or replace function pii_vault.remove_canary(token text, reason text) returns void
   language plpgsql security definer
   set search_path = pg_catalog, pg_temp
 as $$
@@ -76,17 +71,15 @@ begin
   -- A login has it after all: then the original is that login's now.
   delete from pii_vault.originals o
   where o.token = remove_canary.token
-    and not exists (
-      select from public.user_logins u
-      where u.masked_ip = remove_canary.token or u.masked_device_id = remove_canary.token
-    );
+    and not exists (select from pii_vault.occurrences u where u.token = remove_canary.token);
   perform pii_vault.record(
-    'canary.removed', null, array[remove_canary.token], 1, remove_canary.reason, null
+    'canary.removed', null, array[remove_canary.token], '{}', 1, remove_canary.reason, null
   );
 end
 $$;
 
--- Called by the step that chains entries, which is nobody's request: these have committed.
+-- What follows from entries once they are committed and chained, so that no caller can take it back. Whether it has put
+-- anything more on record. What fails here keeps these entries off the chain.
 create or replace function pii_vault.on_chained(entries bigint[]) returns boolean
   language plpgsql
   set search_path = pg_catalog, pg_temp
@@ -121,11 +114,9 @@ begin
 end
 $$;
 
-create index audit_alarms on pii_vault.audit (at) where action = 'canary.alarm';
-
 -- Of the last day, the oldest first: for whoever follows, and looks here when the chain has grown. There is no
 -- notification of an alarm, since any login could listen to it, and learn what is a canary.
-create function pii_vault.recent_alarms() returns table (
+create or replace function pii_vault.recent_alarms() returns table (
   entry bigint, login text, recorded_at timestamptz, request uuid, items integer
 )
   language sql stable security definer
@@ -137,15 +128,3 @@ as $$
   order by a.at, a.id
 $$;
 
-revoke all on function pii_vault.recent_alarms() from public;
-grant execute on function pii_vault.recent_alarms() to veil_approver, veil_auditor;
-
-revoke all on function pii_vault.plant_canary(
-  text, bytea, integer, bytea, uuid, bytea, text[], bytea, text
-) from public;
-revoke all on function pii_vault.remove_canary(text, text) from public;
-revoke all on function pii_vault.on_chained(bigint[]) from public;
-grant execute on function pii_vault.plant_canary(
-  text, bytea, integer, bytea, uuid, bytea, text[], bytea, text
-) to veil_policy;
-grant execute on function pii_vault.remove_canary(text, text) to veil_policy;
