@@ -1,5 +1,5 @@
 // The house's rules, checked: which folder may import which, one door for each dependency, one name for
-// each type, and no file or function that grows too long.
+// each type, and no file or function too long.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join, posix, sep } from "node:path";
