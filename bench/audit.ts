@@ -1,20 +1,19 @@
 // What the audit's chain costs: `bun bench/audit.ts [N]` puts N entries on record, chains, verifies and
 // signs them, on a PostgreSQL of its own. Times, the most memory this process took, what it weighs on disk.
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chainAudit } from "../src/audit/chain.ts";
 import { addLine, readCheckpoints, writeLine } from "../src/audit/checkpoints.ts";
 import { verifyAudit } from "../src/audit/verify.ts";
-import { database as configOf } from "../src/config/config.ts";
+import { readDatabase as configOf } from "../src/config/database-url.ts";
 import { openDatabase } from "../src/postgres/database.ts";
 import { migrate } from "../src/postgres/migrate.ts";
+import { makeOwnFolder } from "../test/support/own-folder.ts";
 import { startScratchCluster } from "../test/support/scratch-cluster.ts";
 import { generateAuditKey } from "../vault/checkpoint.ts";
 import { describeMachine } from "./machine.ts";
 
 const entries = Number(process.argv[2] ?? 100_000);
-const folder = mkdtempSync(join(tmpdir(), "veil-bench-audit-"));
+const { path: folder, remove } = makeOwnFolder("bench-audit");
 const { url, stop } = await startScratchCluster("bench", {});
 const database = openDatabase(configOf({ DATABASE_URL: url }));
 
@@ -67,7 +66,7 @@ try {
     verifyAudit(database, { signed: await readCheckpoints(path, key), onProgress: () => {} }),
   );
   console.log(
-    `\n${first.offences.count + second.offences.count} offences; a checkpoint is ${line.length} bytes`,
+    `\n${first.problems.count + second.problems.count} problems; a checkpoint is ${line.length} bytes`,
   );
   const sizes = await database.query(
     `select c.relname as name, pg_size_pretty(pg_total_relation_size(c.oid)) as size
@@ -79,5 +78,5 @@ try {
   clearInterval(watch);
   await database.close();
   await stop();
-  rmSync(folder, { recursive: true, force: true });
+  remove();
 }

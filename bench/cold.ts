@@ -1,17 +1,17 @@
 // `bun bench/cold.ts`: how long a fresh process takes, from its start to its end, to say its version and to
 // reveal one token of a running database: the compiled binary and the sources, beside a binary that does
 // nothing. Options: --runs N (of each, 30), --binary PATH (instead of one built now), --json.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { recoveryKeys } from "../src/commands/reveal.ts";
-import { database as databaseConfig } from "../src/config/config.ts";
-import { Opener } from "../src/keys/opener.ts";
+import { readRecoveryKeys } from "../src/commands/recover.ts";
+import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
+import { OpeningKeys } from "../src/keys/open.ts";
 import { openDatabase } from "../src/postgres/database.ts";
 import { requireSchema } from "../src/postgres/schema.ts";
-import { reveal } from "../src/recovery/reveal.ts";
+import { makeOwnFolder } from "../test/support/own-folder.ts";
+import { reveal } from "../test/support/reveal.ts";
 import { deriveSubkeys, parseKey } from "../vault/keys.ts";
 import { makeToken } from "../vault/token.ts";
 import { loginBody } from "./logins.ts";
@@ -99,7 +99,12 @@ async function revealedHere(token: string, original: string, env: Environment): 
   const [before, cpuBefore] = [performance.now(), process.cpuUsage()];
   const database = openDatabase(databaseConfig(env));
   await requireSchema(database);
-  const { revealed } = await reveal(database, new Opener(recoveryKeys(env)), [token], null);
+  const { revealed } = await reveal(
+    database,
+    new OpeningKeys(readRecoveryKeys(env)),
+    [token],
+    null,
+  );
   const millis = performance.now() - before;
   const { user, system } = process.cpuUsage(cpuBefore);
   await database.close();
@@ -142,8 +147,7 @@ function format(rows: readonly Row[]): string {
 if (!Number.isSafeInteger(runs) || runs < 1) {
   throw new Error("--runs: expected a whole number of 1 or more");
 }
-const folder = mkdtempSync(join(tmpdir(), "veil-cold-"));
-process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+const { path: folder } = makeOwnFolder("cold");
 const { binary, floor } = build(folder);
 const servers = await startServers();
 const machine = describeMachine();

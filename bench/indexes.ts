@@ -1,7 +1,7 @@
 // What the indexes of user_logins cost a load: batches of new logins through `etl.load`, with each set of
 // indexes in turn, several rounds; ratios to none, and the size and time of the look-ups they are for.
 // Run: bun bench/indexes.ts [batches]
-import { database as databaseConfig } from "../src/config/config.ts";
+import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
 import { DataKeys } from "../src/keys/data-keys.ts";
 import { load } from "../src/line/load.ts";
 import { parseMessage } from "../src/login/parse.ts";

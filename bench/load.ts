@@ -4,7 +4,8 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { database as databaseConfig, tokenKey } from "../src/config/config.ts";
+import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
+import { readTokenKey } from "../src/config/keys.ts";
 import { DataKeys } from "../src/keys/data-keys.ts";
 import { load } from "../src/line/load.ts";
 import type { LoginRow, Protected } from "../src/login/protect.ts";
@@ -89,7 +90,7 @@ try {
       from generate_series(1, ${TOMBSTONES}) n`),
   );
   if (VAULT > 0) await fillVault(servers, VAULT, () => {});
-  const subkeys = tokenKey(servers.keys);
+  const subkeys = readTokenKey(servers.keys);
   const key = await new DataKeys(subkeys, [servers.keys.VEIL_RECIPIENTS]).take(1);
   const measure = async (name: string, kind: Kind): Promise<Cost> => {
     const database = openDatabase(databaseConfig({ DATABASE_URL: servers.etlUrl(name) }));

@@ -1,8 +1,8 @@
 // `bun bench/profile.ts [new|repeating] [MESSAGES]`: where veil's own thread spends its time while it
 // loads a full queue, and what it took. Sampled by Bun (--cpu-prof), which slows it down a little.
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { makeOwnFolder } from "../test/support/own-folder.ts";
 import { PROGRAMS } from "./programs.ts";
 import { measure } from "./run.ts";
 import { startServers } from "./servers.ts";
@@ -53,7 +53,7 @@ function timesOf({ nodes, samples, timeDeltas }: Profile) {
 
 const kind = process.argv[2] === "repeating" ? "repeating" : "new";
 const messages = Number(process.argv[3] ?? 100_000);
-const folder = mkdtempSync(join(tmpdir(), "veil-profile-"));
+const { path: folder, remove } = makeOwnFolder("profile");
 const servers = await startServers();
 try {
   const program = PROGRAMS[kind];
@@ -99,5 +99,5 @@ try {
   list("in it and what it calls:", all);
 } finally {
   servers.stop();
-  rmSync(folder, { recursive: true, force: true });
+  remove();
 }

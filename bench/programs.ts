@@ -1,6 +1,7 @@
 // The programs that are compared, each a process of its own: how it is started, on which logins and on
 // what kind of database.
 import { fileURLToPath } from "node:url";
+import { endsWithUs } from "../test/support/ends-with-us.ts";
 import type { LoginKind } from "./logins.ts";
 import { type Servers, type Template, veil } from "./servers.ts";
 
@@ -93,7 +94,7 @@ export function start(
   env: Readonly<Record<string, string>>,
   longestMs?: number,
 ): Running {
-  const child = Bun.spawn([...argv], {
+  const child = Bun.spawn(endsWithUs(argv), {
     ...{ env, cwd: "/", stdio: ["ignore", "ignore", "pipe"], killSignal: "SIGKILL" },
     ...(longestMs === undefined ? {} : { timeout: longestMs }),
   });

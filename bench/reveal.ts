@@ -3,7 +3,8 @@
 // Run: bun bench/reveal.ts [N=100000] [--data-keys N] [--json]
 import { openSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { database as databaseConfig, tokenKey } from "../src/config/config.ts";
+import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
+import { readTokenKey } from "../src/config/keys.ts";
 import { DataKeys } from "../src/keys/data-keys.ts";
 import { native } from "../src/keys/native.ts";
 import { load } from "../src/line/load.ts";
@@ -38,7 +39,7 @@ try {
   const etlUrl = servers.etlUrl(name);
   const revealerUrl = etlUrl.replace("bench_etl", "bench_revealer");
   const etl = openDatabase(databaseConfig({ DATABASE_URL: etlUrl }));
-  const subkeys = tokenKey(servers.keys);
+  const subkeys = readTokenKey(servers.keys);
   let serial = 0;
   const loadBatch = async (dataKeys: DataKeys): Promise<string[]> => {
     const messages = Array.from({ length: ROWS }, () => {

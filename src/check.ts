@@ -1,16 +1,16 @@
-// What must always hold, verified on a living database: read only, each invariant as of one snapshot, so
-// loads may go on meanwhile. What breaks one is named by token, id or day, never by value.
+// The invariants: what must always hold, asked of a live database. Each is read from one snapshot,
+// so loads may go on meanwhile. Offenders are named by token, id or day, never by value.
 import type { Database } from "./postgres/database.ts";
 
 export type Invariant = {
   readonly name: string;
-  /** What holds, in words. */
+  /** The invariant in words. */
   readonly description: string;
-  /** What to do where it does not. */
+  /** What to do where it is broken. */
   readonly hint: string;
 };
 
-/** Those of `etl.check_invariant`, in the order in which a broken one explains those after it. */
+/** As `etl.check_invariant` knows them. Where one is broken, it may explain those after it. */
 export const INVARIANTS: readonly Invariant[] = [
   {
     name: "data-keys-are-whole",
@@ -84,11 +84,11 @@ export type Finding = {
   readonly invariant: Invariant;
   readonly checked: number;
   readonly offenders: number;
-  /** The first few. */
+  /** The first few offenders. */
   readonly examples: readonly string[];
 };
 
-/** Waits for nobody but an administrator's lock, and makes no load wait. */
+/** Waits only for an administrator's lock, and makes no load wait. */
 export async function checkInvariant(database: Database, invariant: Invariant): Promise<Finding> {
   const [row] = await database.transaction(async (query) => {
     await query("set transaction read only");

@@ -1,19 +1,20 @@
 #!/usr/bin/env bun
-// argv → command. The one place that prints errors and exits: `error:` and `hint:` on stderr, 0 for
-// done, 1 for failed or refused, 2 for wrong usage or configuration.
+// The front door: argv → command. Only here errors are printed (`error:` and `hint:` on stderr),
+// and only here the program exits: 0 done, 1 failed or refused, 2 wrong usage or configuration, 130
+// interrupted.
 import { Command, CommanderError } from "@commander-js/extra-typings";
 import { addCommands } from "./cli/commands.ts";
-import { describeVersion } from "./cli/version.ts";
-import type { Context, Waits } from "./commands/session.ts";
+import type { Context, Waits } from "./commands/servers.ts";
 import { Failure, Interrupted } from "./failure.ts";
 import { flushed, printable, terminal } from "./terminal/terminal.ts";
+import { describeVersion } from "./version.ts";
 import { WORKER_COMMAND } from "./workers/command.ts";
 
 const interrupt = new AbortController();
 
 /** Each command is imported where it runs, and so is this: a start pays for what it needs, and no more. */
 const contextWith = (waits: Partial<Waits>) => async (): Promise<Context> => {
-  const { environment } = await import("./config/config.ts");
+  const { environment } = await import("./config/environment.ts");
   return { env: environment(), terminal, interrupt: interrupt.signal, waits };
 };
 
@@ -23,7 +24,7 @@ function buildProgram(context: () => Promise<Context>) {
       "Login events from SQS to Postgres: personal data tokenized, sealed, recoverable only on record.",
     )
     .version(describeVersion())
-    // Commander's own words may repeat a value: `report` says them without.
+    // Commander's own messages may repeat a value. `report` prints them without.
     .configureOutput({
       outputError: () => {},
       writeOut: (text) => terminal.out(text),
@@ -36,8 +37,8 @@ function buildProgram(context: () => Promise<Context>) {
 }
 
 /**
- * Wrong usage without what was typed: `veil token ip 192.0.2.1` is a mistake, but no reason to write the
- * address to a log. Message null: the help was shown instead.
+ * The message of wrong usage, without what was typed: `veil token ip 192.0.2.1` is a mistake, but
+ * the address must not get into a log. Null where the help was printed instead.
  */
 function withoutValues(text: string): { message: string | null; hint: string } {
   if (text === "(outputHelp)") return { message: null, hint: "" };
@@ -54,7 +55,7 @@ function withoutValues(text: string): { message: string | null; hint: string } {
   return { message, hint };
 }
 
-/** The exit code of what was thrown, said on stderr. */
+/** Prints what was thrown on stderr, and answers with the exit code. */
 function report(error: unknown): number {
   if (error instanceof Interrupted) return 130;
   if (error instanceof CommanderError) {
@@ -64,12 +65,12 @@ function report(error: unknown): number {
     return 2;
   }
   if (error instanceof Failure) {
-    // Printable: a database that is not ours may have worded it.
+    // Made printable: a database that is not ours may have worded it.
     terminal.err(`error: ${printable(error.message)}\n`);
     if (error.hint !== null) terminal.err(`hint: ${printable(error.hint)}\n`);
     return error.exitCode;
   }
-  // A defect of ours. Its message may quote data; where it happened may be said.
+  // A defect of this program. Its message may quote data, but where it happened may be printed.
   const { name, message, stack } =
     error instanceof Error ? error : { name: typeof error, message: "", stack: "" };
   const frames = (stack ?? "")
@@ -85,7 +86,10 @@ function report(error: unknown): number {
 const codeOf = (error: unknown): string =>
   String((error as { code?: unknown } | null)?.code ?? "unknown");
 
-/** What was written is out before the process ends, a pipe included; what could not be is no success. */
+/**
+ * Output is written before the process ends, to a pipe too. Where it could not be written, that is
+ * no success.
+ */
 async function exit(code: number): Promise<never> {
   const lost = await flushed();
   if (lost === null || codeOf(lost) === "EPIPE" || code !== 0) process.exit(code);

@@ -1,5 +1,5 @@
-// What a person may be told. Every message that leaves the program is one of these: what happened, and
-// what to do next. Anything else that is thrown is a defect, and is reported without its details.
+// What a person is told went wrong. Each message says what happened and what to do next. Anything
+// else that is thrown is a defect of the program, and is reported without its details.
 
 /** 1: failed or refused. 2: wrong usage or configuration. */
 export type FailureCode = 1 | 2;
@@ -7,7 +7,7 @@ export type FailureCode = 1 | 2;
 export class Failure extends Error {
   readonly exitCode: FailureCode;
   readonly hint: string | null;
-  /** Set where a caller branches on it: an SQLSTATE, for one. */
+  /** What a caller can branch on: an SQLSTATE, or the code of a connection error. */
   readonly code: string | null;
 
   constructor(
@@ -27,8 +27,12 @@ export class Failure extends Error {
 /** Wrong usage or configuration: nothing was started. */
 export const misuse = (message: string, hint?: string): Failure => new Failure(2, message, hint);
 
-/** Something that was asked for, rightly, and failed or was refused. */
+/** The command was right, but failed or was refused. */
 export const failed = (message: string, hint?: string): Failure => new Failure(1, message, hint);
 
-/** A person pressed Ctrl-C, or SIGTERM came: what was begun is put away, and nothing more is said. */
+/** Whether it is a failure with this code. */
+export const hasCode = (error: unknown, code: string): error is Failure =>
+  error instanceof Failure && error.code === code;
+
+/** Ctrl-C or SIGTERM: the command puts away what it has begun, and prints nothing more. */
 export class Interrupted extends Error {}

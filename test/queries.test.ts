@@ -64,7 +64,7 @@ describe("a query is found out", () => {
     '"call pii_vault.chain_audit()"',
     "`select pg_catalog . count(*), coalesce(x, 0), greatest(x, 1) from ${table} where x = any (y)`",
     "`select pii_vault.${name}($1::text[]) as id`",
-    "`insert into etl.migrations (version, name) values ($1, $2)`",
+    "`insert into etl.migrations (step, hash) values ($1, $2)`",
     "`select from t where oid = 't'::regclass::oid and exists (select from u)`",
     '// "select lower(x)"\nconst a = /"`select lower(x)/;\nlower("from this day (UTC) on");',
   ])("only where it should be: %s", (source) => {

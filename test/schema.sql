@@ -16,9 +16,12 @@ etl.ledger_default.sent_on date not null
 etl.ledger_default.message_id text collate C not null
 etl.ledger_totals.sent_on date not null
 etl.ledger_totals.messages bigint not null
-etl.migrations.version integer not null
-etl.migrations.name text not null
-etl.migrations.applied_at timestamp with time zone not null default now()
+etl.migrations.id bigint not null generated always as identity
+etl.migrations.step integer not null
+etl.migrations.hash text not null
+etl.migrations.written_in xid8 not null default pg_current_xact_id()
+etl.migrations.routines integer not null
+etl.migrations.migrated_at timestamp with time zone not null default clock_timestamp()
 etl.quarantine.message_id text collate C not null
 etl.quarantine.sent_at timestamp with time zone not null
 etl.quarantine.reason text not null
@@ -38,7 +41,7 @@ pii_vault.audit.tokens text[] not null default '{}'::text[]
 pii_vault.audit.message_ids text[] not null default '{}'::text[]
 pii_vault.audit.items integer not null
 pii_vault.audit.reason text
-pii_vault.audit.role text default pii_vault.acting_role()
+pii_vault.audit.role text
 pii_vault.audit.address text default host(inet_client_addr())
 pii_vault.audit.details json
 pii_vault.audit_chain."position" bigint not null
@@ -144,6 +147,7 @@ table pii_vault.data_keys owner veil_owner
 table pii_vault.erasure_gate owner veil_owner
 table pii_vault.holds owner veil_owner
 table pii_vault.key_generations owner veil_owner
+view pii_vault.occurrences owner veil_owner
 table pii_vault.originals owner veil_owner
 table pii_vault.policies owner veil_owner
 table pii_vault.requests owner veil_owner
@@ -165,7 +169,9 @@ etl.ledger_default ledger_default_pkey PRIMARY KEY (sent_on, message_id)
 etl.ledger_default ledger_message_id CHECK (((char_length(message_id) >= 1) AND (char_length(message_id) <= 128)))
 etl.ledger_totals ledger_totals_key PRIMARY KEY (sent_on)
 etl.ledger_totals ledger_totals_messages CHECK ((messages > 0))
-etl.migrations migrations_key PRIMARY KEY (version)
+etl.migrations migrations_hash CHECK ((hash ~ '^[0-9a-f]{64}$'::text))
+etl.migrations migrations_key PRIMARY KEY (id)
+etl.migrations migrations_step CHECK ((step > 0))
 etl.quarantine quarantine_key PRIMARY KEY (message_id)
 etl.quarantine quarantine_message_id CHECK (((char_length(message_id) >= 1) AND (char_length(message_id) <= 128)))
 etl.quarantine quarantine_reason CHECK (((char_length(reason) >= 1) AND (char_length(reason) <= 500)))
@@ -197,8 +203,8 @@ pii_vault.key_generations key_generations_generation CHECK ((generation > 0))
 pii_vault.key_generations key_generations_key PRIMARY KEY (generation)
 pii_vault.key_generations key_generations_key_check CHECK ((octet_length(key_check) = 8))
 pii_vault.originals originals_key PRIMARY KEY (token)
-pii_vault.originals originals_sealed CHECK ((((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068)) AND ((octet_length(sealed) % 16) = 12))) NOT VALID
-pii_vault.originals originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text))) NOT VALID
+pii_vault.originals originals_sealed CHECK ((((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068)) AND ((octet_length(sealed) % 16) = 12)))
+pii_vault.originals originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text)))
 pii_vault.policies policies_approval_seconds CHECK (((approval_seconds >= 60) AND (approval_seconds <= 2592000)))
 pii_vault.policies policies_body CHECK (((field <> 'body'::text) OR ((purposes = '{}'::text[]) AND (NOT erased_may_return))))
 pii_vault.policies policies_daily CHECK ((daily >= 0))
@@ -224,7 +230,7 @@ CREATE UNIQUE INDEX adopted_day ON etl.adopted USING btree (day)
 CREATE UNIQUE INDEX ledger_key ON ONLY etl.ledger USING btree (sent_on, message_id)
 CREATE UNIQUE INDEX ledger_default_pkey ON etl.ledger_default USING btree (sent_on, message_id)
 CREATE UNIQUE INDEX ledger_totals_key ON etl.ledger_totals USING btree (sent_on)
-CREATE UNIQUE INDEX migrations_key ON etl.migrations USING btree (version)
+CREATE UNIQUE INDEX migrations_key ON etl.migrations USING btree (id)
 CREATE UNIQUE INDEX quarantine_key ON etl.quarantine USING btree (message_id)
 CREATE INDEX quarantine_open ON etl.quarantine USING btree (sent_at) WHERE (state = 'open'::text)
 CREATE INDEX audit_alarms ON pii_vault.audit USING btree (at) WHERE (action = 'canary.alarm'::text)
@@ -260,7 +266,7 @@ CREATE INDEX user_logins_user_id_idx ON public.user_logins USING btree (user_id)
 
 CREATE TRIGGER audit_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.audit FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
 CREATE TRIGGER audit_awaits_chaining AFTER INSERT ON pii_vault.audit FOR EACH ROW EXECUTE FUNCTION pii_vault.await_chaining()
-CREATE TRIGGER audit_is_utf8 BEFORE INSERT ON pii_vault.audit FOR EACH ROW EXECUTE FUNCTION pii_vault.clean_entry()
+CREATE TRIGGER audit_is_complete BEFORE INSERT ON pii_vault.audit FOR EACH ROW EXECUTE FUNCTION pii_vault.complete_entry()
 CREATE TRIGGER audit_chain_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.audit_chain FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
 CREATE TRIGGER audit_head_moves_on BEFORE UPDATE ON pii_vault.audit_head FOR EACH ROW EXECUTE FUNCTION pii_vault.refuse_step_back()
 CREATE TRIGGER audit_head_stays BEFORE DELETE OR TRUNCATE ON pii_vault.audit_head FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
@@ -272,46 +278,41 @@ CREATE TRIGGER verdicts_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_v
 
 -- views
 
-public.user_logins_per_token_and_day as
+pii_vault.occurrences as
  SELECT 'ip'::text AS field,
-    masked_ip AS token,
-    create_date,
-    count(*) AS logins,
-    count(DISTINCT user_id) AS users
-   FROM public.user_logins
-  WHERE (masked_ip IS NOT NULL)
-  GROUP BY masked_ip, create_date
+    (l.masked_ip)::text AS token,
+    (l.user_id)::text AS user_id,
+    l.create_date,
+    l.ctid AS place
+   FROM public.user_logins l
+  WHERE (l.masked_ip IS NOT NULL)
 UNION ALL
  SELECT 'device_id'::text AS field,
-    masked_device_id AS token,
+    (l.masked_device_id)::text AS token,
+    (l.user_id)::text AS user_id,
+    l.create_date,
+    l.ctid AS place
+   FROM public.user_logins l
+  WHERE (l.masked_device_id IS NOT NULL);
+
+public.user_logins_per_token_and_day as
+ SELECT field,
+    token,
     create_date,
     count(*) AS logins,
     count(DISTINCT user_id) AS users
-   FROM public.user_logins
-  WHERE (masked_device_id IS NOT NULL)
-  GROUP BY masked_device_id, create_date;
+   FROM pii_vault.occurrences o
+  GROUP BY field, token, create_date;
 
 public.user_logins_shared_tokens as
- SELECT 'ip'::text AS field,
-    masked_ip AS token,
+ SELECT field,
+    token,
     count(DISTINCT user_id) AS users,
     count(*) AS logins,
     min(create_date) AS first_day,
     max(create_date) AS last_day
-   FROM public.user_logins
-  WHERE (masked_ip IS NOT NULL)
-  GROUP BY masked_ip
- HAVING (count(DISTINCT user_id) > 1)
-UNION ALL
- SELECT 'device_id'::text AS field,
-    masked_device_id AS token,
-    count(DISTINCT user_id) AS users,
-    count(*) AS logins,
-    min(create_date) AS first_day,
-    max(create_date) AS last_day
-   FROM public.user_logins
-  WHERE (masked_device_id IS NOT NULL)
-  GROUP BY masked_device_id
+   FROM pii_vault.occurrences o
+  GROUP BY field, token
  HAVING (count(DISTINCT user_id) > 1);
 
 -- functions
@@ -323,275 +324,181 @@ CREATE OR REPLACE FUNCTION etl.app_version_text(app_version integer)
 RETURN ((((((app_version / 1000000))::text || '.'::text) || (((app_version / 1000) % 1000))::text) || '.'::text) || ((app_version % 1000))::text)
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION etl.check_bodies_have_data_keys(OUT checked bigint, OUT offenders bigint, OUT examples text[])
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with lost as (
+    select q.message_id from etl.quarantine q
+    where q.sealed is not null
+      and not exists (select from pii_vault.data_keys k where k.id = q.data_key)
+  )
+  select
+    (select count(*) from etl.quarantine q where q.sealed is not null),
+    (select count(*) from lost),
+    array(select l.message_id::text from lost l order by l.message_id limit 5)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.check_data_keys_are_whole(OUT checked bigint, OUT offenders bigint, OUT examples text[])
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  -- The header of a binary age file ends with its MAC, after which come a nonce of 16 bytes and the data key's 32
+  -- with their tag. Every stanza of the header is somebody who can open it.
+  with read as (
+    select
+      k.id, k.generation, coalesce(cardinality(k.recipients), 0) as named,
+      coalesce(octet_length(k.proof), 0) as proof_bytes,
+      (
+        h.header ~ E'^age-encryption[.]org/v1\n(-> (X25519|mlkem768x25519) [A-Za-z0-9+/]+\n[A-Za-z0-9+/]+\n)+--- [A-Za-z0-9+/]+\n$'
+        and octet_length(k.wrapped) = m.mac + 48 + 64
+      ) is true as is_age_file,
+      (select count(*) from regexp_matches(h.header, E'\n-> X25519 ', 'g')) as classic,
+      (select count(*) from regexp_matches(h.header, E'\n-> mlkem768x25519 ', 'g')) as hybrid,
+      (select count(*) from unnest(k.recipients) r (name) where r.name like 'age1pq1%') as named_hybrid
+    from pii_vault.data_keys k
+    cross join lateral (
+      select position(decode('0a2d2d2d20', 'hex') in k.wrapped) as mac
+    ) m
+    cross join lateral (
+      select encode(substring(k.wrapped for m.mac + 48), 'escape') as header
+    ) h
+  ),
+  judged as (
+    select r.id, case
+      when r.named = 0 then 'no recipients'
+      when r.proof_bytes <> 32 then 'no proof'
+      when not r.is_age_file then 'not the age file of a data key'
+      when r.classic + r.hybrid <> r.named
+        then format('%s recipients named, %s in its age file', r.named, r.classic + r.hybrid)
+      when r.hybrid <> r.named_hybrid then 'recipients of another kind in its age file'
+      when not exists (
+        select from pii_vault.key_generations g where g.generation = r.generation
+      ) then format('generation %s is not registered', r.generation)
+    end as what
+    from read r
+  )
+  select
+    (select count(*) from judged),
+    (select count(j.what) from judged j),
+    array(
+      select format('%s: %s', j.id, j.what) from judged j where j.what is not null order by j.id limit 5
+    )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.check_days_add_up(OUT checked bigint, OUT offenders bigint, OUT examples text[])
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with days as (
+    select s.day, sum(s.held)::bigint as held, sum(s.stored)::bigint as stored
+    from (
+      select l.create_date, count(*), 0 from public.user_logins l group by l.create_date
+      union all
+      select (q.sent_at at time zone interval '0')::date, count(*), 0
+      from etl.quarantine q where q.state <> 'replayed' group by 1
+      union all
+      select l.sent_on, 0, count(*) from etl.ledger l group by l.sent_on
+      union all
+      select t.sent_on, 0, t.messages from etl.ledger_totals t
+      union all
+      select a.day, 0, a.messages from etl.adopted a
+    ) s (day, held, stored)
+    group by s.day
+  ),
+  broken as (
+    select d.day, format(
+      '%s: %s rows and quarantined, %s stored messages', etl.day_text(d.day), d.held, d.stored
+    ) as what
+    from days d where d.held <> d.stored
+  )
+  select
+    (select count(*) from days),
+    (select count(*) from broken),
+    array(select b.what from broken b order by b.day limit 5)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.check_erased_stay_erased(OUT checked bigint, OUT offenders bigint, OUT examples text[])
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with back as (
+    select s.token from pii_vault.tombstones s
+    where exists (select from pii_vault.originals v where v.token = s.token)
+    union
+    select s.token from pii_vault.tombstones s
+    join pii_vault.occurrences o on o.token collate "C" = s.token
+    where s.kind = 'forgotten'
+  )
+  select
+    (select count(*) from pii_vault.tombstones),
+    (select count(*) from back),
+    array(select b.token::text from back b order by b.token limit 5)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.check_erasures_are_on_record(OUT checked bigint, OUT offenders bigint, OUT examples text[])
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with stones as (
+    select s.erasure, count(*) as erased, pii_vault.token_digest(array_agg(s.token::text)) as digest
+    from pii_vault.tombstones s group by s.erasure
+  ),
+  receipts as (
+    select
+      a.details ->> 'erasure' as erasure,
+      (a.details #>> '{erased,ip}')::bigint + (a.details #>> '{erased,device_id}')::bigint as erased,
+      a.details ->> 'digest' as digest
+    from pii_vault.audit a where a.action in ('erasure.forget', 'erasure.expire')
+  ),
+  lost as (
+    select s.erasure from stones s
+    where not exists (
+      select from receipts r
+      where r.erasure = s.erasure::text
+        and (s.erased < r.erased or (s.erased = r.erased and s.digest = r.digest))
+    )
+  )
+  select
+    (select count(*) from stones),
+    (select count(*) from lost),
+    array(select l.erasure::text from lost l order by l.erasure limit 5)
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION etl.check_invariant(invariant text)
  RETURNS TABLE(checked bigint, offenders bigint, examples text[])
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-#variable_conflict use_column
+declare
+  checks text[] := '{data-keys-are-whole,originals-have-data-keys,bodies-have-data-keys,nonces-are-used-once,tokens-have-originals,values-are-tokens,days-add-up,messages-are-stored-once,requests-are-on-record,erased-stay-erased,erasures-are-on-record}';
 begin
   -- A snapshot from before could miss both a dropped partition and its total.
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception using
-      errcode = 'VL015', message = 'a check needs the isolation level read committed';
-  end if;
-
-  if invariant = 'tokens-have-originals' then
-    -- Generation 0 stands for nothing recoverable, and what has expired was erased. The columns' own collation
-    -- may be anything in an adopted table.
-    return query
-      with lost as (
-        select distinct t.token
-        from (
-          select u.masked_ip collate "C" from public.user_logins u
-          where u.masked_ip is not null and not exists (
-            select from pii_vault.originals o where o.token = u.masked_ip collate "C"
-          )
-          union all
-          select u.masked_device_id collate "C" from public.user_logins u
-          where u.masked_device_id is not null and not exists (
-            select from pii_vault.originals o where o.token = u.masked_device_id collate "C"
-          )
-          -- The join first: the form of a million values costs ten times as much.
-          offset 0
-        ) t (token)
-        where t.token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'
-          and not exists (
-            select from pii_vault.tombstones s where s.token = t.token and s.kind = 'expired'
-          )
-      )
-      select
-        (select count(u.masked_ip) + count(u.masked_device_id) from public.user_logins u),
-        (select count(*) from lost),
-        array(select l.token::text from lost l order by l.token limit 5);
-
-  elsif invariant = 'values-are-tokens' then
-    return query
-      with broken as (
-        select d.day, sum(d.plain)::bigint as plain
-        from (
-          select p.day, p.amount as plain from etl.plain_values() p
-          union all
-          select a.day, -a.plain_values from etl.adopted a where a.plain_values > 0
-        ) d
-        group by d.day
-        having sum(d.plain) > 0
-      )
-      select
-        (select count(u.masked_ip) + count(u.masked_device_id) from public.user_logins u),
-        (select coalesce(sum(b.plain), 0)::bigint from broken b),
-        array(
-          select format('%s: %s values', etl.day_text(b.day), b.plain)
-          from broken b order by b.day limit 5
-        );
-
-  elsif invariant = 'originals-have-data-keys' then
-    return query
-      with lost as (
-        select o.token from pii_vault.originals o
-        where not exists (select from pii_vault.data_keys k where k.id = o.data_key)
-      )
-      select
-        (select count(*) from pii_vault.originals),
-        (select count(*) from lost),
-        array(select l.token from lost l order by l.token limit 5);
-
-  elsif invariant = 'bodies-have-data-keys' then
-    return query
-      with lost as (
-        select q.message_id from etl.quarantine q
-        where q.sealed is not null
-          and not exists (select from pii_vault.data_keys k where k.id = q.data_key)
-      )
-      select
-        (select count(*) from etl.quarantine q where q.sealed is not null),
-        (select count(*) from lost),
-        array(select l.message_id from lost l order by l.message_id limit 5);
-
-  elsif invariant = 'data-keys-are-whole' then
-    -- The header of a binary age file ends with its MAC, after which come a nonce of 16 bytes and the
-    -- data key's 32 with their tag. Every stanza of the header is somebody who can open it.
-    return query
-      with read as (
-        select
-          k.id, k.generation, coalesce(cardinality(k.recipients), 0) as named,
-          coalesce(octet_length(k.proof), 0) as proof_bytes,
-          (
-            h.header ~ E'^age-encryption[.]org/v1\n(-> (X25519|mlkem768x25519) [A-Za-z0-9+/]+\n[A-Za-z0-9+/]+\n)+--- [A-Za-z0-9+/]+\n$'
-            and octet_length(k.wrapped) = m.mac + 48 + 64
-          ) is true as is_age_file,
-          (select count(*) from regexp_matches(h.header, E'\n-> X25519 ', 'g')) as classic,
-          (select count(*) from regexp_matches(h.header, E'\n-> mlkem768x25519 ', 'g')) as hybrid,
-          (select count(*) from unnest(k.recipients) r (name) where r.name like 'age1pq1%') as named_hybrid
-        from pii_vault.data_keys k
-        cross join lateral (
-          select position(decode('0a2d2d2d20', 'hex') in k.wrapped) as mac
-        ) m
-        cross join lateral (
-          select encode(substring(k.wrapped for m.mac + 48), 'escape') as header
-        ) h
-      ),
-      broken as (
-        select r.id, case
-          when r.named = 0 then 'no recipients'
-          when r.proof_bytes <> 32 then 'no proof'
-          when not r.is_age_file then 'not the age file of a data key'
-          when r.classic + r.hybrid <> r.named
-            then format('%s recipients named, %s in its age file', r.named, r.classic + r.hybrid)
-          when r.hybrid <> r.named_hybrid then 'recipients of another kind in its age file'
-          when not exists (
-            select from pii_vault.key_generations g where g.generation = r.generation
-          ) then format('generation %s is not registered', r.generation)
-        end as what
-        from read r
-      )
-      select
-        (select count(*) from broken),
-        (select count(b.what) from broken b),
-        array(
-          select format('%s: %s', b.id, b.what)
-          from broken b where b.what is not null order by b.id limit 5
-        );
-
-  elsif invariant = 'nonces-are-used-once' then
-    -- Under one data key, that is. The same seal twice has the same nonce twice.
-    return query
-      with seals as (
-        select o.data_key, o.sealed from pii_vault.originals o
-        union all
-        select q.data_key, q.sealed from etl.quarantine q where q.sealed is not null
-      ),
-      nonces as (
-        select s.data_key, count(*) as times from seals s
-        group by s.data_key, substring(s.sealed for 12)
-      )
-      select
-        coalesce(sum(n.times), 0)::bigint,
-        coalesce(sum(n.times) filter (where n.times > 1), 0)::bigint,
-        coalesce((array_agg(distinct n.data_key::text) filter (where n.times > 1))[1:5], '{}')
-      from nonces n;
-
-  elsif invariant = 'days-add-up' then
-    -- Before the snapshot, so that it sees either a partition or its total.
-    lock table etl.ledger in access share mode;
-    return query
-      with days as (
-        select s.day, sum(s.held)::bigint as held, sum(s.stored)::bigint as stored
-        from (
-          select u.create_date, count(*), 0 from public.user_logins u group by u.create_date
-          union all
-          select (q.sent_at at time zone interval '0')::date, count(*), 0
-          from etl.quarantine q where q.state <> 'replayed' group by 1
-          union all
-          select l.sent_on, 0, count(*) from etl.ledger l group by l.sent_on
-          union all
-          select t.sent_on, 0, t.messages from etl.ledger_totals t
-          union all
-          select a.day, 0, a.messages from etl.adopted a
-        ) s (day, held, stored)
-        group by s.day
-      )
-      select
-        count(*),
-        count(*) filter (where d.held <> d.stored),
-        coalesce(
-          (
-            array_agg(
-              format(
-                '%s: %s rows and quarantined, %s stored messages',
-                etl.day_text(d.day), d.held, d.stored
-              )
-              order by d.day
-            ) filter (where d.held <> d.stored)
-          )[1:5],
-          '{}'
-        )
-      from days d;
-
-  elsif invariant = 'messages-are-stored-once' then
-    lock table etl.ledger in access share mode;
-    return query
-      with ids as (
-        select l.message_id, count(*) as times from etl.ledger l group by l.message_id
-      )
-      select
-        coalesce(sum(i.times), 0)::bigint,
-        count(*) filter (where i.times > 1),
-        coalesce(
-          (array_agg(i.message_id order by i.message_id) filter (where i.times > 1))[1:5], '{}'
-        )
-      from ids i;
-
-  elsif invariant = 'requests-are-on-record' then
-    return query
-      with lost as (
-        select r.id from pii_vault.requests r
-        where not exists (
-          select from pii_vault.audit a
-          where a.request = r.id and a.login = r.login and a.login_oid = r.login_oid
-            and a.tokens || a.message_ids = r.subjects
-            and a.action = case r.purpose
-              when 'reveal' then 'reveal.request' else 'quarantine.' || r.purpose
-            end
-        )
-      )
-      select
-        (select count(*) from pii_vault.requests),
-        (select count(*) from lost),
-        array(select l.id::text from lost l order by l.id limit 5);
-
-  elsif invariant = 'erased-stay-erased' then
-    -- A load that stores an expired value anew takes its tombstone away.
-    return query
-      with back as (
-        select s.token from pii_vault.tombstones s
-        where exists (select from pii_vault.originals o where o.token = s.token)
-        union
-        select s.token from pii_vault.tombstones s
-        join public.user_logins u on u.masked_ip collate "C" = s.token
-        where s.kind = 'forgotten'
-        union
-        select s.token from pii_vault.tombstones s
-        join public.user_logins u on u.masked_device_id collate "C" = s.token
-        where s.kind = 'forgotten'
-      )
-      select
-        (select count(*) from pii_vault.tombstones),
-        (select count(*) from back),
-        array(select b.token from back b order by b.token limit 5);
-
-  elsif invariant = 'erasures-are-on-record' then
-    -- Tombstones may have become fewer since: lifted, or of values that came again. What is left of one that is
-    -- whole makes its digest.
-    return query
-      with stones as (
-        select s.erasure, count(*) as erased, pii_vault.token_digest(array_agg(s.token::text)) as digest
-        from pii_vault.tombstones s group by s.erasure
-      ),
-      receipts as (
-        select
-          a.details ->> 'erasure' as erasure,
-          (a.details #>> '{erased,ip}')::bigint + (a.details #>> '{erased,device_id}')::bigint as erased,
-          a.details ->> 'digest' as digest
-        from pii_vault.audit a where a.action in ('erasure.forget', 'erasure.expire')
-      ),
-      lost as (
-        select s.erasure from stones s
-        where not exists (
-          select from receipts r
-          where r.erasure = s.erasure::text
-            and (s.erased < r.erased or (s.erased = r.erased and s.digest = r.digest))
-        )
-      )
-      select
-        (select count(*) from stones),
-        (select count(*) from lost),
-        array(select l.erasure::text from lost l order by l.erasure limit 5);
-
-  else
+  perform pii_vault.require_read_committed('a check');
+  if (invariant = any (checks)) is not true then
     raise exception using errcode = 'VL006', message = 'there is no such invariant';
   end if;
+  -- Before the snapshot, so that it sees either a partition of the ledger or its total.
+  if invariant in ('days-add-up', 'messages-are-stored-once') then
+    lock table etl.ledger in access share mode;
+  end if;
+  return query execute format('select * from etl.%I()', 'check_' || replace(invariant, '-', '_'));
 end
 $function$
 -- owner veil_owner
@@ -636,6 +543,174 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION etl.check_messages_are_stored_once(OUT checked bigint, OUT offenders bigint, OUT examples text[])
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with ids as (
+    select l.message_id, count(*) as times from etl.ledger l group by l.message_id
+  )
+  select
+    coalesce(sum(i.times), 0)::bigint,
+    count(*) filter (where i.times > 1),
+    coalesce((array_agg(i.message_id order by i.message_id) filter (where i.times > 1))[1:5], '{}')
+  from ids i
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.check_nonces_are_used_once(OUT checked bigint, OUT offenders bigint, OUT examples text[])
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with seals as (
+    select o.data_key, o.sealed from pii_vault.originals o
+    union all
+    select q.data_key, q.sealed from etl.quarantine q where q.sealed is not null
+  ),
+  nonces as (
+    select s.data_key, count(*) as times from seals s
+    group by s.data_key, substring(s.sealed for 12)
+  )
+  select
+    coalesce(sum(n.times), 0)::bigint,
+    coalesce(sum(n.times) filter (where n.times > 1), 0)::bigint,
+    coalesce((array_agg(distinct n.data_key::text) filter (where n.times > 1))[1:5], '{}')
+  from nonces n
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.check_originals_have_data_keys(OUT checked bigint, OUT offenders bigint, OUT examples text[])
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with lost as (
+    select o.token from pii_vault.originals o
+    where not exists (select from pii_vault.data_keys k where k.id = o.data_key)
+  )
+  select
+    (select count(*) from pii_vault.originals),
+    (select count(*) from lost),
+    array(select l.token::text from lost l order by l.token limit 5)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.check_requests_are_on_record(OUT checked bigint, OUT offenders bigint, OUT examples text[])
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with lost as (
+    select r.id from pii_vault.requests r
+    where not exists (
+      select from pii_vault.audit a
+      where a.request = r.id and a.login = r.login and a.login_oid = r.login_oid
+        and a.tokens || a.message_ids = r.subjects
+        and a.action = case r.purpose
+          when 'reveal' then 'reveal.request' else 'quarantine.' || r.purpose
+        end
+    )
+  )
+  select
+    (select count(*) from pii_vault.requests),
+    (select count(*) from lost),
+    array(select l.id::text from lost l order by l.id limit 5)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.check_tokens_have_originals(OUT checked bigint, OUT offenders bigint, OUT examples text[])
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with lost as (
+    select distinct t.token
+    from (
+      select o.token collate "C" as token from pii_vault.occurrences o
+      where not exists (select from pii_vault.originals v where v.token = o.token collate "C")
+      -- The join first: the form of a million values costs ten times as much.
+      offset 0
+    ) t
+    where t.token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'
+      and not exists (
+        select from pii_vault.tombstones s where s.token = t.token and s.kind = 'expired'
+      )
+  )
+  select
+    (select count(*) from pii_vault.occurrences),
+    (select count(*) from lost),
+    array(select l.token::text from lost l order by l.token limit 5)
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.check_values_are_tokens(OUT checked bigint, OUT offenders bigint, OUT examples text[])
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with others as (
+    select p.create_date as day, count(*) as amount
+    from (
+      select o.create_date, o.field, o.token from pii_vault.occurrences o
+      -- What has an original is a token. The form of each value would cost ten times this join.
+      where not exists (
+        select from pii_vault.originals v
+        where v.token = o.token collate "C"
+          and starts_with(v.token, case o.field when 'ip' then 'ip' else 'dev' end)
+      )
+      offset 0
+    ) p
+    where p.token collate "C" !~ case p.field
+      when 'ip' then '^ip(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
+      else '^dev(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
+    end
+    group by p.create_date
+  ),
+  broken as (
+    select d.day, sum(d.plain)::bigint as plain
+    from (
+      select o.day, o.amount as plain from others o
+      union all
+      select a.day, -a.plain_values from etl.adopted a where a.plain_values > 0
+    ) d
+    group by d.day
+    having sum(d.plain) > 0
+  )
+  select
+    (select count(*) from pii_vault.occurrences),
+    (select coalesce(sum(b.plain), 0)::bigint from broken b),
+    array(
+      select format('%s: %s values', etl.day_text(b.day), b.plain) from broken b order by b.day limit 5
+    )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.count_old_messages(today date)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  with gone as (
+    delete from etl.ledger_default l where l.sent_on < today - 30 returning l.sent_on
+  )
+  insert into etl.ledger_totals as t (sent_on, messages)
+  select g.sent_on, count(*) from gone g group by g.sent_on
+  on conflict (sent_on) do update set messages = t.messages + excluded.messages;
+exception when lock_not_available or deadlock_detected then
+  null;
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION etl.day_text(day date)
  RETURNS text
  LANGUAGE sql
@@ -656,16 +731,62 @@ CREATE OR REPLACE FUNCTION etl.discard(message_ids text[], reason text)
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-#variable_conflict use_column
 declare
   gone text[];
 begin
-  perform pii_vault.require_reason_length(reason);
-  if coalesce(array_ndims(message_ids), 0) <> 1 or cardinality(message_ids) > 10000 then
-    raise exception using errcode = 'VL006', message = 'expected 1 to 10000 message ids';
+  perform pii_vault.require_reason_length(discard.reason);
+  perform pii_vault.require_message_ids(discard.message_ids);
+  gone := etl.empty_bodies(discard.message_ids);
+  if cardinality(gone) > 0 then
+    perform pii_vault.record(
+      'quarantine.discard', null, '{}', gone, cardinality(gone), discard.reason, null
+    );
   end if;
+  return cardinality(gone);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.drop_old_days(today date)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  old text[];
+  partition text;
+begin
+  select coalesce(array_agg(c.relname::text order by c.relname), '{}') into old
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid
+  where i.inhparent = 'etl.ledger'::regclass
+    and c.relname ~ '^ledger_[0-9]{8}$'
+    and to_date(right(c.relname, 8), 'YYYYMMDD') < today - 30;
+  foreach partition in array old loop
+    -- Against a load that would add to it between the count and the end.
+    execute format('lock table etl.%I in share row exclusive mode', partition);
+    execute format(
+      'insert into etl.ledger_totals as t (sent_on, messages)
+       select l.sent_on, count(*) from etl.%I l group by l.sent_on
+       on conflict (sent_on) do update set messages = t.messages + excluded.messages',
+      partition
+    );
+  end loop;
+  foreach partition in array old loop
+    execute format('drop table etl.%I', partition);
+  end loop;
+  return cardinality(old);
+exception when lock_not_available or deadlock_detected then
+  return 0;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.empty_bodies(message_ids text[])
+ RETURNS text[]
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
   with locked as (
-    -- In one order, so that two that overlap cannot deadlock.
     select q.message_id
     from etl.quarantine q
     where q.message_id in (select unnest(message_ids)) and q.state = 'open'
@@ -674,21 +795,50 @@ begin
   ),
   discarded as (
     update etl.quarantine q
-    set state = 'discarded', sealed = null, changed_at = clock_timestamp(),
-      changed_by = session_user
+    set state = 'discarded', sealed = null, changed_at = clock_timestamp(), changed_by = session_user
     from locked
     where q.message_id = locked.message_id
     returning q.message_id
   )
-  select coalesce(array_agg(message_id::text), '{}') into gone from discarded;
-  if cardinality(gone) > 0 then
-    insert into pii_vault.audit (login_oid, action, message_ids, items, reason)
-    values (
-      (select r.oid from pg_roles r where r.rolname = session_user),
-      'quarantine.discard', gone, cardinality(gone), nullif(btrim(discard.reason), '')
-    );
-  end if;
-  return cardinality(gone);
+  select coalesce(array_agg(d.message_id::text order by d.message_id), '{}') from discarded d
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.enter_ledger(message_ids text[], sent_ats timestamp with time zone[])
+ RETURNS text[]
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  ids text[];
+  days date[];
+begin
+  -- Ids are made distinct first: the same id twice in one batch would join back to two rows. Sorted, because
+  -- overlapping loads that lock in one order cannot deadlock (unsorted, 95 of 160 did).
+  select
+    coalesce(array_agg(m.id order by m.sent_on, m.id), '{}'),
+    coalesce(array_agg(m.sent_on order by m.sent_on, m.id), '{}')
+  into ids, days
+  from (
+    select distinct on (b.id collate "C")
+      b.id collate "C" as id, (b.sent_at at time zone interval '0')::date as sent_on
+    from (select unnest(message_ids), unnest(sent_ats)) b (id, sent_at)
+    order by b.id collate "C", b.sent_at
+  ) m;
+  -- Nearly always all of them are new, and then an insert that takes nothing else is half of the price of one that
+  -- asks about each first (4.7 against 9).
+  begin
+    insert into etl.ledger (sent_on, message_id) select unnest(days), unnest(ids);
+    return ids;
+  exception when unique_violation then
+    with stored as (
+      insert into etl.ledger (sent_on, message_id) select unnest(days), unnest(ids)
+      on conflict do nothing
+      returning message_id
+    )
+    select coalesce(array_agg(s.message_id), '{}') into ids from stored s;
+    return ids;
+  end;
 end
 $function$
 -- owner veil_owner
@@ -714,7 +864,8 @@ begin
     left join pii_vault.data_keys k on k.id = q.data_key
     order by q.sent_at, q.message_id;
   get diagnostics served = row_count;
-  perform pii_vault.record_fetch(admitted, 'quarantine.fetch', served);
+  -- Its caller can roll this back; the request he cannot.
+  perform pii_vault.record('quarantine.fetch', admitted.id, '{}', '{}', served, null, null);
 end
 $function$
 -- owner veil_owner
@@ -735,103 +886,22 @@ CREATE OR REPLACE FUNCTION etl.housekeep_on(today date)
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET lock_timeout TO '250ms'
 AS $function$
-declare
-  day date;
-  missing date[];
-  old text[];
-  partition text;
-  near boolean;
-  made integer;
 begin
   created := 0;
   dropped := 0;
-  -- One at a time; whoever comes second has nothing to do. A lock on a table of the owner's, because any
-  -- login could hold an advisory one.
+  -- One at a time; whoever comes second has nothing to do. A lock on a table of the owner's, because any login could
+  -- hold an advisory one.
   begin
     lock table etl.migrations in exclusive mode nowait;
   exception when lock_not_available then
     return next;
     return;
   end;
-
-  -- Blocks: where loads are busy just now, one gives up, undoes nothing of the others, and the next call
-  -- does it.
-  begin
-    with gone as (
-      delete from etl.ledger_default l where l.sent_on < today - 30 returning l.sent_on
-    )
-    insert into etl.ledger_totals as t (sent_on, messages)
-    select g.sent_on, count(*) from gone g group by g.sent_on
-    on conflict (sent_on) do update set messages = t.messages + excluded.messages;
-  exception when lock_not_available or deadlock_detected then
-    null;
-  end;
-
-  begin
-    select coalesce(array_agg(c.relname::text order by c.relname), '{}') into old
-    from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'etl.ledger'::regclass
-      and c.relname ~ '^ledger_[0-9]{8}$'
-      and to_date(right(c.relname, 8), 'YYYYMMDD') < today - 30;
-    foreach partition in array old loop
-      -- Against a load that would add to it between the count and the end.
-      execute format('lock table etl.%I in share row exclusive mode', partition);
-      execute format(
-        'insert into etl.ledger_totals as t (sent_on, messages)
-         select l.sent_on, count(*) from etl.%I l group by l.sent_on
-         on conflict (sent_on) do update set messages = t.messages + excluded.messages',
-        partition
-      );
-    end loop;
-    foreach partition in array old loop
-      execute format('drop table etl.%I', partition);
-      dropped := dropped + 1;
-    end loop;
-  exception when lock_not_available or deadlock_detected then
-    dropped := 0;
-  end;
-
+  perform etl.count_old_messages(today);
+  dropped := etl.drop_old_days(today);
   -- First the days ahead, then those that messages may be coming for.
-  foreach near in array array[false, true] loop
-    made := 0;
-    begin
-      -- A day that has rows in the default partition keeps them there, all of its rows: each id is known
-      -- there as well as anywhere, and they go when they are old.
-      select coalesce(array_agg(today + n order by n), '{}') into missing
-      from generate_series(-14, 7) n
-      where (n < 2) = near
-        and to_regclass('etl.ledger_' || to_char(today + n, 'YYYYMMDD')) is null
-        and not exists (select from etl.ledger_default l where l.sent_on = today + n);
-      if cardinality(missing) > 0 then
-        -- A load that has looked for its partition before this one is attached would go on to the
-        -- default partition and be refused there (23514). So no load may be under way: they wait here,
-        -- for a moment and after an idle week only. Nobody loads the days ahead.
-        if near then
-          lock table only etl.ledger in share row exclusive mode;
-        end if;
-        -- Before looking into it again: what a load has put there and not committed yet would not be
-        -- seen, and a partition beside such rows is refused.
-        lock table etl.ledger_default in access exclusive mode;
-      end if;
-      foreach day in array missing loop
-        continue when exists (select from etl.ledger_default l where l.sent_on = day);
-        partition := 'ledger_' || to_char(day, 'YYYYMMDD');
-        -- Made apart and attached, because that locks the ledger against other changes of its shape
-        -- only; "create table … partition of" would wait for every load, and make every load wait.
-        execute format(
-          'create table etl.%I (like etl.ledger including defaults including constraints)', partition
-        );
-        execute format(
-          'alter table etl.ledger attach partition etl.%I for values from (%L) to (%L)',
-          partition, day, day + 1
-        );
-        made := made + 1;
-      end loop;
-      created := created + made;
-    exception when lock_not_available or deadlock_detected then
-      null;
-    end;
-  end loop;
+  created := etl.make_days(today + 2, today + 7, false);
+  created := created + etl.make_days(today - 14, today + 1, true);
   return next;
 end
 $function$
@@ -847,180 +917,103 @@ AS $function$
 declare
   rows_in integer := cardinality(message_ids);
   rejected_in integer := cardinality(rejected_ids);
-  ids text[];
-  days date[];
   fresh text[];
-  entered text[];
   forgotten text[];
 begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception using
-      errcode = 'VL015', message = 'a load needs the isolation level read committed';
-  end if;
+  perform pii_vault.require_read_committed('a load');
+  -- A list of another length, or numbered otherwise than it is read, would mix up messages.
   if (
-    rows_in = all (array[
-      cardinality(sent_ats), cardinality(user_ids), cardinality(device_types),
-      cardinality(masked_ips), cardinality(masked_device_ids), cardinality(locales),
-      cardinality(app_versions)
+    etl.shape(message_ids) = format('[1:%s]', rows_in)
+    and etl.shape(message_ids) = all (array[
+      etl.shape(sent_ats), etl.shape(user_ids), etl.shape(device_types), etl.shape(masked_ips),
+      etl.shape(masked_device_ids), etl.shape(locales), etl.shape(app_versions)
     ])
-    and rejected_in = all (array[
-      cardinality(rejected_sent_ats), cardinality(rejected_reasons), cardinality(rejected_bodies)
+    and etl.shape(rejected_ids) = format('[1:%s]', rejected_in)
+    and etl.shape(rejected_ids) = all (array[
+      etl.shape(rejected_sent_ats), etl.shape(rejected_reasons), etl.shape(rejected_bodies)
     ])
-    and cardinality(tokens) = cardinality(sealed)
+    and etl.shape(tokens) = format('[1:%s]', cardinality(tokens))
+    and etl.shape(tokens) = etl.shape(sealed)
+    and (etl.shape(recipients) = format('[1:%s]', cardinality(recipients))) is not false
   ) is not true then
     raise exception using
-      errcode = 'VL014', message = 'an array of a load is null, or differs from the others in length';
+      errcode = 'VL014',
+      message = 'an array of a load is null, no plain list, or differs from the others in length';
   end if;
-  -- And each is a plain list: one that begins at 0, or holds lists, is numbered otherwise than it is read.
-  if concat(
-      array_dims(message_ids), array_dims(sent_ats), array_dims(user_ids), array_dims(device_types),
-      array_dims(masked_ips), array_dims(masked_device_ids), array_dims(locales),
-      array_dims(app_versions)
-    ) <> repeat(format('[1:%s]', rows_in), 8 * least(rows_in, 1))
-    or concat(
-      array_dims(rejected_ids), array_dims(rejected_sent_ats), array_dims(rejected_reasons),
-      array_dims(rejected_bodies)
-    ) <> repeat(format('[1:%s]', rejected_in), 4 * least(rejected_in, 1))
-    or concat(array_dims(tokens), array_dims(sealed))
-      <> repeat(format('[1:%s]', cardinality(tokens)), 2 * least(cardinality(tokens), 1))
-    or array_dims(recipients) <> format('[1:%s]', cardinality(recipients))
-  then
-    raise exception using errcode = 'VL014', message = 'an array of a load is no plain list';
-  end if;
-  -- A stored message may be deleted from the queue at once, so its commit has to be on disk, whatever
-  -- this session was set to.
-  if current_setting('synchronous_commit') = 'off' then
-    perform set_config('synchronous_commit', 'on', true);
-  end if;
-  -- Its caller gives up after a minute and asks again. A load that still waited here then, for an
-  -- administrator's lock say, would be one more waiting connection with each attempt.
+  -- A stored message may be deleted from the queue at once.
+  perform pii_vault.commit_to_disk();
+  -- Its caller gives up after a minute and asks again. A load that still waited here then, for an administrator's
+  -- lock say, would be one more waiting connection with each attempt.
   perform pii_vault.at_most('lock_timeout', '20s');
   -- Nor may one that has gone without a word keep erasures waiting.
   perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
-  -- Before anything is read: no erasure is under way from here on, and what was erased before is seen.
   lock table pii_vault.erasure_gate in row share mode;
   -- Plans are made once a session: one that was made for an empty vault must not read a full one through.
   perform set_config('enable_seqscan', 'off', true);
 
   perform etl.check_key(load.generation, load.key_check, rows_in + rejected_in > 0);
-
-  -- Ids are made distinct first: the same id twice in one batch would join back to two rows. Sorted,
-  -- because overlapping loads that lock in one order cannot deadlock (unsorted, 95 of 160 did).
-  select
-    coalesce(array_agg(m.id order by m.sent_on, m.id), '{}'),
-    coalesce(array_agg(m.sent_on order by m.sent_on, m.id), '{}')
-  into ids, days
-  from (
-    select distinct on (b.id collate "C")
-      b.id collate "C" as id, (b.sent_at at time zone interval '0')::date as sent_on
-    from (
-      select unnest(message_ids || rejected_ids), unnest(sent_ats || rejected_sent_ats)
-    ) b (id, sent_at)
-    order by b.id collate "C", b.sent_at
-  ) m;
-  -- Nearly always all of them are new, and then an insert that takes nothing else is half of the price of one
-  -- that asks about each first (4.7 against 9 a row).
-  begin
-    insert into etl.ledger (sent_on, message_id) select unnest(days), unnest(ids);
-    fresh := ids;
-  exception when unique_violation then
-    with stored as (
-      insert into etl.ledger (sent_on, message_id) select unnest(days), unnest(ids)
-      on conflict do nothing
-      returning message_id
-    )
-    select coalesce(array_agg(message_id), '{}') into fresh from stored;
-  end;
+  fresh := etl.enter_ledger(message_ids || rejected_ids, sent_ats || rejected_sent_ats);
+  if cardinality(fresh) > 0 and data_key is not null then
+    perform etl.register_data_key(load.data_key, load.generation, wrapped, recipients, proof);
+  end if;
 
   loaded := 0;
-  quarantined := 0;
   new_originals := 0;
-  if cardinality(fresh) > 0 then
-    if data_key is not null then
-      perform etl.register_data_key(load.data_key, load.generation, wrapped, recipients, proof);
-    end if;
-
-    if rows_in > 0 then
-      if cardinality(fresh) < rows_in + rejected_in then
-        -- Only the fresh ones, each once, in the order of the batch: a FIFO queue's messages become rows
-        -- in the order in which they were sent.
-        select
-          coalesce(array_agg(m.ip), '{}'), coalesce(array_agg(m.device), '{}'),
-          coalesce(array_agg(m.user_id), '{}'), coalesce(array_agg(m.device_type), '{}'),
-          coalesce(array_agg(m.locale), '{}'), coalesce(array_agg(m.version), '{}'),
-          coalesce(array_agg(m.sent_at), '{}')
-        into masked_ips, masked_device_ids, user_ids, device_types, locales, app_versions, sent_ats
-        from (
-          select * from (
-            select distinct on (r.id collate "C") r.*
-            from unnest(
-              message_ids, sent_ats, user_ids, device_types, masked_ips, masked_device_ids, locales,
-              app_versions
-            ) with ordinality
-              as r (id, sent_at, user_id, device_type, ip, device, locale, version, position)
-            where r.id in (select unnest(fresh))
-            order by r.id collate "C", r.sent_at, r.position
-          ) distinct_rows
-          order by position
-        ) m;
-      end if;
-      select s.stored, s.forgotten into new_originals, forgotten
-      from etl.store_originals(
-        tokens, sealed, load.data_key, masked_ips, masked_device_ids
-      ) s;
-      if cardinality(forgotten) > 0 then
-        masked_ips := pii_vault.freshen('ip', masked_ips, forgotten);
-        masked_device_ids := pii_vault.freshen('device_id', masked_device_ids, forgotten);
-      end if;
-      -- Elements come in the arrays' order, so rows stand in the order of the batch.
-      insert into public.user_logins (
-        user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
-      )
+  if cardinality(fresh) > 0 and rows_in > 0 then
+    if cardinality(fresh) < rows_in + rejected_in then
+      -- Only the fresh ones, each once, in the order of the batch: a FIFO queue's messages become rows in the order
+      -- in which they were sent.
       select
-        r.user_id, r.device_type, r.ip, r.device, r.locale, r.version,
-        (r.sent_at at time zone interval '0')::date
+        coalesce(array_agg(m.ip), '{}'), coalesce(array_agg(m.device), '{}'),
+        coalesce(array_agg(m.user_id), '{}'), coalesce(array_agg(m.device_type), '{}'),
+        coalesce(array_agg(m.locale), '{}'), coalesce(array_agg(m.version), '{}'),
+        coalesce(array_agg(m.sent_at), '{}')
+      into masked_ips, masked_device_ids, user_ids, device_types, locales, app_versions, sent_ats
       from (
-        select
-          unnest(user_ids), unnest(device_types), unnest(masked_ips), unnest(masked_device_ids),
-          unnest(locales), unnest(app_versions), unnest(sent_ats)
-      ) r (user_id, device_type, ip, device, locale, version, sent_at);
-      get diagnostics loaded = row_count;
-      -- Otherwise a message would be deleted whose row is nowhere.
-      if loaded <> cardinality(user_ids) then
-        raise exception using
-          errcode = 'VL016',
-          message = format('public.user_logins took %s of %s rows', loaded, cardinality(user_ids)),
-          hint = 'a trigger or a rule on it drops rows: veil needs each of them stored';
-      end if;
+        select * from (
+          select distinct on (r.id collate "C") r.*
+          from unnest(
+            message_ids, sent_ats, user_ids, device_types, masked_ips, masked_device_ids, locales,
+            app_versions
+          ) with ordinality
+            as r (id, sent_at, user_id, device_type, ip, device, locale, version, position)
+          where r.id in (select unnest(fresh))
+          order by r.id collate "C", r.sent_at, r.position
+        ) distinct_rows
+        order by position
+      ) m;
     end if;
-
-    if rejected_in > 0 then
-      with stored as (
-        insert into etl.quarantine (message_id, sent_at, reason, data_key, sealed)
-        select distinct on (r.id collate "C") r.id, r.sent_at, r.reason, load.data_key, r.body
-        from unnest(rejected_ids, rejected_sent_ats, rejected_reasons, rejected_bodies)
-          as r (id, sent_at, reason, body)
-        where r.id in (select unnest(fresh)) and r.id not in (select unnest(message_ids))
-        order by r.id collate "C", r.sent_at
-        on conflict do nothing
-        returning message_id
-      )
-      select coalesce(array_agg(message_id), '{}') into entered from stored;
-      quarantined := cardinality(entered);
-      -- Known to the quarantine and not to the ledger: sent on another day than it was at first, or back
-      -- after the ledger has forgotten it. A duplicate, then, and no stored message of this day.
-      if loaded + quarantined < cardinality(fresh) then
-        delete from etl.ledger l
-        using unnest(rejected_ids, rejected_sent_ats) as r (id, sent_at)
-        where l.sent_on = (r.sent_at at time zone interval '0')::date
-          and l.message_id = r.id
-          and r.id in (select unnest(fresh))
-          and r.id not in (select unnest(entered))
-          and r.id not in (select unnest(message_ids));
-      end if;
+    select s.stored, s.forgotten into new_originals, forgotten
+    from etl.store_originals(tokens, sealed, load.data_key, masked_ips, masked_device_ids) s;
+    if cardinality(forgotten) > 0 then
+      masked_ips := pii_vault.freshen('ip', masked_ips, forgotten);
+      masked_device_ids := pii_vault.freshen('device_id', masked_device_ids, forgotten);
+    end if;
+    -- Elements come in the arrays' order, so rows stand in the order of the batch.
+    insert into public.user_logins (
+      user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+    )
+    select
+      r.user_id, r.device_type, r.ip, r.device, r.locale, r.version,
+      (r.sent_at at time zone interval '0')::date
+    from (
+      select
+        unnest(user_ids), unnest(device_types), unnest(masked_ips), unnest(masked_device_ids),
+        unnest(locales), unnest(app_versions), unnest(sent_ats)
+    ) r (user_id, device_type, ip, device, locale, version, sent_at);
+    get diagnostics loaded = row_count;
+    -- Otherwise a message would be deleted whose row is nowhere.
+    if loaded <> cardinality(user_ids) then
+      raise exception using
+        errcode = 'VL016',
+        message = format('public.user_logins took %s of %s rows', loaded, cardinality(user_ids)),
+        hint = 'a trigger or a rule on it drops rows: veil needs each of them stored';
     end if;
   end if;
 
+  quarantined := case when rejected_in > 0 then etl.quarantine_fresh(
+    load.data_key, fresh, message_ids, rejected_ids, rejected_sent_ats, rejected_reasons, rejected_bodies
+  ) else 0 end;
   batch_id := batch;
   duplicates := rows_in + rejected_in - loaded - quarantined;
   return next;
@@ -1028,38 +1021,92 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION etl.plain_values()
- RETURNS TABLE(day date, amount bigint)
- LANGUAGE sql
- STABLE
+CREATE OR REPLACE FUNCTION etl.make_days(first date, last date, near boolean)
+ RETURNS integer
+ LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-  select p.day, count(*)
-  from (
-    select
-      u.create_date,
-      starts_with(u.masked_ip collate "C", 'ip')
-        and u.masked_ip collate "C" ~ '^ip(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
-    from public.user_logins u
-    where u.masked_ip is not null and not exists (
-      select from pii_vault.originals o
-      where o.token = u.masked_ip collate "C" and starts_with(o.token, 'ip')
-    )
-    union all
-    select
-      u.create_date,
-      starts_with(u.masked_device_id collate "C", 'dev')
-        and u.masked_device_id collate "C" ~ '^dev(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
-    from public.user_logins u
-    where u.masked_device_id is not null and not exists (
-      select from pii_vault.originals o
-      where o.token = u.masked_device_id collate "C" and starts_with(o.token, 'dev')
-    )
-    -- Otherwise the planner looks at the form first.
-    offset 0
-  ) p (day, is_token)
-  where not p.is_token
-  group by p.day
+declare
+  day date;
+  missing date[];
+  partition text;
+  made integer := 0;
+begin
+  -- A day that has rows in the default partition keeps them there, all of its rows: each id is known there as well
+  -- as anywhere, and they go when they are old.
+  select coalesce(array_agg(first + n order by n), '{}') into missing
+  from generate_series(0, last - first) n
+  where to_regclass('etl.ledger_' || to_char(first + n, 'YYYYMMDD')) is null
+    and not exists (select from etl.ledger_default l where l.sent_on = first + n);
+  if cardinality(missing) > 0 then
+    -- A load that has looked for its partition before this one is attached would go on to the default partition and
+    -- be refused there (23514). So no load may be under way: they wait here, for a moment and after an idle week
+    -- only. Nobody loads the days ahead.
+    if near then
+      lock table only etl.ledger in share row exclusive mode;
+    end if;
+    -- Before looking into it again: what a load has put there and not committed yet would not be seen, and a
+    -- partition beside such rows is refused.
+    lock table etl.ledger_default in access exclusive mode;
+  end if;
+  foreach day in array missing loop
+    continue when exists (select from etl.ledger_default l where l.sent_on = day);
+    partition := 'ledger_' || to_char(day, 'YYYYMMDD');
+    -- Made apart and attached, because that locks the ledger against other changes of its shape only;
+    -- "create table … partition of" would wait for every load, and make every load wait.
+    execute format(
+      'create table etl.%I (like etl.ledger including defaults including constraints)', partition
+    );
+    execute format(
+      'alter table etl.ledger attach partition etl.%I for values from (%L) to (%L)',
+      partition, day, day + 1
+    );
+    made := made + 1;
+  end loop;
+  return made;
+exception when lock_not_available or deadlock_detected then
+  return 0;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.quarantine_fresh(data_key uuid, fresh text[], row_ids text[], ids text[], sent_ats timestamp with time zone[], reasons text[], bodies bytea[])
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  given integer;
+  entered text[];
+begin
+  with wanted as (
+    select distinct on (r.id collate "C") r.id, r.sent_at, r.reason, r.body
+    from unnest(ids, sent_ats, reasons, bodies) as r (id, sent_at, reason, body)
+    where r.id in (select unnest(fresh)) and r.id not in (select unnest(row_ids))
+    order by r.id collate "C", r.sent_at
+  ),
+  stored as (
+    insert into etl.quarantine (message_id, sent_at, reason, data_key, sealed)
+    select w.id, w.sent_at, w.reason, quarantine_fresh.data_key, w.body from wanted w
+    on conflict do nothing
+    returning message_id
+  )
+  select (select count(*) from wanted), coalesce(array_agg(s.message_id), '{}')
+  into given, entered
+  from stored s;
+  -- Known to the quarantine and not to the ledger: sent on another day than it was at first, or back after the
+  -- ledger has forgotten it. A duplicate, then, and no stored message of this day.
+  if cardinality(entered) < given then
+    delete from etl.ledger l
+    using unnest(ids, sent_ats) as r (id, sent_at)
+    where l.sent_on = (r.sent_at at time zone interval '0')::date
+      and l.message_id = r.id
+      and r.id in (select unnest(fresh))
+      and r.id not in (select unnest(entered))
+      and r.id not in (select unnest(row_ids));
+  end if;
+  return cardinality(entered);
+end
 $function$
 -- owner veil_owner
 
@@ -1100,10 +1147,7 @@ declare
   entry etl.quarantine;
   forgotten text[];
 begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception using
-      errcode = 'VL015', message = 'a replay needs the isolation level read committed';
-  end if;
+  perform pii_vault.require_read_committed('a replay');
   admitted := pii_vault.admit(replay.request, 'replay');
   if (replay.message_id = any (admitted.subjects)) is not true then
     raise exception using
@@ -1149,9 +1193,8 @@ begin
     (pii_vault.freshen('device_id', array[replay.masked_device_id], forgotten))[1],
     replay.locale, replay.app_version, (entry.sent_at at time zone interval '0')::date
   );
-  insert into pii_vault.audit (login_oid, action, request, message_ids, items)
-  values (
-    admitted.login_oid, 'quarantine.replayed', admitted.id, array[replay.message_id], 1
+  perform pii_vault.record(
+    'quarantine.replayed', admitted.id, '{}', array[replay.message_id], 1, null, null
   );
   return true;
 end
@@ -1173,9 +1216,7 @@ begin
   if purpose is null or purpose not in ('show', 'replay') then
     raise exception using errcode = 'VL006', message = 'expected the purpose show or replay';
   end if;
-  if coalesce(array_ndims(message_ids), 0) <> 1 or cardinality(message_ids) > 10000 then
-    raise exception using errcode = 'VL006', message = 'expected 1 to 10000 message ids';
-  end if;
+  perform pii_vault.require_message_ids(message_ids);
   if exists (
     select from unnest(message_ids) m (id) where id is null or char_length(id) not between 1 and 128
   ) then
@@ -1191,13 +1232,34 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION etl.schema_hash()
+ RETURNS text
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select hash from etl.migrations order by id desc limit 1
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION etl.schema_version()
  RETURNS integer
  LANGUAGE sql
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-  select coalesce(max(version), 0) from etl.migrations
+  select coalesce(max(step), 0) from etl.migrations
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.shape(list anyarray)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(array_dims(list), format('[1:%s]', cardinality(list)))
+  where list is not null
 $function$
 -- owner veil_owner
 
@@ -1314,7 +1376,7 @@ begin
   returning * into made;
   perform pii_vault.record(
     'hold.added', null,
-    case when made.token is null then '{}' else array[made.token::text] end,
+    case when made.token is null then '{}' else array[made.token::text] end, '{}',
     1, add_hold.reason, pii_vault.describe_hold(made)
   );
   return made.id;
@@ -1330,9 +1392,6 @@ AS $function$
 declare
   found_request pii_vault.requests;
   caller oid;
-  state text;
-  target pg_lsn;
-  give_up timestamptz;
 begin
   if pg_is_in_recovery() then
     raise exception using
@@ -1352,66 +1411,17 @@ begin
       message = 'no such request of this login',
       hint = 'record a request, commit, and fetch it as the same login';
   end if;
-  -- Visible and of another transaction: committed, then. The top-level id, because a savepoint has an
-  -- id (and an xmin) of its own.
+  -- Visible and of another transaction: committed, then. The top-level id, because a savepoint has an id (and an
+  -- xmin) of its own.
   if found_request.recorded_xid is not distinct from pg_current_xact_id_if_assigned() then
     raise exception using
       errcode = 'VL002',
       message = 'the request was recorded by this very transaction, which may still be rolled back',
       hint = 'commit first, then fetch';
   end if;
-  state := pii_vault.state_of(found_request);
-  if state = 'refused' then
-    raise exception using
-      errcode = found_request.refusal,
-      message = case found_request.refusal
-        when 'VL030' then 'the policy wants a reason, and this request gives none'
-        when 'VL033' then 'the policy does not allow the purpose of this request, or it names none'
-        when 'VL035' then format(
-          'this request would exceed the budget of this login: %s', found_request.refusal_detail
-        )
-      end,
-      hint = case found_request.refusal
-        when 'VL030' then 'ask again with a reason; the refusal is on record'
-        when 'VL033' then format(
-          'ask again with one of these: %s; the refusal is on record', found_request.refusal_detail
-        )
-        when 'VL035' then 'ask for less or later, or have the policy changed; the refusal is on record'
-      end;
-  elsif state = 'waiting' then
-    raise exception using
-      errcode = 'VL031',
-      message = format('request %s waits for approval', found_request.id),
-      hint = 'somebody else with the approver role decides; then fetch it';
-  elsif state = 'denied' then
-    raise exception using
-      errcode = 'VL032',
-      message = format('request %s was denied', found_request.id),
-      hint = 'ask the approver why; the audit has the reason';
-  elsif state = 'expired' then
-    raise exception using
-      errcode = 'VL003',
-      message = 'the request, or its approval, is older than the policy allows',
-      hint = 'record a new one';
-  end if;
-  perform pii_vault.require_read_committed();
-  -- Committed is not flushed: with synchronous_commit off, a crash loses the last commits, the approver's
-  -- too. From 17 on a flush can be asked for.
-  if current_setting('server_version_num')::integer >= 170000 then
-    perform pg_logical_emit_message(false, 'veil', '', true);
-  else
-    target := pg_current_wal_insert_lsn();
-    give_up := clock_timestamp() + interval '2 seconds';
-    while pg_current_wal_flush_lsn() < target loop
-      if clock_timestamp() > give_up then
-        raise exception using
-          errcode = 'VL004',
-          message = 'the request is not known to be on disk yet',
-          hint = 'commit anything that writes, which flushes, and try again';
-      end if;
-      perform pg_sleep(0.005);
-    end loop;
-  end if;
+  perform pii_vault.refuse_unready(found_request, pii_vault.state_of(found_request));
+  perform pii_vault.require_read_committed('a fetch');
+  perform pii_vault.require_flushed();
   return found_request;
 end
 $function$
@@ -1460,11 +1470,7 @@ AS $function$
       select min(g.place) as place, g.token
       from unnest(tokens) with ordinality g (token, place) group by g.token
     ) t
-    cross join lateral (
-      select * from pii_vault.users_of_ip(t.token, most) where starts_with(t.token, 'ip')
-      union all
-      select * from pii_vault.users_of_device(t.token, most) where starts_with(t.token, 'dev')
-    ) u
+    cross join lateral pii_vault.users_of(t.token, most) u
     offset 0
   ) a
 $function$
@@ -1477,27 +1483,15 @@ CREATE OR REPLACE FUNCTION pii_vault.assess_user(user_id text, most integer)
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   select v.field, v.value, v.is_token, v.logins,
-    case
-      when not v.is_token then 0
-      when v.field = 'ip' then (
-        select count(distinct coalesce(o.user_id collate "C", ''))
-        from (
-          select u.user_id from public.user_logins u
-          where u.masked_ip = v.value and u.masked_ip collate "C" = v.value
-            and u.user_id collate "C" is distinct from assess_user.user_id
-          limit most
-        ) o
-      )
-      else (
-        select count(distinct coalesce(o.user_id collate "C", ''))
-        from (
-          select u.user_id from public.user_logins u
-          where u.masked_device_id = v.value and u.masked_device_id collate "C" = v.value
-            and u.user_id collate "C" is distinct from assess_user.user_id
-          limit most
-        ) o
-      )
-    end
+    case when not v.is_token then 0 else (
+      select count(distinct coalesce(s.user_id, ''))
+      from (
+        select o.user_id from pii_vault.occurrences o
+        where o.field = v.field and o.token = v.value
+          and o.user_id is distinct from assess_user.user_id
+        limit most
+      ) s
+    ) end
   from pii_vault.values_of_user(assess_user.user_id) v
 $function$
 -- owner veil_owner
@@ -1704,9 +1698,7 @@ begin
       hint = 'somebody altered the database: run `veil audit verify`';
   end if;
   -- A chain that were lost in a crash would be taken for a cut one, by whoever has signed its end.
-  if current_setting('synchronous_commit') = 'off' then
-    perform set_config('synchronous_commit', 'on', true);
-  end if;
+  perform pii_vault.commit_to_disk();
 
   -- More than once only where chaining itself puts something on record: that is chained in the same step, so
   -- that a caller cannot tell from how much he has chained whether it did.
@@ -1751,44 +1743,19 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.clean_entry()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-begin
-  perform convert_to(concat(new.login, new.role, new.reason, new.details), 'UTF8');
-  return new;
-exception when character_not_in_repertoire or untranslatable_character then
-  new.login := pii_vault.as_utf8(new.login);
-  new.role := pii_vault.as_utf8(new.role);
-  new.reason := pii_vault.as_utf8(new.reason);
-  if pii_vault.as_utf8(new.details::text) is distinct from new.details::text then
-    new.details := json_build_object('withheld', 'not UTF-8');
-  end if;
-  return new;
-end
-$function$
--- owner veil_owner
-
 CREATE OR REPLACE FUNCTION pii_vault.close_gate()
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception using
-      errcode = 'VL015', message = 'an erasure needs the isolation level read committed';
-  end if;
-  if current_setting('synchronous_commit') = 'off' then
-    perform set_config('synchronous_commit', 'on', true);
-  end if;
+  perform pii_vault.require_read_committed('an erasure');
+  perform pii_vault.commit_to_disk();
   -- Loads wait behind whoever waits here; and behind a caller who has gone without a word.
   perform pii_vault.at_most('lock_timeout', '5s');
   perform pii_vault.at_most('idle_in_transaction_session_timeout', '10s');
-  -- Token by token, also where nothing is known of the tables' sizes yet; and never by a plan that was made for
-  -- a few tokens when there are many.
+  -- Token by token, also where nothing is known of the tables' sizes yet; and never by a plan that was made for a
+  -- few tokens when there are many.
   perform set_config('enable_seqscan', 'off', true);
   perform set_config('plan_cache_mode', 'force_custom_plan', true);
   begin
@@ -1799,6 +1766,40 @@ begin
       message = 'a load, or another erasure, does not end; nothing was changed',
       hint = 'try again; pg_locks of pii_vault.erasure_gate names the session that holds it';
   end;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.commit_to_disk()
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if current_setting('synchronous_commit') = 'off' then
+    perform set_config('synchronous_commit', 'on', true);
+  end if;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.complete_entry()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  new.role := coalesce(new.role, pii_vault.acting_role());
+  perform convert_to(concat(new.login, new.role, new.reason, new.details), 'UTF8');
+  return new;
+exception when character_not_in_repertoire or untranslatable_character then
+  new.login := pii_vault.as_utf8(new.login);
+  new.role := pii_vault.as_utf8(coalesce(new.role, pii_vault.acting_role()));
+  new.reason := pii_vault.as_utf8(new.reason);
+  if pii_vault.as_utf8(new.details::text) is distinct from new.details::text then
+    new.details := json_build_object('withheld', 'not UTF-8');
+  end if;
+  return new;
 end
 $function$
 -- owner veil_owner
@@ -1864,7 +1865,7 @@ begin
   end if;
   perform pii_vault.record(
     case when decide.approve then 'reveal.approved' else 'reveal.denied' end,
-    asked.id, '{}', cardinality(asked.subjects), decide.reason,
+    asked.id, '{}', '{}', cardinality(asked.subjects), decide.reason,
     json_build_object('requester', asked.login)
   );
   perform pg_notify('veil_verdicts', asked.id::text);
@@ -2002,8 +2003,8 @@ begin
         count(*) filter (where not starts_with(g.token, 'ip'))
       into erased_ip, erased_device_id
       from unnest(gone) g (token);
-      entry := pii_vault.record_erasure(
-        'erasure.expire', cardinality(gone), expire.reason,
+      entry := pii_vault.record(
+        'erasure.expire', null, '{}', '{}', cardinality(gone), expire.reason,
         json_build_object(
           'erasure', erasure,
           'kind', 'expiry',
@@ -2050,28 +2051,16 @@ begin
   elsif expire_bodies.dry then
     select count(*) into discarded from etl.quarantine q where q.state = 'open' and q.sent_at < day;
   else
-    with locked as (
+    gone := etl.empty_bodies(array(
       select q.message_id from etl.quarantine q
       where q.state = 'open' and q.sent_at < day
       order by q.message_id
       limit 1000
-      for update
-    ),
-    emptied as (
-      update etl.quarantine q
-      set state = 'discarded', sealed = null, changed_at = clock_timestamp(),
-        changed_by = session_user
-      from locked l
-      where q.message_id = l.message_id
-      returning q.message_id
-    )
-    select coalesce(array_agg(e.message_id::text order by e.message_id), '{}') into gone
-    from emptied e;
+    ));
     discarded := cardinality(gone);
     if discarded > 0 then
-      insert into pii_vault.audit (login_oid, action, message_ids, items, reason, details)
-      values (
-        pii_vault.caller(), 'quarantine.discard', gone, discarded, btrim(expire_bodies.reason),
+      perform pii_vault.record(
+        'quarantine.discard', null, '{}', gone, discarded, expire_bodies.reason,
         json_build_object('kind', 'expiry', 'run', expire_bodies.run)
       );
     end if;
@@ -2083,67 +2072,48 @@ $function$
 
 CREATE OR REPLACE FUNCTION pii_vault.expired_after(day date, after text, OUT tokens text[], OUT looked integer, OUT upto text)
  RETURNS record
- LANGUAGE plpgsql
+ LANGUAGE sql
+ STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-declare
-  page text[];
-  sealed timestamptz[];
-  used text[];
-  logins bigint[];
-  cut integer;
-begin
-  select
-    coalesce(array_agg(p.token order by p.token), '{}'), array_agg(p.sealed_at order by p.token)
-  into page, sealed
-  from (
-    select o.token, o.sealed_at from pii_vault.originals o
+  with page as materialized (
+    select o.token collate "default" as token, o.sealed_at,
+      row_number() over (order by o.token) as position
+    from pii_vault.originals o
     where o.token > coalesce(after, '') collate "C"
       -- Decoys are for good.
       and not exists (select from pii_vault.canaries c where c.token = o.token)
     order by o.token
     limit 5000
-  ) p;
-  used := pii_vault.used_since(day, page);
+  ),
+  old as materialized (
+    select p.token, p.position, p.sealed_at, (
+      select count(*) from pii_vault.occurrences o
+      where o.field = pii_vault.field_of(p.token) and o.token = p.token
+    ) as logins
+    from page p
+    where p.token not in (
+      select unnest(pii_vault.used_since(day, array(select g.token from page g)))
+    )
+  ),
+  gone as (
+    select t.token, t.position, coalesce(
+      sum(t.logins) over (order by t.position rows between unbounded preceding and 1 preceding), 0
+    ) as rows_before
+    from old t
+    where t.logins > 0 or t.sealed_at < (day::timestamp at time zone interval '0')
+  ),
+  cut as (
+    -- The place before the first one whose predecessors have rows enough; null: all of the page.
+    select min(g.position) filter (where g.rows_before > 20000) - 1 as at from gone g
+  )
   select
-    coalesce(array_agg(p.token order by p.position), '{}')
-  into tokens
-  from unnest(page) with ordinality p (token, position)
-  where (p.token in (select unnest(used))) is not true;
-  logins := pii_vault.logins_with(tokens);
-  select
-    coalesce(array_agg(p.token order by p.position), '{}'),
-    -- The first one whose predecessors have rows enough.
-    min(p.position) filter (where p.before_it > 20000)
-  into tokens, cut
-  from (
-    select c.token, c.position,
-      coalesce(
-        sum(c.logins) over (
-          order by c.position rows between unbounded preceding and 1 preceding
-        ),
-        0
-      ) as before_it
-    from (
-      select p.token, p.position, coalesce(l.logins, 0) as logins,
-        coalesce(l.logins, 0) = 0 as unused, p.sealed_at, l.token is not null as listed
-      from unnest(page, sealed) with ordinality p (token, sealed_at, position)
-      left join unnest(tokens, logins) l (token, logins) on l.token = p.token
-    ) c
-    where c.listed and not (c.unused and c.sealed_at >= (day::timestamp at time zone interval '0'))
-  ) p;
-  if cut is null then
-    looked := cardinality(page);
-    upto := case when looked = 5000 then page[5000] end;
-  else
-    looked := cut - 1;
-    upto := page[looked];
-    tokens := array(
-      select t.token from unnest(tokens) with ordinality t (token, position)
-      where t.token collate "C" <= upto collate "C" order by t.position
-    );
-  end if;
-end
+    array(
+      select g.token from gone g where (g.position > cut.at) is not true order by g.position
+    ),
+    coalesce(cut.at, (select count(*) from page))::integer,
+    (select p.token from page p where p.position = coalesce(cut.at, 5000))
+  from cut
 $function$
 -- owner veil_owner
 
@@ -2165,7 +2135,8 @@ begin
     join pii_vault.originals o on o.token = h.token and sha256(o.sealed) = h.digest
     left join pii_vault.data_keys k on k.id = o.data_key;
   get diagnostics served = row_count;
-  perform pii_vault.record_fetch(admitted, 'reveal.fetch', served);
+  -- Its caller can roll this back; the request he cannot.
+  perform pii_vault.record('reveal.fetch', admitted.id, '{}', '{}', served, null, null);
 end
 $function$
 -- owner veil_owner
@@ -2197,7 +2168,7 @@ declare
   originals integer;
   replaced integer;
 begin
-  perform pii_vault.require_tokens(forget_tokens.tokens);
+  perform pii_vault.require_tokens(forget_tokens.tokens, 100000);
   perform pii_vault.require_reason(forget_tokens.reason);
   perform pii_vault.close_gate();
 
@@ -2235,8 +2206,8 @@ begin
     'rows', replaced,
     'digest', pii_vault.token_digest(gone)
   );
-  entry := pii_vault.record_erasure(
-    'erasure.forget', cardinality(gone), forget_tokens.reason, receipt
+  entry := pii_vault.record(
+    'erasure.forget', null, '{}', '{}', cardinality(gone), forget_tokens.reason, receipt
   );
   return next;
 end
@@ -2319,8 +2290,8 @@ begin
     'rows', replaced,
     'digest', pii_vault.token_digest(gone)
   );
-  entry := pii_vault.record_erasure(
-    'erasure.forget', cardinality(gone), forget_user.reason, receipt
+  entry := pii_vault.record(
+    'erasure.forget', null, '{}', '{}', cardinality(gone), forget_user.reason, receipt
   );
   return next;
 end
@@ -2404,25 +2375,70 @@ begin
   perform set_config('enable_seqscan', 'off', true);
   return (
     select case
-      when h.token is null then
-        not exists (
-          select from public.user_logins u
-          where u.user_id = h.user_id and u.user_id collate "C" = h.user_id
-        )
+      when h.token is null then not exists (
+        select from public.user_logins l where l.user_id = h.user_id collate "default"
+      )
       else
         not exists (select from pii_vault.originals o where o.token = h.token)
         and not exists (
-          select from public.user_logins u
-          where u.masked_ip = h.token and u.masked_ip collate "C" = h.token
-        )
-        and not exists (
-          select from public.user_logins u
-          where u.masked_device_id = h.token and u.masked_device_id collate "C" = h.token
+          select from pii_vault.occurrences o where o.token = h.token collate "default"
         )
       end
     from pii_vault.holds h
     where h.id = is_hold_empty.hold and h.released_at is null
   );
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.judge(asked pii_vault.requests)
+ RETURNS pii_vault.requests
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  rule record;
+begin
+  -- Of several fields, whatever is stricter.
+  select
+    bool_or(p.reason_required) as reason_required,
+    bool_or(p.approval) as approval,
+    min(p.request_seconds) as request_seconds,
+    min(p.approval_seconds) as approval_seconds,
+    bool_and(
+      p.purposes = '{}' or coalesce(asked.stated_purpose = any (p.purposes), false)
+    ) as purpose_allowed,
+    (
+      select string_agg(distinct w.word, ', ' order by w.word)
+      from pii_vault.policies q cross join lateral unnest(q.purposes) w (word)
+      where (q.field = 'ip' and asked.ip_tokens > 0)
+        or (q.field = 'device_id' and asked.device_tokens > 0)
+    ) as purposes
+  into rule
+  from pii_vault.policies p
+  where (p.field = 'ip' and asked.ip_tokens > 0)
+    or (p.field = 'device_id' and asked.device_tokens > 0)
+    or (p.field = 'body' and asked.bodies > 0);
+  asked.request_seconds := rule.request_seconds;
+  asked.approval_seconds := rule.approval_seconds;
+
+  if asked.reason is null and (rule.reason_required or asked.break_glass) then
+    asked.refusal := 'VL030';
+  elsif not rule.purpose_allowed then
+    asked.refusal := 'VL033';
+    asked.refusal_detail := rule.purposes;
+  else
+    asked.refusal_detail := pii_vault.exceeded_budget(
+      asked.login_oid, asked.ip_tokens, asked.device_tokens, asked.bodies
+    );
+    asked.refusal := case when asked.refusal_detail is not null then 'VL035' end;
+  end if;
+  asked.approval := case
+    when not rule.approval then 'none'
+    when asked.break_glass then 'skipped'
+    else 'needed'
+  end;
+  return asked;
 end
 $function$
 -- owner veil_owner
@@ -2436,7 +2452,7 @@ AS $function$
 declare
   lifted text[];
 begin
-  perform pii_vault.require_tokens(lift_tombstones.tokens);
+  perform pii_vault.require_tokens(lift_tombstones.tokens, 100000);
   perform pii_vault.require_reason(lift_tombstones.reason);
   perform pii_vault.close_gate();
   with gone as (
@@ -2447,7 +2463,7 @@ begin
   select coalesce(array_agg(g.token::text order by g.token), '{}') into lifted from gone g;
   if cardinality(lifted) > 0 then
     perform pii_vault.record(
-      'tombstone.lifted', null, lifted, cardinality(lifted), lift_tombstones.reason, null
+      'tombstone.lifted', null, lifted, '{}', cardinality(lifted), lift_tombstones.reason, null
     );
   end if;
   return cardinality(lifted);
@@ -2465,32 +2481,6 @@ AS $function$
     h.release_reason
   from pii_vault.holds h
   order by h.added_at, h.id
-$function$
--- owner veil_owner
-
-CREATE OR REPLACE FUNCTION pii_vault.logins_with(tokens text[])
- RETURNS bigint[]
- LANGUAGE sql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-  select coalesce(
-    array_agg(
-      case
-        when starts_with(t.token, 'ip') then (
-          select count(*) from public.user_logins u
-          where u.masked_ip = t.token and u.masked_ip collate "C" = t.token
-        )
-        else (
-          select count(*) from public.user_logins u
-          where u.masked_device_id = t.token and u.masked_device_id collate "C" = t.token
-        )
-      end
-      order by t.position
-    ),
-    '{}'
-  )
-  from unnest(tokens) with ordinality t (token, position)
 $function$
 -- owner veil_owner
 
@@ -2598,7 +2588,7 @@ AS $function$
 declare
   asked text[];
 begin
-  perform pii_vault.require_tokens(plan_forget_tokens.tokens);
+  perform pii_vault.require_tokens(plan_forget_tokens.tokens, 100000);
   perform set_config('enable_seqscan', 'off', true);
   return query
     with held as materialized (
@@ -2613,7 +2603,7 @@ begin
     order by a."position";
   asked := array(select distinct t.token from unnest(plan_forget_tokens.tokens) t (token));
   perform pii_vault.record(
-    'erasure.planned', null, '{}', cardinality(asked), null,
+    'erasure.planned', null, '{}', '{}', cardinality(asked), null,
     json_build_object('kind', 'tokens', 'subject', pii_vault.token_digest(asked))
   );
 end
@@ -2659,7 +2649,7 @@ begin
     return next;
   end loop;
   perform pii_vault.record(
-    'erasure.planned', null, '{}', tokens, null,
+    'erasure.planned', null, '{}', '{}', tokens, null,
     json_build_object('kind', 'user', 'subject', pii_vault.user_digest(plan_forget_user.user_id))
   );
 end
@@ -2675,7 +2665,7 @@ AS $function$
 #variable_conflict use_column
 begin
   perform pii_vault.require_reason_length(plant_canary.reason);
-  perform pii_vault.require_read_committed();
+  perform pii_vault.require_read_committed('this');
   perform pii_vault.at_most('lock_timeout', '20s');
   perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
   lock table pii_vault.erasure_gate in row share mode;
@@ -2689,10 +2679,7 @@ begin
       hint = 'run `veil etl` first: the first load registers its key';
   end if;
   perform etl.check_key(plant_canary.generation, plant_canary.key_check, false);
-  if exists (
-      select from public.user_logins u
-      where u.masked_ip = plant_canary.token or u.masked_device_id = plant_canary.token
-    )
+  if exists (select from pii_vault.occurrences u where u.token = plant_canary.token)
     or exists (select from pii_vault.originals o where o.token = plant_canary.token)
     or exists (select from pii_vault.tombstones t where t.token = plant_canary.token)
   then
@@ -2709,7 +2696,7 @@ begin
   values (plant_canary.token, plant_canary.data_key, plant_canary.sealed);
   insert into pii_vault.canaries (token) values (plant_canary.token);
   perform pii_vault.record(
-    'canary.added', null, array[plant_canary.token], 1, plant_canary.reason, null
+    'canary.added', null, array[plant_canary.token], '{}', 1, plant_canary.reason, null
   );
 end
 $function$
@@ -2749,43 +2736,23 @@ AS $function$
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.record(action text, request uuid, tokens text[], items integer, reason text, details json)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-begin
-  insert into pii_vault.audit (login_oid, action, request, tokens, items, reason, details)
-  values (
-    pii_vault.caller(), record.action, record.request, record.tokens, record.items,
-    nullif(btrim(record.reason), ''), record.details
-  );
-end
-$function$
--- owner veil_owner
-
-CREATE OR REPLACE FUNCTION pii_vault.record_erasure(action text, items integer, reason text, receipt json)
+CREATE OR REPLACE FUNCTION pii_vault.record(action text, request uuid, tokens text[], message_ids text[], items integer, reason text, details json)
  RETURNS bigint
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+declare
+  entry bigint;
 begin
-  perform pii_vault.record(
-    record_erasure.action, null, '{}', record_erasure.items, record_erasure.reason,
-    record_erasure.receipt
-  );
-  return currval(pg_get_serial_sequence('pii_vault.audit', 'id'));
+  insert into pii_vault.audit (
+    login_oid, action, request, tokens, message_ids, items, reason, details
+  ) values (
+    pii_vault.caller(), record.action, record.request, record.tokens, record.message_ids,
+    record.items, nullif(btrim(record.reason), ''), record.details
+  )
+  returning id into entry;
+  return entry;
 end
-$function$
--- owner veil_owner
-
-CREATE OR REPLACE FUNCTION pii_vault.record_fetch(request pii_vault.requests, action text, items integer)
- RETURNS void
- LANGUAGE sql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-  insert into pii_vault.audit (login_oid, action, request, items)
-  values (request.login_oid, record_fetch.action, request.id, record_fetch.items)
 $function$
 -- owner veil_owner
 
@@ -2795,105 +2762,56 @@ CREATE OR REPLACE FUNCTION pii_vault.record_request(kind text, subjects text[], 
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
-  caller oid := pii_vault.caller();
   asked pii_vault.requests;
-  rule record;
-  why text := nullif(btrim(record_request.reason), '');
-  what text;
+  items integer := cardinality(record_request.subjects);
+  is_reveal boolean := record_request.kind = 'reveal';
 begin
-  perform pii_vault.require_read_committed();
-  -- A commit that is not flushed could be lost in a crash. The caller may set this back: fetch_reveal
-  -- does not rely on it, it only makes its wait short.
-  if current_setting('synchronous_commit') = 'off' then
-    perform set_config('synchronous_commit', 'on', true);
-  end if;
-  if record_request.kind = 'reveal' then
-    select count(*) filter (where starts_with(s.token, 'ip')),
-      count(*) filter (where starts_with(s.token, 'dev'))
-    into asked.ip_tokens, asked.device_tokens
-    from unnest(record_request.subjects) s (token);
-    asked.bodies := 0;
-  else
-    asked.ip_tokens := 0;
-    asked.device_tokens := 0;
-    asked.bodies := cardinality(record_request.subjects);
-  end if;
-  -- Of several fields, whatever is stricter.
-  select
-    bool_or(p.reason_required) as reason_required,
-    bool_or(p.approval) as approval,
-    min(p.request_seconds) as request_seconds,
-    min(p.approval_seconds) as approval_seconds,
-    bool_and(
-      p.purposes = '{}' or coalesce(record_request.purpose = any (p.purposes), false)
-    ) as purpose_allowed,
-    (
-      select string_agg(distinct w.word, ', ' order by w.word)
-      from pii_vault.policies q cross join lateral unnest(q.purposes) w (word)
-      where (q.field = 'ip' and asked.ip_tokens > 0)
-        or (q.field = 'device_id' and asked.device_tokens > 0)
-    ) as purposes
-  into rule
-  from pii_vault.policies p
-  where (p.field = 'ip' and asked.ip_tokens > 0)
-    or (p.field = 'device_id' and asked.device_tokens > 0)
-    or (p.field = 'body' and asked.bodies > 0);
-
-  if why is null and (rule.reason_required or record_request.break_glass) then
-    asked.refusal := 'VL030';
-  elsif not rule.purpose_allowed then
-    asked.refusal := 'VL033';
-    what := rule.purposes;
-  else
-    what := pii_vault.exceeded_budget(
-      caller, asked.ip_tokens, asked.device_tokens, asked.bodies
-    );
-    if what is not null then
-      asked.refusal := 'VL035';
-    end if;
-  end if;
-  asked.approval := case
-    when not rule.approval then 'none'
-    when record_request.break_glass then 'skipped'
-    else 'needed'
-  end;
+  asked.login_oid := pii_vault.caller();
+  perform pii_vault.require_read_committed('a request');
+  -- A commit that is not flushed could be lost in a crash. The caller may set this back: fetch_reveal does not rely
+  -- on it, it only makes its wait short.
+  perform pii_vault.commit_to_disk();
+  asked.reason := nullif(btrim(record_request.reason), '');
+  asked.stated_purpose := record_request.purpose;
+  asked.break_glass := record_request.break_glass;
+  select count(*) filter (where is_reveal and starts_with(s.token, 'ip')),
+    count(*) filter (where is_reveal and starts_with(s.token, 'dev')),
+    count(*) filter (where not is_reveal)
+  into asked.ip_tokens, asked.device_tokens, asked.bodies
+  from unnest(record_request.subjects) s (token);
+  asked := pii_vault.judge(asked);
 
   insert into pii_vault.requests (
     purpose, login_oid, subjects, digests, reason, stated_purpose, break_glass, approval, refusal,
     refusal_detail, request_seconds, approval_seconds, ip_tokens, device_tokens, bodies
   ) values (
-    record_request.kind, caller, record_request.subjects, record_request.digests, why,
-    record_request.purpose, record_request.break_glass, asked.approval, asked.refusal, what,
-    rule.request_seconds, rule.approval_seconds, asked.ip_tokens, asked.device_tokens, asked.bodies
+    record_request.kind, asked.login_oid, record_request.subjects, record_request.digests, asked.reason,
+    asked.stated_purpose, asked.break_glass, asked.approval, asked.refusal, asked.refusal_detail,
+    asked.request_seconds, asked.approval_seconds, asked.ip_tokens, asked.device_tokens, asked.bodies
   )
   returning id into asked.id;
-  insert into pii_vault.audit (
-    login_oid, action, request, tokens, message_ids, items, reason, details
-  ) values (
-    caller,
-    case kind when 'reveal' then 'reveal.request' else 'quarantine.' || kind end,
+  perform pii_vault.record(
+    case when is_reveal then 'reveal.request' else 'quarantine.' || kind end,
     asked.id,
-    case kind when 'reveal' then record_request.subjects else '{}' end,
-    case kind when 'reveal' then '{}' else record_request.subjects end,
-    cardinality(record_request.subjects),
-    why,
+    case when is_reveal then record_request.subjects else '{}' end,
+    case when is_reveal then '{}' else record_request.subjects end,
+    items,
+    asked.reason,
     nullif(
       json_strip_nulls(json_build_object(
-        'purpose', record_request.purpose, 'approval', nullif(asked.approval, 'none')
+        'purpose', asked.stated_purpose, 'approval', nullif(asked.approval, 'none')
       ))::text,
       '{}'
     )::json
   );
-  if record_request.break_glass then
-    perform pii_vault.record(
-      'reveal.breakglass', asked.id, '{}', cardinality(record_request.subjects), why, null
-    );
+  if asked.break_glass then
+    perform pii_vault.record('reveal.breakglass', asked.id, '{}', '{}', items, asked.reason, null);
   end if;
   if asked.refusal is not null then
     perform pii_vault.record(
-      case kind when 'reveal' then 'reveal.refused' else 'quarantine.refused' end,
-      asked.id, '{}', cardinality(record_request.subjects), null,
-      json_strip_nulls(json_build_object('refusal', asked.refusal, 'expected', what))
+      case when is_reveal then 'reveal.refused' else 'quarantine.refused' end,
+      asked.id, '{}', '{}', items, null,
+      json_strip_nulls(json_build_object('refusal', asked.refusal, 'expected', asked.refusal_detail))
     );
     -- Stays in the server's log also where the caller rolls this back.
     raise log 'veil: request % of % is refused: %', asked.id, session_user, asked.refusal;
@@ -2955,6 +2873,49 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.refuse_unready(request pii_vault.requests, state text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if state = 'refused' then
+    raise exception using
+      errcode = request.refusal,
+      message = case request.refusal
+        when 'VL030' then 'the policy wants a reason, and this request gives none'
+        when 'VL033' then 'the policy does not allow the purpose of this request, or it names none'
+        when 'VL035' then format(
+          'this request would exceed the budget of this login: %s', request.refusal_detail
+        )
+      end,
+      hint = case request.refusal
+        when 'VL030' then 'ask again with a reason; the refusal is on record'
+        when 'VL033' then format(
+          'ask again with one of these: %s; the refusal is on record', request.refusal_detail
+        )
+        when 'VL035' then 'ask for less or later, or have the policy changed; the refusal is on record'
+      end;
+  elsif state = 'waiting' then
+    raise exception using
+      errcode = 'VL031',
+      message = format('request %s waits for approval', request.id),
+      hint = 'somebody else with the approver role decides; then fetch it';
+  elsif state = 'denied' then
+    raise exception using
+      errcode = 'VL032',
+      message = format('request %s was denied', request.id),
+      hint = 'ask the approver why; the audit has the reason';
+  elsif state = 'expired' then
+    raise exception using
+      errcode = 'VL003',
+      message = 'the request, or its approval, is older than the policy allows',
+      hint = 'record a new one';
+  end if;
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.release_hold(hold uuid, reason text)
  RETURNS void
  LANGUAGE plpgsql
@@ -2978,7 +2939,7 @@ begin
   end if;
   perform pii_vault.record(
     'hold.released', null,
-    case when released.token is null then '{}' else array[released.token::text] end,
+    case when released.token is null then '{}' else array[released.token::text] end, '{}',
     1, release_hold.reason, pii_vault.describe_hold(released)
   );
 end
@@ -3003,12 +2964,9 @@ begin
   -- A login has it after all: then the original is that login's now.
   delete from pii_vault.originals o
   where o.token = remove_canary.token
-    and not exists (
-      select from public.user_logins u
-      where u.masked_ip = remove_canary.token or u.masked_device_id = remove_canary.token
-    );
+    and not exists (select from pii_vault.occurrences u where u.token = remove_canary.token);
   perform pii_vault.record(
-    'canary.removed', null, array[remove_canary.token], 1, remove_canary.reason, null
+    'canary.removed', null, array[remove_canary.token], '{}', 1, remove_canary.reason, null
   );
 end
 $function$
@@ -3023,52 +2981,33 @@ declare
   replaced integer;
   wanted integer;
 begin
-  if replace_values.user_id is not null then
-    with changes as (
-      select u.ctid as place, i.fresh as ip, d.fresh as device
-      from public.user_logins u
-      left join unnest(replace_values.fields, replace_values.old, replace_values.fresh) i (field, old, fresh)
-        on i.field = 'ip' and i.old = u.masked_ip collate "C"
-      left join unnest(replace_values.fields, replace_values.old, replace_values.fresh) d (field, old, fresh)
-        on d.field = 'device_id' and d.old = u.masked_device_id collate "C"
-      where u.user_id = replace_values.user_id
-        and u.user_id collate "C" = replace_values.user_id
-        and (i.fresh is not null or d.fresh is not null)
-    ),
-    updated as (
-      update public.user_logins u
-      set masked_ip = coalesce(b.ip, u.masked_ip),
-        masked_device_id = coalesce(b.device, u.masked_device_id)
-      from changes b
-      where u.ctid = b.place
-      returning 1
-    )
-    select (select count(*) from updated), (select count(*) from changes) into replaced, wanted;
-  else
-    with found as (
-      select u.ctid as place, n.fresh as ip, null as device
-      from unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
-      join public.user_logins u on u.masked_ip = n.old
-      where n.field = 'ip' and u.masked_ip collate "C" = n.old
-      union all
-      select u.ctid, null, n.fresh
-      from unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
-      join public.user_logins u on u.masked_device_id = n.old
-      where n.field = 'device_id' and u.masked_device_id collate "C" = n.old
-    ),
-    changes as (
-      select f.place, max(f.ip) as ip, max(f.device) as device from found f group by f.place
-    ),
-    updated as (
-      update public.user_logins u
-      set masked_ip = coalesce(b.ip, u.masked_ip),
-        masked_device_id = coalesce(b.device, u.masked_device_id)
-      from changes b
-      where u.ctid = b.place
-      returning 1
-    )
-    select (select count(*) from updated), (select count(*) from changes) into replaced, wanted;
-  end if;
+  with rows as materialized (
+    -- A user's rows are looked for by the user: others' logins may have the same token a million times.
+    select o.field, o.token, o.place from pii_vault.occurrences o
+    where o.user_id = replace_values.user_id
+    union all
+    select o.field, o.token, o.place
+    from unnest(replace_values.fields, replace_values.old) n (field, old)
+    join pii_vault.occurrences o on o.field = n.field and o.token = n.old
+    where replace_values.user_id is null
+  ),
+  changes as (
+    select r.place,
+      max(n.fresh) filter (where n.field = 'ip') as ip,
+      max(n.fresh) filter (where n.field = 'device_id') as device
+    from rows r
+    join unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
+      on n.field = r.field and n.old = r.token
+    group by r.place
+  ),
+  updated as (
+    update public.user_logins l
+    set masked_ip = coalesce(c.ip, l.masked_ip), masked_device_id = coalesce(c.device, l.masked_device_id)
+    from changes c
+    where l.ctid = c.place
+    returning 1
+  )
+  select (select count(*) from updated), (select count(*) from changes) into replaced, wanted;
   if replaced <> wanted then
     raise exception using
       errcode = 'VL016',
@@ -3157,25 +3096,14 @@ begin
   if char_length(purpose) > 32 then
     raise exception using errcode = 'VL006', message = 'a purpose has up to 32 characters';
   end if;
-  if coalesce(array_ndims(tokens), 0) <> 1 or cardinality(tokens) > 10000 then
-    raise exception using errcode = 'VL006', message = 'expected 1 to 10000 tokens';
-  end if;
-  if exists (
-    select from unnest(tokens) t (token)
-    where token is null or char_length(token) > 64
-      -- As in sql/010: a counted repetition costs four times as much.
-      or token !~ '^(ip|dev)(0|[1-9][0-9]*)_[a-z2-7]+[aeimquy4]$'
-      or substr(token, char_length(token) - 26, 1) <> '_'
-  ) then
-    raise exception using errcode = 'VL006', message = 'one of the tokens is not written as a token is';
-  end if;
+  perform pii_vault.require_tokens(tokens, 10000);
   -- As of this statement's snapshot: what is sealed or sealed anew later is not part of the request.
   -- Recorded as digests and not as transaction ids, which would mean nothing after a restore.
   --
   -- A caller may roll this back and look at what it cost (statistics, buffers, the size of the WAL). So a
   -- token that the vault does not hold costs what one does that it holds: its successor is read, and the
   -- random digest is made for both. Canaries are looked up in the same way, and their alarm comes when the
-  -- entry is chained (sql/016), which is after the commit.
+  -- entry is chained (canaries.sql), which is after the commit.
   select
     array_agg(t.token order by t.position),
     array_agg(
@@ -3211,7 +3139,48 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.require_read_committed()
+CREATE OR REPLACE FUNCTION pii_vault.require_flushed()
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  target pg_lsn;
+  give_up timestamptz;
+begin
+  if current_setting('server_version_num')::integer >= 170000 then
+    perform pg_logical_emit_message(false, 'veil', '', true);
+    return;
+  end if;
+  target := pg_current_wal_insert_lsn();
+  give_up := clock_timestamp() + interval '2 seconds';
+  while pg_current_wal_flush_lsn() < target loop
+    if clock_timestamp() > give_up then
+      raise exception using
+        errcode = 'VL004',
+        message = 'the request is not known to be on disk yet',
+        hint = 'commit anything that writes, which flushes, and try again';
+    end if;
+    perform pg_sleep(0.005);
+  end loop;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.require_message_ids(message_ids text[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if coalesce(array_ndims(message_ids), 0) <> 1 or cardinality(message_ids) > 10000 then
+    raise exception using errcode = 'VL006', message = 'expected 1 to 10000 message ids';
+  end if;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.require_read_committed(what text)
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3219,7 +3188,7 @@ AS $function$
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception using
-      errcode = 'VL015', message = 'requests and fetches need the isolation level read committed',
+      errcode = 'VL015', message = what || ' needs the isolation level read committed',
       hint = 'begin isolation level read committed';
   end if;
 end
@@ -3255,19 +3224,21 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.require_tokens(tokens text[])
+CREATE OR REPLACE FUNCTION pii_vault.require_tokens(tokens text[], most integer)
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 begin
-  if coalesce(array_ndims(tokens), 0) <> 1 or cardinality(tokens) > 100000 then
-    raise exception using errcode = 'VL006', message = 'expected 1 to 100000 tokens';
+  if coalesce(array_ndims(tokens), 0) <> 1 or cardinality(tokens) > most then
+    raise exception using errcode = 'VL006', message = format('expected 1 to %s tokens', most);
   end if;
   if exists (
     select from unnest(tokens) t (token)
     where token is null or char_length(token) > 64
-      or token !~ '^(ip|dev)(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
+      -- In two parts, because a counted repetition costs four times as much.
+      or token !~ '^(ip|dev)(0|[1-9][0-9]*)_[a-z2-7]+[aeimquy4]$'
+      or substr(token, char_length(token) - 26, 1) <> '_'
   ) then
     raise exception using errcode = 'VL006', message = 'one of the tokens is not written as a token is';
   end if;
@@ -3310,7 +3281,7 @@ begin
     raise exception using errcode = 'VL037', message = 'this request has been reviewed already';
   end if;
   perform pii_vault.record(
-    'reveal.reviewed', asked.id, '{}', cardinality(asked.subjects), review.note,
+    'reveal.reviewed', asked.id, '{}', '{}', cardinality(asked.subjects), review.note,
     json_build_object('requester', asked.login)
   );
 end
@@ -3442,20 +3413,12 @@ CREATE OR REPLACE FUNCTION pii_vault.used_since(day date, tokens text[])
 AS $function$
   select coalesce(array_agg(t.token), '{}')
   from unnest(tokens) t (token)
-  where case
-    when starts_with(t.token, 'ip') then exists (
-      select from public.user_logins u
-      where u.masked_ip = t.token and u.masked_ip collate "C" = t.token
-        and (u.create_date < day) is not true
-      offset 0
-    )
-    else exists (
-      select from public.user_logins u
-      where u.masked_device_id = t.token and u.masked_device_id collate "C" = t.token
-        and (u.create_date < day) is not true
-      offset 0
-    )
-  end
+  where exists (
+    select from pii_vault.occurrences o
+    where o.field = pii_vault.field_of(t.token) and o.token = t.token
+      and (o.create_date < day) is not true
+    offset 0
+  )
 $function$
 -- owner veil_owner
 
@@ -3469,76 +3432,28 @@ AS $function$
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.users_of_device(token text, most integer, OUT logins bigint, OUT users bigint)
+CREATE OR REPLACE FUNCTION pii_vault.users_of(token text, most integer, OUT logins bigint, OUT users bigint)
  RETURNS record
  LANGUAGE sql
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+  with had as (
+    select o.user_id from pii_vault.occurrences o
+    where o.field = pii_vault.field_of(users_of.token) and o.token = users_of.token
+  )
   select
-    (
-      select count(*) from (
-        select from public.user_logins u
-        where u.masked_device_id = users_of_device.token
-          and u.masked_device_id collate "C" = users_of_device.token
-        limit most
-      ) l
-    ),
-    coalesce(
-      (
-        select 1 + (
-          select count(distinct coalesce(o.user_id collate "C", ''))
-          from (
-            select u.user_id from public.user_logins u
-            where u.masked_device_id = users_of_device.token
-              and u.masked_device_id collate "C" = users_of_device.token
-              and u.user_id collate "C" is distinct from one.user_id
-            limit most
-          ) o
-        )
-        from (
-          select u.user_id collate "C" as user_id from public.user_logins u
-          where u.masked_device_id = users_of_device.token
-            and u.masked_device_id collate "C" = users_of_device.token
-          limit 1
-        ) one
-      ),
-      0
-    )
-$function$
--- owner veil_owner
-
-CREATE OR REPLACE FUNCTION pii_vault.users_of_ip(token text, most integer, OUT logins bigint, OUT users bigint)
- RETURNS record
- LANGUAGE sql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-  select
-    (
-      select count(*) from (
-        select from public.user_logins u
-        where u.masked_ip = users_of_ip.token and u.masked_ip collate "C" = users_of_ip.token
-        limit most
-      ) l
-    ),
+    (select count(*) from (select from had limit most) l),
     -- One, and whoever is somebody else.
     coalesce(
       (
         select 1 + (
-          select count(distinct coalesce(o.user_id collate "C", ''))
+          select count(distinct coalesce(s.user_id, ''))
           from (
-            select u.user_id from public.user_logins u
-            where u.masked_ip = users_of_ip.token and u.masked_ip collate "C" = users_of_ip.token
-              and u.user_id collate "C" is distinct from one.user_id
-            limit most
-          ) o
+            select h.user_id from had h where h.user_id is distinct from one.user_id limit most
+          ) s
         )
-        from (
-          select u.user_id collate "C" as user_id from public.user_logins u
-          where u.masked_ip = users_of_ip.token and u.masked_ip collate "C" = users_of_ip.token
-          limit 1
-        ) one
+        from (select h.user_id from had h limit 1) one
       ),
       0
     )
@@ -3563,17 +3478,10 @@ CREATE OR REPLACE FUNCTION pii_vault.values_of_user(user_id text)
 AS $function$
   select v.field, v.value, v.value ~ (v.prefix || '[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'), v.logins
   from (
-    select 'ip', '^ip', u.masked_ip collate "C", count(*)
-    from public.user_logins u
-    where u.user_id = values_of_user.user_id and u.user_id collate "C" = values_of_user.user_id
-      and u.masked_ip is not null
-    group by u.masked_ip collate "C"
-    union all
-    select 'device_id', '^dev', u.masked_device_id collate "C", count(*)
-    from public.user_logins u
-    where u.user_id = values_of_user.user_id and u.user_id collate "C" = values_of_user.user_id
-      and u.masked_device_id is not null
-    group by u.masked_device_id collate "C"
+    select o.field, case o.field when 'ip' then '^ip' else '^dev' end, o.token, count(*)
+    from pii_vault.occurrences o
+    where o.user_id = values_of_user.user_id
+    group by o.field, o.token
   ) v (field, prefix, value, logins)
   where v.value !~ (v.prefix || '0_[a-z2-7]{25}[aeimquy4]$')
 $function$
@@ -3600,6 +3508,7 @@ $function$
 
 etl.adopted: rows that no ledger entry stands for and values that are no tokens, as they were found at first
 etl.ledger_totals: how many messages of each day were stored, of days whose part of the ledger is gone
+etl.migrations: the last step, the hash of sql/current/, and how many routines which transaction wrote
 pii_vault.audit: who asked for which originals, when and why; written before the answer exists, never changed
 pii_vault.audit_chain: the audit entries in the order in which they were chained, each with a hash over all of them up to it
 pii_vault.audit_head: which chain this is, and where it ends
@@ -3609,6 +3518,7 @@ pii_vault.data_keys: data keys, each an age file to the recipients; proof shows 
 pii_vault.erasure_gate: always empty: loads lock it in row share mode, erasures in exclusive mode
 pii_vault.holds: what must not be erased meanwhile: a token, or every token of a user's rows
 pii_vault.key_generations: which token key belongs to which generation: eight derived bytes of it, no secret
+pii_vault.occurrences: where each token stands in user_logins: field, token, user, day and the row's place
 pii_vault.originals: for each token the first original that was stored, sealed: nonce, ciphertext, tag
 pii_vault.policies: what a request for originals of a field, or for quarantined bodies, has to meet; null: no limit
 pii_vault.tombstones: tokens whose originals were erased; forgotten ones must not come back
@@ -3644,6 +3554,15 @@ function etl.housekeep: execute to veil_etl
 function etl.load: execute to veil_etl
 function etl.replay: execute to veil_operator
 function etl.request_bodies: execute to veil_operator
+function etl.schema_hash: execute to veil_analyst
+function etl.schema_hash: execute to veil_approver
+function etl.schema_hash: execute to veil_auditor
+function etl.schema_hash: execute to veil_breakglass
+function etl.schema_hash: execute to veil_eraser
+function etl.schema_hash: execute to veil_etl
+function etl.schema_hash: execute to veil_operator
+function etl.schema_hash: execute to veil_policy
+function etl.schema_hash: execute to veil_revealer
 function etl.schema_version: execute to veil_analyst
 function etl.schema_version: execute to veil_approver
 function etl.schema_version: execute to veil_auditor

@@ -3,12 +3,9 @@
 import { chownSync, copyFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { SendMessageBatchCommand, SQSClient } from "@aws-sdk/client-sqs";
-import {
-  database as databaseConfig,
-  type Environment,
-  environment,
-  queue as queueConfig,
-} from "../../src/config/config.ts";
+import { readDatabase as databaseConfig } from "../../src/config/database-url.ts";
+import { type Environment, environment } from "../../src/config/environment.ts";
+import { readQueue as queueConfig } from "../../src/config/queue-url.ts";
 import { Failure } from "../../src/failure.ts";
 import { ensureKeyFiles, KEY_FILES } from "../../src/keys/files.ts";
 import { sampleBodies } from "../../src/local/sample.ts";

@@ -1,5 +1,5 @@
-// The file of checkpoints: one line of JSON each, the oldest first, outside of the database. A line is
-// added when the whole chain has been verified against those before it.
+// The file of checkpoints, outside of the database: a line of JSON each, the oldest first. A line
+// is added when the whole chain has been verified against the lines before it.
 import {
   closeSync,
   existsSync,
@@ -31,17 +31,25 @@ export async function writeLine(key: AuditKey, checkpoint: Checkpoint): Promise<
   const signature = await signCheckpoint(key, checkpoint);
   const signer = await publicKey(key);
   return `${JSON.stringify({
-    ...{ format: FORMAT, chain, position: String(position), entry: String(entry), hash: hex(hash) },
-    ...{ madeAt, publicKey: encodeBase64(signer.bytes) },
+    format: FORMAT,
+    chain,
+    position: String(position),
+    entry: String(entry),
+    hash: hex(hash),
+    madeAt,
+    publicKey: encodeBase64(signer.bytes),
     marks: marks.map((mark) => [String(mark.position), hex(mark.hash)]),
     signature: encodeBase64(signature),
   })}\n`;
 }
 
-/** Every checkpoint of the file. Throws unless this key has signed each of them, and they are in order. */
+/**
+ * Every checkpoint of the file. Throws unless this key has signed each of them, and they are in
+ * order.
+ */
 export async function readCheckpoints(path: string, key: AuditKey): Promise<readonly Checkpoint[]> {
   const lines = readText(path).split("\n");
-  // Complete only with its end: half a line is a copy that was cut short.
+  // A line is complete only with its end: half a line means that the file was cut short.
   if (lines.pop() !== "") {
     throw refused(path, lines.length + 1, "is not whole: the file was cut short");
   }
@@ -51,10 +59,8 @@ export async function readCheckpoints(path: string, key: AuditKey): Promise<read
     const parsed = parseLine(line);
     if (parsed === null) throw refused(path, i + 1, "is no checkpoint");
     if (hex(parsed.signer) !== hex(signer.bytes)) {
-      throw refused(
-        ...([path, i + 1, "is signed with another key than VEIL_AUDIT_KEY"] as const),
-        `is VEIL_AUDIT_KEY of the pair that signs these? If it is, ${UNTOUCHED}`,
-      );
+      const hint = `is VEIL_AUDIT_KEY of the pair that signs these? If it is, ${UNTOUCHED}`;
+      throw refused(path, i + 1, "is signed with another key than VEIL_AUDIT_KEY", hint);
     }
     if (!(await verifyCheckpoint(signer, parsed.checkpoint, parsed.signature))) {
       throw refused(path, i + 1, "is forged: its signature does not fit what it says");
@@ -147,8 +153,8 @@ function readMarks(value: unknown): readonly Mark[] | null {
 }
 
 /**
- * On disk when it returns, or not there. Added and not replaced, so that the file may live where nothing can
- * be taken away from it.
+ * The line is on disk when this returns, or not in the file. It is appended, so that the file may
+ * be one that nothing can be taken away from.
  */
 export function addLine(path: string, line: string): void {
   try {
@@ -179,7 +185,7 @@ function append(path: string, line: string): void {
   if (isNew) syncFolder(dirname(path));
 }
 
-/** Its entry is the folder's. */
+/** A new file's name is part of its folder, and has to be on disk too. */
 function syncFolder(folder: string): void {
   if (process.platform === "win32") return; // opens no folders
   const opened = openSync(folder, "r");

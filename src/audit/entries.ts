@@ -1,16 +1,17 @@
-// Entries of the audit as the database holds them, column by column: written out in one form, whatever the
-// settings of a login are, and never through a function of veil's own, which may be what was altered.
+// Entries of the audit, column by column. They are written out in one form whatever the settings of
+// a login are, and never by a function of veil's own: that may be what was altered.
 import type { AuditEntry } from "../../vault/audit.ts";
-import type { Row } from "../postgres/database.ts";
+import { OVER_BUDGET, PURPOSE_REFUSED, REASON_REQUIRED } from "../postgres/sqlstates.ts";
+import type { Row } from "../postgres/values.ts";
 
-/** Of a relation called `a`. Null in all of them where there is no such entry. */
+/** Columns of a relation called `a`. All are null where there is no such entry. */
 export const ENTRY_COLUMNS = `
   a.id::text as id, pg_catalog.encode(pg_catalog.timestamptz_send(a.at), 'hex') as at, a.login, a.login_oid::bigint::text
     as login_oid, a.role, a.address, a.action, a.request::text as request,
   pg_catalog.array_to_json(a.tokens)::text as tokens, pg_catalog.array_to_json(a.message_ids)::text as message_ids,
   a.items::text as items, a.reason, a.details::text as details`;
 
-/** Null: the row has no entry. */
+/** Null where the row has no entry. */
 export function readEntry(row: Row): AuditEntry | null {
   if (typeof row.id !== "string") return null;
   const { at } = row;
@@ -38,13 +39,15 @@ const number = (value: unknown): number | null =>
 
 function list(value: unknown): readonly (string | null)[] | null {
   if (typeof value !== "string") return null;
-  // A flat list: what has more dimensions than veil writes has the same elements.
+  // A flat list. veil writes one dimension; the same elements in more dimensions are read alike.
   return (JSON.parse(value) as unknown[]).flat(8) as (string | null)[];
 }
 
 const EPOCH_MICROSECONDS = 946_684_800_000_000n;
 
-/** `2026-01-31T12:00:00.000000Z`; a time that JavaScript does not know is said as Postgres counts it. */
+/**
+ * `2026-01-31T12:00:00.000000Z`. A time beyond JavaScript's dates is given as PostgreSQL counts it.
+ */
 export function formatTime(at: bigint | null): string | null {
   if (at === null) return null;
   const microseconds = at + EPOCH_MICROSECONDS;
@@ -52,4 +55,34 @@ export function formatTime(at: bigint | null): string | null {
   const date = new Date(Number((microseconds - rest) / 1000n));
   if (Number.isNaN(date.getTime())) return `${at} µs`;
   return date.toISOString().replace(/\.000Z$/, `.${String(rest).padStart(6, "0")}Z`);
+}
+
+const REFUSALS: Readonly<Record<string, string>> = {
+  [REASON_REQUIRED]: "no reason",
+  [PURPOSE_REFUSED]: "purpose",
+  [OVER_BUDGET]: "over budget",
+};
+
+/**
+ * The details of an entry for a table: why a request was refused, whose request a decision is on.
+ * Whoever owns the database may have written them; `--json` has all of them as they are.
+ */
+export function detailsText(details: string | null): string {
+  const json: unknown = details === null ? null : JSON.parse(details);
+  if (typeof json !== "object" || json === null) return "";
+  const text = (name: string): string | null => {
+    const value = Object.hasOwn(json, name) ? (json as Record<string, unknown>)[name] : null;
+    return typeof value === "string" || typeof value === "number" ? String(value) : null;
+  };
+  const refusal = text("refusal");
+  const allowed = refusal === OVER_BUDGET ? "allowed" : "expected";
+  const said = [
+    ["refused", refusal === null ? null : (REFUSALS[refusal] ?? refusal)],
+    [allowed, text("expected")],
+    ["requester", text("requester")],
+    ["purpose", text("purpose")],
+    ["approval", text("approval")],
+    ["entry", text("entry")],
+  ];
+  return said.flatMap(([name, value]) => (value === null ? [] : [`${name}: ${value}`])).join("; ");
 }

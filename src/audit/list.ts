@@ -1,23 +1,25 @@
-// The audit's entries in their order, a page at a time, whatever their number: as they were when the list began.
+// Lists the entries of the audit, a page at a time, however many there are: as they were when the
+// list began.
 import type { AuditEntry } from "../../vault/audit.ts";
-import type { Database, Value } from "../postgres/database.ts";
+import type { Database } from "../postgres/database.ts";
+import type { Value } from "../postgres/values.ts";
 import { ENTRY_COLUMNS, readEntry } from "./entries.ts";
 
-/** Null: any. The moments are ISO 8601 with an offset; `until` is not of it any more. */
+/** Null: any. The times are ISO 8601 with an offset; `until` itself is left out. */
 export type AuditFilter = {
   readonly actor: string | null;
-  /** Also what else is on record of the requests that name it. */
+  /** Entries that name this token, and all others of the requests that do. */
   readonly token: string | null;
   readonly request: string | null;
   readonly action: string | null;
   readonly since: string | null;
   readonly until: string | null;
-  /** The newest so many. */
+  /** Only the newest so many. */
   readonly limit: number | null;
 };
 
 export type ListedEntry = AuditEntry & {
-  /** Null while it waits. */
+  /** Null while it waits to be chained. */
   readonly position: string | null;
 };
 
@@ -31,7 +33,7 @@ export async function listAudit(
 ): Promise<void> {
   const { text, values } = select(filter);
   await database.snapshot(async (query) => {
-    // A function of `public` could fit a call better than the one that was meant, and lie.
+    // A function of `public` could fit a call better than the one that is meant, and lie.
     await query("set local search_path = pg_catalog, pg_temp");
     await query(`declare entries no scroll cursor for ${text}`, values);
     for (;;) {
@@ -47,7 +49,10 @@ export async function listAudit(
   });
 }
 
-/** A case is read once: its entries are joined, and not looked up for each entry of the audit. */
+/**
+ * The entries of the token's requests are read once and joined, not looked up for each entry of the
+ * audit.
+ */
 const caseOf = (token: string): string => `naming as materialized (
     select n.id, n.request from pii_vault.audit n where ${token} = any (n.tokens)
   ), of_case as (

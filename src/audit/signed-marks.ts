@@ -1,31 +1,26 @@
-// What checkpoints say of a chain, held against it: a rewritten chain is consistent with itself, and differs
-// from what was signed.
-import type { Mark } from "../../vault/checkpoint.ts";
-import type { Offences } from "./offences.ts";
+// The hashes that checkpoints have signed, held against the chain. A chain that was rewritten is
+// consistent in itself, but differs from what was signed.
+import type { Checkpoint, Mark } from "../../vault/checkpoint.ts";
+import type { AuditProblems } from "./problems.ts";
 
 /** A checkpoint whose signature holds. */
-export type Signed = {
-  readonly chain: string;
-  readonly position: bigint;
-  readonly hash: Uint8Array;
-  readonly madeAt: string;
-  readonly marks: readonly Mark[];
-};
+export type SignedCheckpoint = Omit<Checkpoint, "entry">;
 
+/** State: the signed hashes, and how far the chain fits them. */
 export class SignedMarks {
-  readonly #offences: Offences;
+  readonly #problems: AuditProblems;
   readonly #expected = new Map<bigint, { readonly hash: string; readonly madeAt: string }>();
-  #furthest: Signed | null = null;
+  #furthest: SignedCheckpoint | null = null;
   #lastMatch = 0n;
   #isRewritten = false;
 
-  constructor(chain: string, signed: readonly Signed[], offences: Offences) {
-    this.#offences = offences;
+  constructor(chain: string, signed: readonly SignedCheckpoint[], problems: AuditProblems) {
+    this.#problems = problems;
     for (const checkpoint of signed) {
       const { position, hash, madeAt, marks } = checkpoint;
       if (checkpoint.chain !== chain) {
         const words = `the checkpoint of ${madeAt} is of another database's chain: ${checkpoint.chain}`;
-        offences.add("checkpoint", null, null, `${words}, and this is ${chain}`);
+        problems.add("checkpoint", null, null, `${words}, and this is ${chain}`);
         continue;
       }
       for (const mark of [...marks, { position, hash }]) this.#expect(mark, madeAt);
@@ -39,11 +34,14 @@ export class SignedMarks {
     if (known === undefined) this.#expected.set(position, { hash: text, madeAt });
     else if (known.hash !== text) {
       const words = `the checkpoints of ${known.madeAt} and ${madeAt} contradict each other`;
-      this.#offences.add("checkpoint", position, null, `${words} at position ${position}`);
+      this.#problems.add("checkpoint", position, null, `${words} at position ${position}`);
     }
   }
 
-  /** In the order of positions: the first that differs has the place, what follows differs with it. */
+  /**
+   * To be called in the order of positions. The first hash that differs is reported: all that
+   * follow differ with it.
+   */
   compare(position: bigint, entry: bigint, hash: string): void {
     const expected = this.#expected.get(position);
     if (expected === undefined || this.#isRewritten) return;
@@ -57,7 +55,7 @@ export class SignedMarks {
     const place = isExact
       ? `position ${position} (entry ${entry}) is not`
       : `positions ${first} to ${position} (the last is entry ${entry}) are not`;
-    this.#offences.add(
+    this.#problems.add(
       "rewritten",
       first,
       isExact ? entry : null,
@@ -70,7 +68,7 @@ export class SignedMarks {
     const signed = this.#furthest;
     if (signed === null || signed.position <= position) return;
     const missing = signed.position - position;
-    this.#offences.add(
+    this.#problems.add(
       "tail-missing",
       position + 1n,
       null,

@@ -1,65 +1,62 @@
-// Recomputes the audit's chain, entry by entry, and names what does not fit. Nothing that the database says
-// of its own chain is believed; what it cannot have changed unnoticed is what a checkpoint holds.
+// Verifies the audit: recomputes its chain, entry by entry, and names what does not fit. Nothing
+// that the database says of its own chain is believed. Only a signed checkpoint shows a chain that
+// was rewritten as a whole.
 //
-// One snapshot throughout, so entries may be added meanwhile; a page at a time, so a chain may be long.
-
+// It reads one snapshot, so entries may be added meanwhile, and a page at a time, so the chain may
+// be long.
 import { failed } from "../failure.ts";
-import type { Database, Query, Row } from "../postgres/database.ts";
-import { ENTRY_COLUMNS, formatTime, readEntry } from "./entries.ts";
-import { Offences } from "./offences.ts";
-import { type Signed, SignedMarks } from "./signed-marks.ts";
-import { type End, type Head, type Link, Walk } from "./walk.ts";
+import type { Database, Query } from "../postgres/database.ts";
+import type { Row } from "../postgres/values.ts";
+import { type ChainEnd, type ChainHead, type ChainLink, ChainWalk } from "./chain-walk.ts";
+import { ENTRY_COLUMNS, readEntry } from "./entries.ts";
+import { AuditProblems } from "./problems.ts";
+import { type SignedCheckpoint, SignedMarks } from "./signed-marks.ts";
+import { readWaiting, type WaitingEntries } from "./waiting.ts";
 
-export type Verdict = {
+export type VerifiedAudit = {
   readonly chain: string;
-  readonly end: End;
-  readonly waiting: Waiting;
-  readonly offences: Offences;
+  readonly end: ChainEnd;
+  readonly waiting: WaitingEntries;
+  readonly problems: AuditProblems;
 };
 
-/** What is on no chain yet. */
-export type Waiting = {
-  readonly entries: number;
-  /** When the first of them was written, and which it is; null where none waits. */
-  readonly since: string | null;
-  readonly first: bigint | null;
-  /** By the database's clock: chaining comes right after an entry is committed, and every hour. */
-  readonly isOld: boolean;
-};
-
-const OLD_MINUTES = 10;
-
-export type Verifying = {
+export type AuditVerifying = {
   /** The oldest first. */
-  readonly signed: readonly Signed[];
+  readonly signed: readonly SignedCheckpoint[];
   readonly onProgress: (done: number, total: number) => void;
 };
 
-/** Throws only where the database cannot be read: what is wrong with the chain is in the verdict. */
-export async function verifyAudit(database: Database, verifying: Verifying): Promise<Verdict> {
+/**
+ * Throws only where the database cannot be read: what is wrong with the chain is part of the
+ * answer.
+ */
+export async function verifyAudit(
+  database: Database,
+  verifying: AuditVerifying,
+): Promise<VerifiedAudit> {
   return await database.transaction(async (query) => {
     await query("set transaction isolation level repeatable read, read only");
     // A function of `public` could fit a call better than the one that was meant, and lie.
     await query("set local search_path = pg_catalog, pg_temp");
-    // By index, page after page: statistics may be from before there was anything.
+    // By index, page after page: the statistics may be from when the tables were empty.
     await query("set local enable_seqscan = off");
     await query("set local enable_hashjoin = off");
-    const offences = new Offences();
-    const head = await readHead(query, offences);
-    const signed = new SignedMarks(head.chain, verifying.signed, offences);
-    const walk = new Walk(head, signed, offences);
+    const problems = new AuditProblems();
+    const head = await readHead(query, problems);
+    const signed = new SignedMarks(head.chain, verifying.signed, problems);
+    const walk = new ChainWalk(head, signed, problems);
     for await (const page of readChain(query)) {
       for (const link of page) walk.step(link);
       verifying.onProgress(Number(walk.position), Number(head.position));
     }
     const end = walk.end();
-    await findStrays(query, offences);
-    const waiting = await readWaiting(query, offences);
-    return { chain: head.chain, end, waiting, offences };
+    await findStrays(query, problems);
+    const waiting = await readWaiting(query, problems);
+    return { chain: head.chain, end, waiting, problems };
   });
 }
 
-async function readHead(query: Query, offences: Offences): Promise<Head> {
+async function readHead(query: Query, problems: AuditProblems): Promise<ChainHead> {
   const rows = await query(
     `select chain::text, position::text, pg_catalog.encode(hash, 'hex') as hash
      from pii_vault.audit_head limit 2`,
@@ -71,7 +68,7 @@ async function readHead(query: Query, offences: Offences): Promise<Head> {
       "somebody altered the database: compare it with a backup, and find out who could",
     );
   }
-  if (rows.length > 1) offences.add("head", null, null, "the audit chain has more than one head");
+  if (rows.length > 1) problems.add("head", null, null, "the audit chain has more than one head");
   return {
     chain: String(row.chain),
     position: BigInt(String(row.position)),
@@ -82,7 +79,7 @@ async function readHead(query: Query, offences: Offences): Promise<Head> {
 const MOST_ROWS = 2000;
 const MOST_BYTES = 4_000_000;
 
-/** An entry may name ten thousand tokens: pages are cut by size, as it is stored. */
+/** An entry may name ten thousand tokens, so pages are cut by their stored size. */
 const PAGE = `
   with page as (
     select
@@ -105,7 +102,7 @@ const PAGE = `
   where p.bytes <= ${MOST_BYTES} or p.n = 1
   order by p.position`;
 
-async function* readChain(query: Query): AsyncGenerator<readonly Link[]> {
+async function* readChain(query: Query): AsyncGenerator<readonly ChainLink[]> {
   for (let after = FIRST; ; ) {
     const rows = await query(PAGE, [after]);
     if (rows.length === 0) return;
@@ -116,7 +113,7 @@ async function* readChain(query: Query): AsyncGenerator<readonly Link[]> {
 
 const FIRST = "-9223372036854775808";
 
-const readLink = (row: Row): Link => ({
+const readLink = (row: Row): ChainLink => ({
   position: BigInt(String(row.position)),
   number: BigInt(String(row.entry)),
   entry: readEntry(row),
@@ -125,56 +122,22 @@ const readLink = (row: Row): Link => ({
 
 const fromHex = (text: unknown): Uint8Array => new Uint8Array(Buffer.from(String(text), "hex"));
 
-async function findStrays(query: Query, offences: Offences): Promise<void> {
+async function findStrays(query: Query, problems: AuditProblems): Promise<void> {
   const rows = await query(
     `select a.id::text as id, pg_catalog.count(*) over ()::text as total
      from pii_vault.audit a
      where not exists (select from pii_vault.audit_chain c where c.entry = a.id)
        and not exists (select from pii_vault.audit_waiting w where w.entry = a.id)
      order by a.id limit $1`,
-    [Offences.MOST_NAMED],
+    [AuditProblems.MOST_NAMED],
   );
   for (const { id } of rows) {
-    offences.add(
+    problems.add(
       "entry-inserted",
       null,
       BigInt(String(id)),
       `entry ${id} is on no chain and does not wait for it: it was put in, or taken off`,
     );
   }
-  offences.addUnnamed(Number(rows[0]?.total ?? 0) - rows.length);
-}
-
-async function readWaiting(query: Query, offences: Offences): Promise<Waiting> {
-  const [row] = await query(
-    `select a.id::text as first, pg_catalog.count(*) over ()::text as entries,
-       pg_catalog.encode(pg_catalog.timestamptz_send(a.at), 'hex') as since,
-       a.at < pg_catalog.now() - interval '${OLD_MINUTES} minutes' as is_old
-     from pii_vault.audit_waiting w join pii_vault.audit a on a.id = w.entry
-     where not exists (select from pii_vault.audit_chain c where c.entry = w.entry)
-     order by a.at, a.id limit 1`,
-  );
-  const gone = await query(
-    `select w.entry::text as id, pg_catalog.count(*) over ()::text as total from pii_vault.audit_waiting w
-     where not exists (select from pii_vault.audit a where a.id = w.entry)
-       and not exists (select from pii_vault.audit_chain c where c.entry = w.entry)
-     order by w.entry limit $1`,
-    [Offences.MOST_NAMED],
-  );
-  for (const { id } of gone) {
-    offences.add(
-      "entry-missing",
-      null,
-      BigInt(String(id)),
-      `entry ${id} is missing: it was deleted before it was chained`,
-    );
-  }
-  offences.addUnnamed(Number(gone[0]?.total ?? 0) - gone.length);
-  const since = row?.since;
-  return {
-    entries: Number(row?.entries ?? 0),
-    since: typeof since === "string" ? formatTime(BigInt.asIntN(64, BigInt(`0x${since}`))) : null,
-    first: row === undefined ? null : BigInt(String(row.first)),
-    isOld: row?.is_old === true,
-  };
+  problems.addUnnamed(Number(rows[0]?.total ?? 0) - rows.length);
 }

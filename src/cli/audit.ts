@@ -42,17 +42,16 @@ export function addAudit(program: Command, context: MakeContext): void {
           "a day of --until is included; a time of --until is not",
         );
       }
-      const { runAuditList } = await import("../commands/audit.ts");
-      const { actor, token, request, action, since, until, limit, json } = options;
+      const { runAuditList } = await import("../commands/audit-list.ts");
       await runAuditList(await context(), {
-        ...{ actor: actor ?? null, token: token ?? null, action: action ?? null },
-        ...{
-          request: request ?? null,
-          since: since ?? null,
-          until: until ?? null,
-          limit: limit ?? null,
-          json,
-        },
+        actor: options.actor ?? null,
+        token: options.token ?? null,
+        request: options.request ?? null,
+        action: options.action ?? null,
+        since: options.since ?? null,
+        until: options.until ?? null,
+        limit: options.limit ?? null,
+        json: options.json,
       });
     });
   audit
@@ -62,7 +61,7 @@ export function addAudit(program: Command, context: MakeContext): void {
     .option("--json", "print an object", false)
     .addHelpText("after", examples("audit verify", "audit verify --checkpoint checkpoints.jsonl"))
     .action(async (options) => {
-      const { runAuditVerify } = await import("../commands/audit.ts");
+      const { runAuditVerify } = await import("../commands/audit-verify.ts");
       await runAuditVerify(await context(), options.checkpoint ?? null, options.json);
     });
   audit
@@ -72,7 +71,7 @@ export function addAudit(program: Command, context: MakeContext): void {
     .option("--json", "print an object", false)
     .addHelpText("after", examples("audit checkpoint --out checkpoints.jsonl"))
     .action(async (options) => {
-      const { runAuditCheckpoint } = await import("../commands/audit.ts");
+      const { runAuditCheckpoint } = await import("../commands/audit-verify.ts");
       await runAuditCheckpoint(await context(), options.out, options.json);
     });
 }

@@ -1,6 +1,6 @@
-// `veil forget`, `expire` and `hold`: what goes for good, and what must not.
+// `veil forget`, `expire` and `hold`: erasing originals, and keeping them from being erased.
 import { type Command, InvalidArgumentError } from "@commander-js/extra-typings";
-import { examples, type MakeContext, reasonText } from "./options.ts";
+import { examples, holdId, type MakeContext, REASON } from "./options.ts";
 
 export function addErasure(program: Command, context: MakeContext): void {
   program
@@ -8,7 +8,7 @@ export function addErasure(program: Command, context: MakeContext): void {
     .description("erase originals for good, on record; what others share is kept")
     .argument("[token...]", "tokens, or - to read them from stdin, one a line")
     .option("--user <id>", "all that this user's rows stand for", userId)
-    .option("--reason <text>", "why, for the record", reasonText)
+    .option(...REASON)
     .option("--dry-run", "print what would become of each token, and erase nothing", false)
     .option("--yes", "ask nothing", false)
     .option("--receipt <file>", "write the receipt to a new file, too")
@@ -38,7 +38,7 @@ export function addErasure(program: Command, context: MakeContext): void {
     .command("expire")
     .description("erase originals that no login has had for so long; they come back with a new one")
     .requiredOption("--older-than <days>", "how long: 400d", days)
-    .option("--reason <text>", "why, for the record", reasonText)
+    .option(...REASON)
     .option("--dry-run", "count what would go, and erase nothing", false)
     .option("--yes", "ask nothing", false)
     .option("--json", "print an object", false)
@@ -70,7 +70,7 @@ function addHolds(program: Command, context: MakeContext): void {
     .description("keep a token, or all that a user's rows stand for, from being erased")
     .argument("[token]")
     .option("--user <id>", "every token of this user's rows, also of those to come", userId)
-    .option("--reason <text>", "why, for the record", reasonText)
+    .option(...REASON)
     .option("--json", "print an object", false)
     .addHelpText(
       "after",
@@ -90,7 +90,7 @@ function addHolds(program: Command, context: MakeContext): void {
     .command("release")
     .description("end a hold")
     .argument("<hold-id>", "as `hold list` shows it", holdId)
-    .option("--reason <text>", "why, for the record", reasonText)
+    .option(...REASON)
     .option("--json", "print an object", false)
     .addHelpText("after", examples("hold release 3f1c… --reason 'case 4711 is closed'"))
     .action(async (id, options) => {
@@ -123,10 +123,4 @@ function days(text: string): number {
 function userId(text: string): string {
   if (text !== "" && [...text].length <= 128) return text;
   throw new InvalidArgumentError("expected a user id of 1 to 128 characters");
-}
-
-function holdId(text: string): string {
-  const id = text.toLowerCase();
-  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id)) return id;
-  throw new InvalidArgumentError("expected a hold's id");
 }

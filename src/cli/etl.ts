@@ -1,4 +1,4 @@
-// `veil etl`, and the worker that it starts.
+// `veil etl`, and the hidden command that its workers run.
 import { type Command, Option } from "@commander-js/extra-typings";
 import { WORKER_COMMAND } from "../workers/command.ts";
 import { examples, type MakeContext, wholeNumber, workerCount } from "./options.ts";

@@ -1,7 +1,8 @@
-// `veil policy`, `approvals`, `approve`, `deny`, `review` and `canary`: who may recover what, and who looks on.
+// `veil policy`, `approvals`, `approve`, `deny`, `review` and `canary`: who may recover what, and
+// who looks on.
 import { Argument, type Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
-import type { Settings } from "../recovery/policy.ts";
-import { examples, type MakeContext, reasonText } from "./options.ts";
+import type { SetPolicyOptions } from "../commands/policy.ts";
+import { examples, type MakeContext, REASON } from "./options.ts";
 
 export function addGovernance(program: Command, context: MakeContext): void {
   addPolicy(program, context);
@@ -22,6 +23,24 @@ function addPolicy(program: Command, context: MakeContext): void {
       const { runShowPolicy } = await import("../commands/policy.ts");
       await runShowPolicy(await context(), options.json);
     });
+  addSetPolicy(policy, context);
+  policy
+    .command("lift")
+    .description("let erased values be stored again, if they come")
+    .argument("<token...>", "their tokens")
+    .option(...REASON)
+    .option("--json", "print an object", false)
+    .addHelpText("after", examples("policy lift dev1_… --reason 'the user is back'"))
+    .action(async (tokens, options) => {
+      const { runLift } = await import("../commands/policy.ts");
+      await runLift(await context(), tokens, {
+        reason: options.reason ?? null,
+        json: options.json,
+      });
+    });
+}
+
+function addSetPolicy(policy: Command, context: MakeContext): void {
   policy
     .command("set")
     .description("change the rules; each change is on record")
@@ -46,7 +65,7 @@ function addPolicy(program: Command, context: MakeContext): void {
     .option("--request-valid <time>", "how long a request is good for: 15m, 8h, 3d", duration)
     .option("--approval-valid <time>", "how long an approval is good for", duration)
     .option("--erased-may-return <yes|no>", "whether erased values may be stored again", yesOrNo)
-    .option("--reason <text>", "why, for the record", reasonText)
+    .option(...REASON)
     .option("--json", "print an array of objects", false)
     .addHelpText(
       "after",
@@ -57,40 +76,41 @@ function addPolicy(program: Command, context: MakeContext): void {
     )
     .action(async (options) => {
       const { runSetPolicy } = await import("../commands/policy.ts");
-      const settings: Partial<Settings> = {
-        ...(options.reasonRequired === undefined ? {} : { reasonRequired: options.reasonRequired }),
-        ...(options.purposes === undefined ? {} : { purposes: options.purposes }),
-        ...(options.hourly === undefined ? {} : { hourly: orNull(options.hourly) }),
-        ...(options.daily === undefined ? {} : { daily: orNull(options.daily) }),
-        ...(options.approval === undefined ? {} : { approval: options.approval }),
-        ...(options.requestValid === undefined ? {} : { requestSeconds: options.requestValid }),
-        ...(options.approvalValid === undefined ? {} : { approvalSeconds: options.approvalValid }),
-        ...(options.erasedMayReturn === undefined
-          ? {}
-          : { erasedMayReturn: options.erasedMayReturn }),
-      };
       await runSetPolicy(await context(), {
         preset: options.preset ?? null,
         fields: options.field ?? null,
-        settings,
+        settings: settingsOf(options),
         reason: options.reason ?? null,
         json: options.json,
       });
     });
-  policy
-    .command("lift")
-    .description("let erased values be stored again, if they come")
-    .argument("<token...>", "their tokens")
-    .option("--reason <text>", "why, for the record", reasonText)
-    .option("--json", "print an object", false)
-    .addHelpText("after", examples("policy lift dev1_… --reason 'the user is back'"))
-    .action(async (tokens, options) => {
-      const { runLift } = await import("../commands/policy.ts");
-      await runLift(await context(), tokens, {
-        reason: options.reason ?? null,
-        json: options.json,
-      });
-    });
+}
+
+type PolicyFlags = {
+  readonly reasonRequired?: boolean | undefined;
+  readonly purposes?: readonly string[] | undefined;
+  readonly hourly?: number | "none" | undefined;
+  readonly daily?: number | "none" | undefined;
+  readonly approval?: boolean | undefined;
+  readonly requestValid?: number | undefined;
+  readonly approvalValid?: number | undefined;
+  readonly erasedMayReturn?: boolean | undefined;
+};
+
+/** Only the settings that were given. */
+function settingsOf(flags: PolicyFlags): SetPolicyOptions["settings"] {
+  const settings = {
+    reasonRequired: flags.reasonRequired,
+    purposes: flags.purposes,
+    hourly: flags.hourly === "none" ? null : flags.hourly,
+    daily: flags.daily === "none" ? null : flags.daily,
+    approval: flags.approval,
+    requestSeconds: flags.requestValid,
+    approvalSeconds: flags.approvalValid,
+    erasedMayReturn: flags.erasedMayReturn,
+  };
+  const given = Object.entries(settings).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(given);
 }
 
 function addApprovals(program: Command, context: MakeContext): void {
@@ -108,22 +128,22 @@ function addApprovals(program: Command, context: MakeContext): void {
       const { runApprovals } = await import("../commands/approvals.ts");
       await runApprovals(await context(), options);
     });
-  const verdicts = [
+  const decisions = [
     ["approve", "let somebody else's request be served"],
     ["deny", "refuse somebody else's request"],
     ["review", "take a break-glass request off the open list; needs a reason"],
   ] as const;
-  for (const [verdict, description] of verdicts) {
+  for (const [decision, description] of decisions) {
     program
-      .command(verdict)
+      .command(decision)
       .description(description)
       .argument("<request>", "its id, as `veil approvals` prints it")
-      .option("--reason <text>", "why, for the record", reasonText)
+      .option(...REASON)
       .option("--json", "print an object", false)
-      .addHelpText("after", examples(`${verdict} 0197c5f2-… --reason 'case 4711'`))
+      .addHelpText("after", examples(`${decision} 0197c5f2-… --reason 'case 4711'`))
       .action(async (request, options) => {
-        const { runSettle } = await import("../commands/approvals.ts");
-        await runSettle(await context(), verdict, request, {
+        const { runDecide } = await import("../commands/approvals.ts");
+        await runDecide(await context(), decision, request, {
           reason: options.reason ?? null,
           json: options.json,
         });
@@ -139,7 +159,7 @@ function addCanaries(program: Command, context: MakeContext): void {
     .command("add")
     .description("plant one; its value is read from a prompt or stdin")
     .addArgument(new Argument("<field>", "which field's").choices(["ip", "device_id"] as const))
-    .option("--reason <text>", "why, for the record", reasonText)
+    .option(...REASON)
     .option("--json", "print an object", false)
     .addHelpText("after", examples("canary add ip --reason 'first decoy'"))
     .action(async (field, options) => {
@@ -162,7 +182,7 @@ function addCanaries(program: Command, context: MakeContext): void {
     .command("remove")
     .description("take one away, original and all")
     .argument("<token>")
-    .option("--reason <text>", "why, for the record", reasonText)
+    .option(...REASON)
     .option("--json", "print an object", false)
     .addHelpText("after", examples("canary remove ip1_…"))
     .action(async (token, options) => {
@@ -174,14 +194,12 @@ function addCanaries(program: Command, context: MakeContext): void {
     });
 }
 
-const orNull = (given: number | "none"): number | null => (given === "none" ? null : given);
-
 function yesOrNo(text: string): boolean {
   if (text === "yes" || text === "no") return text === "yes";
   throw new InvalidArgumentError("expected yes or no");
 }
 
-/** Not null for none: that would be taken for an option without its argument. */
+/** The answer for none is a word: commander takes null for a missing argument. */
 function limit(text: string): number | "none" {
   if (text === "none") return text;
   if (/^[0-9]{1,9}$/.test(text)) return Number(text);

@@ -1,18 +1,21 @@
-// What the commands' definitions share: how options are read, and how examples are shown.
+// What the definitions of commands share: how options are read, and how examples are printed.
 import { InvalidArgumentError } from "@commander-js/extra-typings";
-import type { Context } from "../commands/session.ts";
+import type { Context } from "../commands/servers.ts";
 import { MOST_WORKERS } from "../workers/command.ts";
 
-/** Where a command runs; made when it does. */
+/** Makes the context when a command runs, and not before. */
 export type MakeContext = () => Promise<Context>;
 
 export const examples = (...commands: string[]): string =>
   `\nExamples:\n${commands.map((command) => `  $ veil ${command}\n`).join("")}`;
 
-export function reasonText(text: string): string {
+function reasonText(text: string): string {
   if ([...text].length > 1000) throw new InvalidArgumentError("expected up to 1000 characters");
   return text;
 }
+
+/** The option of every command that puts something on record. */
+export const REASON = ["--reason <text>", "why, for the record", reasonText] as const;
 
 export function wholeNumber(text: string): number {
   const value = Number(text);
@@ -43,8 +46,8 @@ function isDay(text: string): boolean {
 }
 
 /**
- * A day in UTC, or a time with its offset; as text that names one moment under any setting. An end by its day is
- * the beginning of the next.
+ * A day in UTC, or a time with its offset, as ISO 8601. A day that ends a range is included, so the
+ * beginning of the next day is meant.
  */
 export const moment =
   (isEnd: boolean) =>
@@ -74,8 +77,13 @@ export const requestIds = (text: string, before: readonly string[]): readonly st
   ...new Set([...before, requestId(text)]),
 ];
 
-export function requestId(text: string): string {
-  const id = text.toLowerCase();
-  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id)) return id;
-  throw new InvalidArgumentError("expected a request's id");
+export const requestId = uuid("expected a request's id");
+export const holdId = uuid("expected a hold's id");
+
+function uuid(expected: string) {
+  return (text: string): string => {
+    const id = text.toLowerCase();
+    if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id)) return id;
+    throw new InvalidArgumentError(expected);
+  };
 }

@@ -1,6 +1,6 @@
-// `veil quarantine …`.
+// `veil quarantine`: list, show, replay and discard.
 import { type Command, Option } from "@commander-js/extra-typings";
-import { examples, type MakeContext, reasonText } from "./options.ts";
+import { examples, type MakeContext, REASON } from "./options.ts";
 
 export function addQuarantine(program: Command, context: MakeContext): void {
   const quarantine = program
@@ -24,7 +24,7 @@ export function addQuarantine(program: Command, context: MakeContext): void {
     .command("show")
     .description("print a message's body, on record like a reveal")
     .argument("<message-id>")
-    .option("--reason <text>", "why, for the record", reasonText)
+    .option(...REASON)
     .option("--wait", "where it needs approval, wait for it", false)
     .option("--json", "print an object", false)
     .addHelpText("after", examples("quarantine show 3f1c… --reason 'what does the app send?'"))
@@ -37,7 +37,7 @@ export function addQuarantine(program: Command, context: MakeContext): void {
     .command("replay")
     .description("read bodies again with today's rules; what is a login now becomes a row")
     .argument("[message-id...]", "which ones; all open ones if none is named")
-    .option("--reason <text>", "why, for the record", reasonText)
+    .option(...REASON)
     .option("--wait", "where it needs approval, wait for it", false)
     .option("--json", "print an array of objects", false)
     .addHelpText("after", examples("quarantine replay", "quarantine replay 3f1c…"))
@@ -51,7 +51,7 @@ export function addQuarantine(program: Command, context: MakeContext): void {
     .description("give up messages: their bodies are gone for good")
     .argument("[message-id...]")
     .option("--all", "all open ones", false)
-    .option("--reason <text>", "why, for the record", reasonText)
+    .option(...REASON)
     .option("--json", "print an object", false)
     .addHelpText("after", examples("quarantine discard 3f1c… --reason 'a test message'"))
     .action(async (ids, options) => {

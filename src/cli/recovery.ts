@@ -6,7 +6,7 @@ import {
   examples,
   type MakeContext,
   purposeWord,
-  reasonText,
+  REASON,
   requestIds,
   userId,
   wholeNumber,
@@ -41,7 +41,7 @@ export function addRecovery(program: Command, context: MakeContext): void {
       await runDuplicates(await context(), {
         top: options.top,
         field: options.field ?? null,
-        format: options.json ? "json" : options.csv ? "csv" : "table",
+        format: formatOf(options),
       });
     });
 }
@@ -76,7 +76,7 @@ function addReveal(program: Command, context: MakeContext): void {
         .conflicts("tokens"),
     )
     .option("--tokens <file>", "logins with one of this file's tokens, one a line; - is stdin")
-    .option("--reason <text>", "why, for the record", reasonText)
+    .option(...REASON)
     .option("--purpose <word>", "what for, where the policy lists purposes", purposeWord)
     .addOption(
       new Option("--break-glass", "without the approval that it needs; it is reviewed afterwards")
@@ -101,47 +101,68 @@ function addReveal(program: Command, context: MakeContext): void {
         "reveal --values ip < addresses.txt",
       ) + DETAILS,
     )
-    .action(async (tokens, options) => {
-      const { user = null, since = null, until = null, values = null } = options;
-      const search = { user, since, until, values, tokens: options.tokens ?? null };
-      const isSearch = Object.values(search).some((value) => value !== null);
-      if (tokens.length === 0 && !isSearch && options.request.length === 0) {
-        throw misuse(
-          "missing required argument: tokens, or which logins to reveal",
-          "--help shows how it is used",
-        );
-      }
-      if (tokens.length > 0 && (isSearch || options.request.length > 0)) {
-        throw misuse(
-          "tokens stand alone, without a request or a search for logins",
-          "--tokens FILE finds the logins with certain tokens; --help shows how it is used",
-        );
-      }
-      if (since !== null && until !== null && since > until) {
-        throw misuse("--since is after --until", "both days are included");
-      }
-      const again = Object.entries(search).flatMap(([name, value]) =>
-        value === null ? [] : [`--${name}`, value],
-      );
-      const command = {
-        again: [...again, ...(options.json ? ["--json"] : options.csv ? ["--csv"] : [])],
-        reason: options.reason ?? null,
-        purpose: options.purpose ?? null,
-        breakGlass: options.breakGlass,
-        wait: options.wait,
-        requests: options.request,
-        format: options.json
-          ? ("json" as const)
-          : options.csv
-            ? ("csv" as const)
-            : ("table" as const),
-      };
-      if (isSearch) {
-        const { runRevealLogins } = await import("../commands/reveal-logins.ts");
-        await runRevealLogins(await context(), { ...command, search });
-      } else {
-        const { runReveal } = await import("../commands/reveal.ts");
-        await runReveal(await context(), tokens, command);
-      }
-    });
+    .action((tokens, options) => reveal(context, tokens, options));
 }
+
+type RevealFlags = {
+  readonly user?: string | undefined;
+  readonly since?: string | undefined;
+  readonly until?: string | undefined;
+  readonly values?: "ip" | "device_id" | undefined;
+  readonly tokens?: string | undefined;
+  readonly reason?: string | undefined;
+  readonly purpose?: string | undefined;
+  readonly breakGlass: boolean;
+  readonly wait: boolean;
+  readonly request: readonly string[];
+  readonly json: boolean;
+  readonly csv: boolean;
+};
+
+async function reveal(
+  context: MakeContext,
+  tokens: readonly string[],
+  flags: RevealFlags,
+): Promise<void> {
+  const { user = null, since = null, until = null, values = null } = flags;
+  const search = { user, since, until, values, tokens: flags.tokens ?? null };
+  const isSearch = Object.values(search).some((value) => value !== null);
+  if (tokens.length === 0 && !isSearch && flags.request.length === 0) {
+    throw misuse(
+      "missing required argument: tokens, or which logins to reveal",
+      "--help shows how it is used",
+    );
+  }
+  if (tokens.length > 0 && (isSearch || flags.request.length > 0)) {
+    throw misuse(
+      "tokens stand alone, without a request or a search for logins",
+      "--tokens FILE finds the logins with certain tokens; --help shows how it is used",
+    );
+  }
+  if (since !== null && until !== null && since > until) {
+    throw misuse("--since is after --until", "both days are included");
+  }
+  const format = formatOf(flags);
+  const searched = Object.entries(search).flatMap(([name, value]) =>
+    value === null ? [] : [`--${name}`, value],
+  );
+  const options = {
+    again: [...searched, ...(format === "table" ? [] : [`--${format}`])],
+    reason: flags.reason ?? null,
+    purpose: flags.purpose ?? null,
+    breakGlass: flags.breakGlass,
+    wait: flags.wait,
+    requests: flags.request,
+    format,
+  };
+  if (isSearch) {
+    const { runJoin } = await import("../commands/join.ts");
+    await runJoin(await context(), { ...options, search });
+  } else {
+    const { runReveal } = await import("../commands/reveal.ts");
+    await runReveal(await context(), tokens, options);
+  }
+}
+
+const formatOf = ({ json, csv }: { readonly json: boolean; readonly csv: boolean }) =>
+  json ? ("json" as const) : csv ? ("csv" as const) : ("table" as const);

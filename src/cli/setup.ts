@@ -1,4 +1,4 @@
-// `veil check`, `migrate` and `keys`: what is done once, and what looks after the rest.
+// `veil check`, `migrate` and `keys`.
 import { type Command, Option } from "@commander-js/extra-typings";
 import { examples, type MakeContext } from "./options.ts";
 

@@ -4,16 +4,21 @@ import { chainAudit } from "../audit/chain.ts";
 import { misuse } from "../failure.ts";
 import type { Database } from "../postgres/database.ts";
 import { isOutage } from "../postgres/errors.ts";
-import { type OpenRequest, openRequests, settle } from "../recovery/approvals.ts";
+import {
+  type Decision,
+  decide,
+  listOpenRequests,
+  type OpenRequest,
+} from "../recovery/approvals.ts";
 import { type Alarm, recentAlarms } from "../recovery/canaries.ts";
 import { printable, type Terminal, table } from "../terminal/terminal.ts";
-import { withDatabase } from "./connected.ts";
-import { requiredReason } from "./governed.ts";
-import type { Context } from "./session.ts";
+import { requireReason } from "./ask.ts";
+import { withDatabase } from "./open.ts";
+import type { Context } from "./servers.ts";
 
-const NEEDS = { login: "local_approver", variables: [] } as const;
+const NEEDS = { roles: ["veil_approver"] } as const;
 
-/** Without word from the database (a pooler keeps none of it), it is asked this often. */
+/** Behind a pooler no notification arrives: then the database is asked this often. */
 const ASK_MS = 10_000;
 
 export async function runApprovals(
@@ -22,12 +27,12 @@ export async function runApprovals(
 ): Promise<void> {
   const { terminal } = context;
   if (options.follow) {
-    await withDatabase(context, { ...NEEDS, endsItself: true }, (database) =>
+    await withDatabase(context, { ...NEEDS, endsItself: true }, ({ database }) =>
       follow(context, database, options.json),
     );
     return;
   }
-  const requests = await withDatabase(context, NEEDS, openRequests);
+  const requests = await withDatabase(context, NEEDS, ({ database }) => listOpenRequests(database));
   if (options.json) terminal.out(`${JSON.stringify(requests)}\n`);
   else if (requests.length === 0) terminal.err("no request waits for approval or review\n");
   else terminal.out(table(HEADER, requests.map(asRow), terminal.isStdoutTerminal));
@@ -40,7 +45,7 @@ async function follow(
   json: boolean,
 ): Promise<void> {
   let wake = () => {};
-  // Only saves time: what cannot be listened to is asked for.
+  // Listening only saves time: where it fails, asking does all.
   const listening = ["veil_approvals", "veil_audit"].map((channel) =>
     database.listen(channel, () => wake()).catch(() => () => {}),
   );
@@ -54,7 +59,7 @@ async function follow(
         wake = resolve;
       });
       try {
-        const requests = await openRequests(database);
+        const requests = await listOpenRequests(database);
         const alarms = await recentAlarms(database);
         for (const request of requests) {
           if (!known.has(request.request)) show(terminal, request, json);
@@ -127,27 +132,27 @@ function sound(terminal: Terminal, alarm: Alarm, json: boolean): void {
   }
 }
 
-const DONE = { approve: "approved", deny: "denied", review: "reviewed" } as const;
+const DONE: Record<Decision, string> = { approve: "approved", deny: "denied", review: "reviewed" };
 
-export async function runSettle(
+export async function runDecide(
   context: Context,
-  verdict: keyof typeof DONE,
+  decision: Decision,
   request: string,
   options: { readonly reason: string | null; readonly json: boolean },
 ): Promise<void> {
   if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(request)) {
-    throw misuse("the argument is not a request's id", "`veil approvals` lists them");
+    throw misuse("the argument is not the id of a request", "`veil approvals` lists them");
   }
   const { terminal } = context;
   const reason =
-    verdict === "review"
-      ? await requiredReason(terminal, options.reason, terminal.isStdinTerminal)
+    decision === "review"
+      ? await requireReason(terminal, options.reason, terminal.isStdinTerminal)
       : options.reason;
-  await withDatabase(context, NEEDS, async (database) => {
-    await settle(database, verdict, request, reason);
+  await withDatabase(context, NEEDS, async ({ database }) => {
+    await decide(database, decision, request, reason);
     await chainAudit(database);
   });
-  const outcome = DONE[verdict];
+  const outcome = DONE[decision];
   if (options.json) terminal.out(`${JSON.stringify({ request, outcome })}\n`);
   else terminal.out(`${request} is ${outcome}\n`);
 }

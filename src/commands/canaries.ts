@@ -1,29 +1,36 @@
-// `veil canary`: decoys, sealed as the ETL seals, that nobody has a reason to ask for.
+// `veil canary`: decoys that nobody has a reason to ask for. They are sealed as the ETL seals, so
+// they look like the rest.
 import { isIpAddress } from "../../vault/canonical.ts";
 import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit/chain.ts";
-import * as config from "../config/config.ts";
+import type { Environment } from "../config/environment.ts";
+import { readRecipients, readTokenKey } from "../config/keys.ts";
 import { misuse } from "../failure.ts";
 import { listCanaries, plantCanary, removeCanary } from "../recovery/canaries.ts";
 import { table } from "../terminal/terminal.ts";
-import { withDatabase } from "./connected.ts";
-import type { Context } from "./session.ts";
+import { withDatabase } from "./open.ts";
+import type { Context } from "./servers.ts";
+
+const NEEDS = { roles: ["veil_policy"] } as const;
+
+const SEALING_KEYS = {
+  variables: ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS"],
+  read: (env: Environment) => ({ subkeys: readTokenKey(env), recipients: readRecipients(env) }),
+} as const;
 
 export type CanaryOptions = { readonly reason: string | null; readonly json: boolean };
 
-/** The value comes from a prompt or stdin, as for `veil token`; it is never printed again. */
+/** The value comes from a prompt or stdin, as for `veil token`, and is never printed again. */
 export async function runAddCanary(
   context: Context,
   field: "ip" | "device_id",
   options: CanaryOptions,
 ): Promise<void> {
   const { terminal } = context;
-  const variables = ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS"] as const;
   const token = await withDatabase(
     context,
-    { login: "local_policy", variables },
-    async (database, { env }) => {
-      const keys = { subkeys: config.tokenKey(env), recipients: config.recipients(env) };
+    { ...NEEDS, keys: SEALING_KEYS },
+    async ({ database, keys }) => {
       const values: string[] = [];
       if (terminal.isStdinTerminal) values.push(await terminal.ask(`${field}: `));
       else for await (const line of terminal.lines()) if (line !== "") values.push(line);
@@ -48,8 +55,7 @@ export async function runAddCanary(
 
 export async function runListCanaries(context: Context, json: boolean): Promise<void> {
   const { terminal } = context;
-  const needs = { login: "local_policy", variables: [] } as const;
-  const canaries = await withDatabase(context, needs, listCanaries);
+  const canaries = await withDatabase(context, NEEDS, ({ database }) => listCanaries(database));
   if (json) terminal.out(`${JSON.stringify(canaries)}\n`);
   else if (canaries.length === 0) terminal.err("no canary is planted\n");
   else {
@@ -64,8 +70,7 @@ export async function runRemoveCanary(
   options: CanaryOptions,
 ): Promise<void> {
   if (parseToken(token) === null) throw misuse("the argument is not a token", "see `canary list`");
-  const needs = { login: "local_policy", variables: [] } as const;
-  await withDatabase(context, needs, async (database) => {
+  await withDatabase(context, NEEDS, async ({ database }) => {
     await removeCanary(database, token, options.reason);
     await chainAudit(database);
   });

@@ -1,36 +1,28 @@
-// `veil check`: what must always hold, a line each; exit code 1 and the first offenders if it does not.
+// `veil check`: a line for each invariant. Where one is broken, its first offenders are named, and
+// the exit code is 1.
 import { checkInvariant, type Finding, INVARIANTS } from "../check.ts";
-import * as config from "../config/config.ts";
 import { failed } from "../failure.ts";
-import { openDatabase } from "../postgres/database.ts";
-import { requireSchema } from "../postgres/schema.ts";
 import { printable, type Terminal } from "../terminal/terminal.ts";
-import { type Context, withSession } from "./session.ts";
+import { withDatabase } from "./open.ts";
+import type { Context } from "./servers.ts";
 
 export async function runCheck(context: Context, json: boolean): Promise<void> {
   const { terminal } = context;
   const findings: Finding[] = [];
-  await withSession(context, { login: "local_operator", variables: [] }, async ({ env }) => {
-    const database = openDatabase(config.database(env));
+  await withDatabase(context, { roles: ["veil_operator"] }, async ({ database }) => {
+    const started = performance.now();
     try {
-      await requireSchema(database);
-      const started = performance.now();
-      try {
-        for (const [i, invariant] of INVARIANTS.entries()) {
-          const of = `${i + 1} of ${INVARIANTS.length}`;
-          const finding = await saying(terminal, `${of}: ${invariant.description}`, () =>
-            checkInvariant(database, invariant),
-          );
-          findings.push(finding);
-          if (!json) terminal.out(line(finding));
-        }
-      } finally {
-        // What was found out is said, also where something failed half-way.
-        if (json)
-          terminal.out(`${JSON.stringify(summary(findings, performance.now() - started))}\n`);
+      for (const [i, invariant] of INVARIANTS.entries()) {
+        const of = `${i + 1} of ${INVARIANTS.length}`;
+        const finding = await saying(terminal, `${of}: ${invariant.description}`, () =>
+          checkInvariant(database, invariant),
+        );
+        findings.push(finding);
+        if (!json) terminal.out(line(finding));
       }
     } finally {
-      await database.close();
+      // Findings are printed, also where a later check failed.
+      if (json) terminal.out(`${JSON.stringify(summary(findings, performance.now() - started))}\n`);
     }
   });
   const broken = findings.filter(({ offenders }) => offenders > 0);
@@ -41,7 +33,7 @@ export async function runCheck(context: Context, json: boolean): Promise<void> {
   }
 }
 
-/** On stderr while `work` is under way, where that is a terminal. */
+/** Shows `text` on stderr while `work` runs, where stderr is a terminal. */
 async function saying<T>(terminal: Terminal, text: string, work: () => Promise<T>): Promise<T> {
   const say = (line: string) => {
     if (terminal.isStderrTerminal) terminal.err(`\r${line}\u001b[K`);

@@ -1,30 +1,34 @@
 // `veil etl`: opens queue, database and keys, runs the line, and says what was done.
+import type { Subkeys } from "../../vault/keys.ts";
 import { chainAudit } from "../audit/chain.ts";
-import { describeVersion } from "../cli/version.ts";
-import * as config from "../config/config.ts";
+import { readDatabase } from "../config/database-url.ts";
+import { type LineVariables, lineVariables, withLineVariables } from "../config/environment.ts";
+import { readRecipients, readTokenKey } from "../config/keys.ts";
+import { type QueueConfig, readQueue } from "../config/queue-url.ts";
 import { Failure, Interrupted, misuse } from "../failure.ts";
 import { DataKeys } from "../keys/data-keys.ts";
-import { Availability, type Notice } from "../line/availability.ts";
 import { type Counts, newCounts } from "../line/counts.ts";
-import { KnownOriginals } from "../line/known-originals.ts";
-import { etl, LOADS } from "../line/line.ts";
+import { housekeep, warnIfVolatile } from "../line/housekeeping.ts";
+import { LOADS, runLine } from "../line/line.ts";
 import { requireTokenKey } from "../line/load.ts";
+import { waitForServers } from "../line/wait-for-servers.ts";
 import { LINE_WAITS } from "../line/waits.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { isOutage } from "../postgres/errors.ts";
 import { reaching, requireSchema, START_WAITS } from "../postgres/schema.ts";
-import { isQueueOutage } from "../sqs/errors.ts";
-import { openQueue, QUEUE_WAITS, type Queue } from "../sqs/queue.ts";
-import { Progress } from "../terminal/terminal.ts";
+import { QUEUE_WAITS } from "../sqs/client.ts";
+import { openQueue, type Queue } from "../sqs/queue.ts";
+import { describeVersion } from "../version.ts";
 import { autoWorkers, type Crew, requireWorkers, runWorkers } from "../workers/parent.ts";
-import { type Context, type Session, type Waits, withSession } from "./session.ts";
-import { formatNotice, formatReport, jsonSummary, type Ran, textSummary } from "./summary.ts";
+import { EtlScreen, type LogFormat } from "./etl-screen.ts";
+import { jsonSummary, type Ran, textSummary } from "./etl-summary.ts";
+import { type Context, type Servers, type Waits, withServers } from "./servers.ts";
 
 export type EtlCommand = {
   readonly follow: boolean;
   readonly maxMessages: number | null;
   readonly json: boolean;
-  readonly log: "text" | "json";
+  readonly log: LogFormat;
   readonly resetLocal: boolean;
   /** How long a stop may take. */
   readonly graceSeconds: number;
@@ -34,7 +38,6 @@ export type EtlCommand = {
 const REPORT_MS = 60_000;
 const HOUSEKEEPING_MS = 60 * 60_000;
 const LAST_LOOK_MS = 2_000;
-const HOUSEKEEP = "select from etl.housekeep()";
 
 export async function runEtl(context: Context, command: EtlCommand): Promise<void> {
   const startedAt = performance.now();
@@ -42,25 +45,21 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
   const workers = command.workers === "auto" ? autoWorkers() : command.workers;
   if (workers > 1) requireWorkers();
   const crew: Crew = { workers, replaced: 0 };
+  const needs = {
+    login: "local_etl",
+    queue: true,
+    endsItself: true,
+    reset: command.resetLocal,
+    variables: ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS"],
+  } as const;
   let inFlight = 0;
-  let session: Session | null = null;
+  let session: Servers | null = null;
   let failure: unknown = null;
   try {
-    await withSession(
-      context,
-      {
-        login: "local_etl",
-        queue: true,
-        endsItself: true,
-        reset: command.resetLocal,
-        variables: ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS"],
-      },
-      async (opened) => {
-        session = opened;
-        const waits = { ...LINE_WAITS, ...QUEUE_WAITS, ...START_WAITS, ...context.waits };
-        inFlight = await run(opened, command, context.interrupt, waits, counts, crew);
-      },
-    );
+    await withServers(context, needs, async (opened) => {
+      session = opened;
+      inFlight = await run(await prepare(context, opened, command, counts), crew);
+    });
   } catch (error) {
     // Wrong configuration: nothing was started, there is nothing to sum up.
     if (error instanceof Failure && error.exitCode === 2) throw error;
@@ -82,22 +81,34 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
   if (failure !== null) throw failure;
 }
 
-/** Returns how many messages are in flight elsewhere at the end. */
-async function run(
-  session: Session,
+/** All that a run is made of, before the first connection. */
+type Run = {
+  readonly command: EtlCommand;
+  readonly session: Servers;
+  readonly interrupt: AbortSignal;
+  readonly waits: Waits;
+  readonly counts: Counts;
+  readonly screen: EtlScreen;
+  readonly variables: LineVariables;
+  readonly subkeys: Subkeys;
+  readonly dataKeys: DataKeys;
+  readonly queueConfig: QueueConfig;
+  /** Not connected yet. */
+  readonly database: Database;
+};
+
+/** Reads all of the configuration, and each file once. */
+async function prepare(
+  context: Context,
+  session: Servers,
   command: EtlCommand,
-  interrupt: AbortSignal,
-  waits: Waits,
   counts: Counts,
-  crew: Crew,
-): Promise<number> {
-  const { terminal } = session;
-  // All of the configuration before the first connection, and each file read once.
-  const variables = config.lineVariables(session.env);
-  const env = config.withLineVariables(session.env, variables);
-  const subkeys = config.tokenKey(env);
-  const recipients = config.recipients(env);
-  const queueConfig = session.local?.queue ?? config.queue(env);
+): Promise<Run> {
+  const variables = lineVariables(session.env);
+  const env = withLineVariables(session.env, variables);
+  const subkeys = readTokenKey(env);
+  const recipients = readRecipients(env);
+  const queueConfig = session.local?.queue ?? readQueue(env);
   const dataKeys = new DataKeys(subkeys, recipients);
   await dataKeys.take(0).catch(() => {
     throw misuse(
@@ -105,141 +116,123 @@ async function run(
       "take the recipients from recipients.txt as `veil keys generate` wrote it",
     );
   });
-  let progress: Progress | null = null;
-  const notify = (notice: Notice) => {
-    progress?.clear();
-    terminal.err(formatNotice(notice, command.log));
+  return {
+    command,
+    session,
+    interrupt: context.interrupt,
+    waits: { ...LINE_WAITS, ...QUEUE_WAITS, ...START_WAITS, ...context.waits },
+    counts,
+    screen: new EtlScreen(session.terminal, command.log, counts),
+    variables,
+    subkeys,
+    dataKeys,
+    queueConfig,
+    database: openDatabase(readDatabase(env), LOADS + 1), // one more for housekeeping
   };
-  const starting = <T>(work: () => Promise<T>) =>
-    command.follow ? patiently(work, notify, interrupt) : work();
-  const reached = <T>(work: () => Promise<T>) => reaching(work, interrupt, waits);
+}
 
-  const database = openDatabase(config.database(env), LOADS + 1); // one more for housekeeping
+/** Returns how many messages are in flight elsewhere at the end. */
+async function run(run: Run, crew: Crew): Promise<number> {
+  const { command, interrupt, screen, database } = run;
   let queue: Queue | null = null;
-  let endHousekeeping = () => {};
-  const timers: ReturnType<typeof setInterval>[] = [];
+  let endFollowing = () => {};
   try {
-    await starting(async () => {
-      await requireSchema(database, interrupt, waits);
-      await reached(() => requireTokenKey(database, subkeys));
-      await reached(() => database.query(HOUSEKEEP, [], waits.startAnswerMs));
-      await reached(() => warnIfVolatile(database, waits.startAnswerMs, notify));
-    });
+    await checkDatabase(run);
     // What others have put on record, in psql say. Not awaited: the line waits for nobody's backlog.
     void chainAudit(database, interrupt);
-    const opened = await starting(() => reached(() => openQueue(queueConfig, waits)));
+    const opened = await starting(run, () => openQueue(run.queueConfig, run.waits));
     queue = opened;
-    const { waiting, inFlight } = await starting(() => reached(() => opened.depth()));
-    const total = Math.min(waiting + inFlight, command.maxMessages ?? Number.POSITIVE_INFINITY);
-    const bar = new Progress(terminal, total);
-    progress = bar;
-    if (command.follow) {
-      endHousekeeping = housekeepHourly(database, notify, interrupt);
-      if (!terminal.isStderrTerminal) {
-        const report = () => terminal.err(formatReport(counts, command.log));
-        timers.push(setInterval(report, REPORT_MS));
-      }
-      if (session.local !== null) {
-        terminal.err(
-          `following; Ctrl-C stops. Send logins to ${queueConfig.queue}\n` +
-            `(endpoint ${queueConfig.endpoint}, any credentials); analysts connect to ` +
-            `${session.local.analystUrl}\n(the password is in .veil/keys/passwords.json)\n`,
-        );
-      }
-    }
-    const line = {
-      maxMessages: command.maxMessages,
-      signal: interrupt,
-      onProgress: () => bar.show(counts.acknowledged, `${counts.quarantined} quarantined`),
-      onNotice: notify,
-    };
-    const { follow, graceSeconds } = command;
-    if (crew.workers === 1) {
-      const known = new KnownOriginals();
-      await etl(
-        { queue: opened, database, subkeys, dataKeys, known },
-        { ...line, follow, graceSeconds, waits },
-        counts,
-      );
-    } else {
-      const start = {
-        ...{ version: describeVersion(), variables, follow },
-        ...{ queue: queueConfig, isLocal: session.local !== null, graceSeconds },
-      };
-      await runWorkers(crew, { ...line, start }, counts);
-    }
-    progress.clear();
+    const { waiting, inFlight } = await starting(run, () => opened.depth());
+    screen.expect(Math.min(waiting + inFlight, command.maxMessages ?? Number.POSITIVE_INFINITY));
+    if (command.follow) endFollowing = beginFollowing(run);
+    if (crew.workers === 1) await runAlone(run, queue);
+    else await runCrew(run, crew);
+    screen.clear();
     // After a stop there may be no time left to ask.
     if (interrupt.aborted) return 0;
     const last = await queue.depth(AbortSignal.timeout(LAST_LOOK_MS)).catch(() => null);
     return last?.inFlight ?? 0;
   } finally {
-    progress?.clear();
-    endHousekeeping();
-    for (const timer of timers) clearInterval(timer);
+    screen.clear();
+    endFollowing();
     queue?.close();
     await database.close(interrupt.aborted ? 0 : undefined);
   }
 }
 
-/** A process that is to run for ever waits for its servers from the start. */
-export async function patiently<T>(
-  work: () => Promise<T>,
-  notify: (notice: Notice) => void,
-  signal: AbortSignal,
-): Promise<T> {
-  const patience = { milliseconds: Number.POSITIVE_INFINITY, signal };
-  const available = new Availability("it can be reached", patience, notify);
-  for (;;) {
-    try {
-      const done = await work();
-      available.worked();
-      return done;
-    } catch (error) {
-      if (!isOutage(error) && !isQueueOutage(error)) throw error;
-      await available.pause(error).catch(() => {
-        throw new Interrupted();
-      });
-    }
-  }
+/** Tries again where a server is not up yet: for a few seconds, or for ever where the run is to follow. */
+function starting<T>({ command, interrupt, screen, waits }: Run, work: () => Promise<T>) {
+  const reached = () => reaching(work, interrupt, waits);
+  return command.follow ? waitForServers(reached, screen.notify, interrupt) : reached();
 }
 
-/** Nothing that is asked for here can keep the promise on a server that forgets what it has committed. */
-async function warnIfVolatile(
-  database: Database,
-  answerMs: number,
-  notify: (notice: Notice) => void,
-) {
-  const [row] = await database.query(
-    "select pg_catalog.current_setting('fsync') as fsync",
-    [],
-    answerMs,
-  );
-  if (row?.fsync !== "off") return;
-  notify({
-    event: "warning",
-    message:
-      "the database runs with fsync=off: if its host fails, rows can be lost " +
-      "whose messages are deleted already; set fsync=on",
-  });
-}
-
-function housekeepHourly(
-  database: Database,
-  notify: (notice: Notice) => void,
-  signal: AbortSignal,
-): () => void {
-  const housekeep = async () => {
-    try {
-      await database.query(HOUSEKEEP);
-      await chainAudit(database, signal);
-    } catch (error) {
-      // An outage is the line's to tell of, and the next hour is soon enough: partitions are a week ahead.
-      if (isOutage(error)) return;
-      const why = error instanceof Failure ? error.message : "for an unknown reason";
-      notify({ event: "warning", message: `housekeeping failed: ${why}` });
-    }
+/** Throws unless the database is at this program's schema and knows this token key. */
+async function checkDatabase(run: Run): Promise<void> {
+  const { database, subkeys, interrupt, waits, screen } = run;
+  const { startAnswerMs } = waits;
+  const reached = (work: () => Promise<void>) => reaching(work, interrupt, waits);
+  const check = async () => {
+    await requireSchema(database, interrupt, waits);
+    await reached(() => requireTokenKey(database, subkeys));
+    await reached(() => housekeep(database, startAnswerMs));
+    await reached(() => warnIfVolatile(database, startAnswerMs, screen.notify));
   };
-  const timer = setInterval(housekeep, HOUSEKEEPING_MS);
-  return () => clearInterval(timer);
+  await (run.command.follow ? waitForServers(check, screen.notify, interrupt) : check());
+}
+
+const runAlone = (run: Run, queue: Queue): Promise<void> => {
+  const { command, database, subkeys, dataKeys, counts, waits } = run;
+  const { follow, graceSeconds } = command;
+  const options = { ...lineOptions(run), follow, graceSeconds, waits };
+  return runLine({ queue, database, subkeys, dataKeys }, options, counts);
+};
+
+const runCrew = (run: Run, crew: Crew): Promise<void> => {
+  const { command, session, variables, queueConfig, counts } = run;
+  const start = {
+    version: describeVersion(),
+    variables,
+    follow: command.follow,
+    queue: queueConfig,
+    isLocal: session.local !== null,
+    graceSeconds: command.graceSeconds,
+  };
+  return runWorkers(crew, { ...lineOptions(run), start }, counts);
+};
+
+const lineOptions = ({ command, interrupt, screen }: Run) => ({
+  maxMessages: command.maxMessages,
+  signal: interrupt,
+  onProgress: screen.showProgress,
+  onNotice: screen.notify,
+});
+
+/** What a run that goes on does besides: it keeps house and reports. Returns what ends that. */
+function beginFollowing(run: Run): () => void {
+  const { session, screen, queueConfig } = run;
+  const { terminal, local } = session;
+  const timers = [setInterval(() => keepHouse(run), HOUSEKEEPING_MS)];
+  if (!terminal.isStderrTerminal) timers.push(setInterval(screen.report, REPORT_MS));
+  if (local !== null) {
+    terminal.err(
+      `following; Ctrl-C stops. Send logins to ${queueConfig.queue}\n` +
+        `(endpoint ${queueConfig.endpoint}, any credentials); analysts connect to ` +
+        `${local.analystUrl}\n(the password is in .veil/keys/passwords.json)\n`,
+    );
+  }
+  return () => {
+    for (const timer of timers) clearInterval(timer);
+  };
+}
+
+async function keepHouse({ database, interrupt, screen }: Run): Promise<void> {
+  try {
+    await housekeep(database);
+    await chainAudit(database, interrupt);
+  } catch (error) {
+    // An outage is the line's to tell of, and the next hour is soon enough: partitions are a week ahead.
+    if (isOutage(error)) return;
+    const why = error instanceof Failure ? error.message : "for an unknown reason";
+    screen.notify({ event: "warning", message: `housekeeping failed: ${why}` });
+  }
 }

@@ -1,15 +1,15 @@
-// `veil expire`: counts, the question, step after step, and what was done however it ends.
+// `veil expire`: counts what would go, asks, erases step by step, and prints what was done however
+// it ends.
 
 import { chainAudit } from "../audit/chain.ts";
-import { type Expired, type Expiry, expire, roughCount } from "../erasure/erasure.ts";
+import { type Expired, type Expiry, expire, roughCount } from "../erasure/expire.ts";
 import { Interrupted } from "../failure.ts";
 import type { Database } from "../postgres/database.ts";
-import { plural } from "../terminal/plural.ts";
-import { Progress, type Terminal, table } from "../terminal/terminal.ts";
-import { withDatabase } from "./connected.ts";
-import { requiredReason, withRole } from "./governed.ts";
-import { confirm, DRY_RUN, ERASER, isAtTerminal, withPatience } from "./irrevocable.ts";
-import type { Context } from "./session.ts";
+import { Progress, plural, type Terminal, table } from "../terminal/terminal.ts";
+import { confirm, isAtTerminal, requireReason } from "./ask.ts";
+import { DRY_RUN, withPatience } from "./erasing.ts";
+import { withDatabase } from "./open.ts";
+import type { Context } from "./servers.ts";
 
 export type ExpireCommand = Pick<Expiry, "olderThanDays"> & {
   readonly reason: string | null;
@@ -23,35 +23,32 @@ export async function runExpire(context: Context, command: ExpireCommand): Promi
   const { olderThanDays, dryRun, json } = command;
   const mayAsk = isAtTerminal(terminal);
   const { interruptible, uninterrupted } = withPatience(context, WAITING);
-  await withDatabase(interruptible, ERASER, async (database) => {
-    await withRole(database, "veil_eraser", async () => {
-      const reason = dryRun ? "a dry run" : await requiredReason(terminal, command.reason, mayAsk);
-      if (mayAsk && !command.yes && !dryRun) {
-        await confirmCounts(database, terminal, { olderThanDays, reason, interrupt });
-      }
-      await uninterrupted(async () => {
-        let done: Expired | null = null;
-        let complete = false;
-        try {
-          const expiry = { olderThanDays, reason, dryRun, interrupt };
-          await withProgress(database, terminal, expiry, (step) => {
-            done = step;
-          });
-          complete = true;
-        } catch (error) {
-          if (error instanceof Interrupted) terminal.err(dryRun ? PARTLY : AGAIN);
-          throw error;
-        } finally {
-          if (dryRun) terminal.err(DRY_RUN);
-          else await chainAudit(database);
-          // What was done is said, also where something failed half-way.
-          if (done !== null) {
-            if (json)
-              terminal.out(`${JSON.stringify({ ...(done as Expired), dryRun, complete })}\n`);
-            else terminal.out(countsTable(done, terminal.isStdoutTerminal));
-          }
+  await withDatabase(interruptible, { roles: ["veil_eraser"] }, async ({ database }) => {
+    const reason = dryRun ? "a dry run" : await requireReason(terminal, command.reason, mayAsk);
+    if (mayAsk && !command.yes && !dryRun) {
+      await confirmCounts(database, terminal, { olderThanDays, reason, interrupt });
+    }
+    await uninterrupted(async () => {
+      let done: Expired | null = null;
+      let complete = false;
+      try {
+        const expiry = { olderThanDays, reason, dryRun, interrupt };
+        await withProgress(database, terminal, expiry, (step) => {
+          done = step;
+        });
+        complete = true;
+      } catch (error) {
+        if (error instanceof Interrupted) terminal.err(dryRun ? PARTLY : AGAIN);
+        throw error;
+      } finally {
+        if (dryRun) terminal.err(DRY_RUN);
+        else await chainAudit(database);
+        // What was done is printed, also where a later step failed.
+        if (done !== null) {
+          if (json) terminal.out(`${JSON.stringify({ ...(done as Expired), dryRun, complete })}\n`);
+          else terminal.out(countsTable(done, terminal.isStdoutTerminal));
         }
-      });
+      }
     });
   });
 }

@@ -1,27 +1,25 @@
-// `veil forget`: what would be erased, the question, what was, and the receipt.
+// `veil forget`: shows what would be erased, asks, erases, and prints the receipt.
 import { chainAudit } from "../audit/chain.ts";
 import {
+  type ChainPlace,
+  type ErasureOutcome,
+  type ErasureReceipt,
   type Forgotten,
   forget,
-  type Outcome,
-  type Place,
-  type Planned,
+  type PlannedErasure,
   placeOf,
   planForget,
-  type Receipt,
   type Subject,
   WHETHER_IT_WAS_DONE,
-} from "../erasure/erasure.ts";
+} from "../erasure/forget.ts";
 import { failed, misuse } from "../failure.ts";
 import type { Database } from "../postgres/database.ts";
-import { plural } from "../terminal/plural.ts";
-import { type Terminal, table } from "../terminal/terminal.ts";
-import { withDatabase } from "./connected.ts";
-import { requiredReason, withRole } from "./governed.ts";
-import { confirm, DRY_RUN, ERASER, isAtTerminal, withPatience } from "./irrevocable.ts";
+import { plural, type Terminal, table } from "../terminal/terminal.ts";
+import { confirm, isAtTerminal, requireReason } from "./ask.ts";
+import { DRY_RUN, withPatience, withReceipt } from "./erasing.ts";
+import { withDatabase } from "./open.ts";
 import { readTokens } from "./read-tokens.ts";
-import { withReceipt } from "./receipt.ts";
-import type { Context } from "./session.ts";
+import type { Context } from "./servers.ts";
 
 export type ForgetCommand = {
   readonly user: string | null;
@@ -29,7 +27,7 @@ export type ForgetCommand = {
   readonly dryRun: boolean;
   readonly yes: boolean;
   readonly json: boolean;
-  /** Where the receipt is written to, besides. */
+  /** A file that the receipt is written to, too. */
   readonly receipt: string | null;
 };
 
@@ -54,38 +52,36 @@ export async function runForget(
       : { user: command.user };
   const mayAsk = isAtTerminal(terminal) && !args.includes("-");
   const { interruptible, uninterrupted } = withPatience(context, WAITING);
-  await withDatabase(interruptible, ERASER, async (database) => {
-    await withRole(database, "veil_eraser", async () => {
-      if (command.dryRun) {
-        const plan = await planOnRecord(database, subject);
-        if (command.json) terminal.out(`${JSON.stringify(plan)}\n`);
-        else terminal.out(planTable(plan, subject, terminal.isStdoutTerminal));
-        terminal.err(DRY_RUN);
-        if (plan.length === 0) throw nothingOfUser();
-        return;
-      }
-      const reason = await requiredReason(terminal, command.reason, mayAsk);
-      if (mayAsk && !command.yes) await confirmPlan(database, terminal, subject);
-      const done = await uninterrupted(() =>
-        withReceipt(command.receipt, () => forgetOnRecord(database, subject, reason)),
-      );
-      report(terminal, subject, done, command.json);
-    });
+  await withDatabase(interruptible, { roles: ["veil_eraser"] }, async ({ database }) => {
+    if (command.dryRun) {
+      const plan = await planOnRecord(database, subject);
+      if (command.json) terminal.out(`${JSON.stringify(plan)}\n`);
+      else terminal.out(planTable(plan, subject, terminal.isStdoutTerminal));
+      terminal.err(DRY_RUN);
+      if (plan.length === 0) throw nothingOfUser();
+      return;
+    }
+    const reason = await requireReason(terminal, command.reason, mayAsk);
+    if (mayAsk && !command.yes) await confirmPlan(database, terminal, subject);
+    const done = await uninterrupted(() =>
+      withReceipt(command.receipt, () => forgetOnRecord(database, subject, reason)),
+    );
+    report(terminal, subject, done, command.json);
   });
 }
 
 const WAITING =
-  "\nthe server is at it already: waiting for its answer; Ctrl-C again leaves it alone, and then " +
-  `it may be done all the same: ${WHETHER_IT_WAS_DONE}\n`;
+  "\nthe erasure was sent already, and its answer is waited for. Ctrl-C again does not wait; " +
+  `then it may be done all the same: ${WHETHER_IT_WAS_DONE}\n`;
 
-/** A user id with a slip in it, as often as not. */
+/** As often as not, the user id is misspelled. */
 const nothingOfUser = () =>
   failed(
     "nothing was erased: no row of this user id has anything to erase",
-    "is it spelled as in user_logins? Of a user who was forgotten before, nothing is left",
+    "is it spelled as in user_logins? nothing is left of a user who was forgotten before",
   );
 
-const WORDS: Readonly<Record<Outcome, string>> = {
+const WORDS: Readonly<Record<ErasureOutcome, string>> = {
   erase: "erased",
   keep: "kept: others have it",
   replace: "replaced: it is no token",
@@ -94,26 +90,33 @@ const WORDS: Readonly<Record<Outcome, string>> = {
   unknown: "the vault does not hold it",
 };
 
-function wordsOf(outcome: Outcome, subject: Subject): string {
+function wordsOf(outcome: ErasureOutcome, subject: Subject): string {
   if (outcome === "keep" && "user" in subject)
-    return "kept for others, this user's rows get fresh ones";
+    return "kept for others; this user's rows get fresh tokens";
   return WORDS[outcome];
 }
 
-const planTable = (plan: readonly Planned[], subject: Subject, withHeader: boolean): string =>
+const planTable = (
+  plan: readonly PlannedErasure[],
+  subject: Subject,
+  withHeader: boolean,
+): string =>
   table(
     ["TOKEN", "FIELD", "LOGINS", "OTHER USERS", "WHAT BECOMES OF IT"],
     plan.map(({ token, field, logins, others, outcome }) => [
-      ...[token ?? "(no token)", field, String(logins), String(others)],
+      token ?? "(no token)",
+      field,
+      String(logins),
+      String(others),
       wordsOf(outcome, subject),
     ]),
     withHeader,
   );
 
-/** As many lines as a person looks at before a question. */
+/** Lines that a person reads before a question. */
 const SHOWN = 40;
 
-async function planOnRecord(database: Database, subject: Subject): Promise<Planned[]> {
+async function planOnRecord(database: Database, subject: Subject): Promise<PlannedErasure[]> {
   const plan = await planForget(database, subject);
   await chainAudit(database);
   return plan;
@@ -125,23 +128,25 @@ async function confirmPlan(database: Database, terminal: Terminal, subject: Subj
   if (plan.length > SHOWN) {
     terminal.err(`… and ${plan.length - SHOWN} more: --dry-run prints all of them\n`);
   }
-  // Nothing to do is no question; it goes on record as what it is.
+  // Where nothing would be done there is nothing to ask. It goes on record all the same.
   const isIdle = plan.every(({ outcome }) => IDLE.includes(outcome) && !("user" in subject));
   if (isIdle) return;
   await confirm(terminal, "what is erased does not come back; type yes to erase: ");
 }
 
-/** Of a token: nothing is done to it. */
-const IDLE: readonly Outcome[] = ["keep", "forgotten", "unknown"];
+/** Outcomes of a token that nothing is done to. */
+const IDLE: readonly ErasureOutcome[] = ["keep", "forgotten", "unknown"];
 
 type Done = Forgotten & {
-  readonly written: Receipt & { readonly audit: { readonly entry: number } & Partial<Place> };
+  readonly written: ErasureReceipt & {
+    readonly audit: { readonly entry: number } & Partial<ChainPlace>;
+  };
 };
 
 async function forgetOnRecord(database: Database, subject: Subject, reason: string): Promise<Done> {
   const done = await forget(database, subject, reason);
   await chainAudit(database);
-  // Erased is erased, and on record: where exactly may be looked up later.
+  // It is erased and on record, also where this look-up fails.
   const place = await placeOf(database, done.entry).catch(() => null);
   return { ...done, written: { ...done.receipt, audit: { entry: done.entry, ...place } } };
 }
@@ -153,7 +158,8 @@ function report(terminal: Terminal, subject: Subject, done: Done, json: boolean)
     terminal.out(`${JSON.stringify("user" in subject ? written : { ...written, outcomes: of })}\n`);
   } else if (outcomes.length > 0) {
     const rows = outcomes.map(({ token, field, outcome }) => [
-      ...[token ?? "(no token)", field],
+      token ?? "(no token)",
+      field,
       wordsOf(outcome, subject),
     ]);
     terminal.out(table(["TOKEN", "FIELD", "WHAT BECAME OF IT"], rows, terminal.isStdoutTerminal));

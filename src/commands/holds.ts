@@ -1,18 +1,24 @@
-// `veil hold`: what no erasure may touch, added, released and listed.
+// `veil hold`: legal holds, added, released and listed.
 import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit/chain.ts";
-import { addHold, type Held, isHoldEmpty, listHolds, releaseHold } from "../erasure/holds.ts";
+import {
+  addHold,
+  type HoldSubject,
+  isHoldEmpty,
+  listHolds,
+  releaseHold,
+} from "../erasure/holds.ts";
 import { misuse } from "../failure.ts";
 import { table } from "../terminal/terminal.ts";
-import { withDatabase } from "./connected.ts";
-import { requiredReason, withRole } from "./governed.ts";
-import type { Context } from "./session.ts";
+import { requireReason } from "./ask.ts";
+import { withDatabase } from "./open.ts";
+import type { Context } from "./servers.ts";
 
-const NEEDS = { login: "local_policy", variables: [] } as const;
+const NEEDS = { roles: ["veil_policy"] } as const;
 
 const EMPTY =
-  "warning: so far no row has this, and the vault neither: the hold stands for what may come; if it is a slip, " +
-  "`veil hold release` ends it\n";
+  "warning: neither a row nor the vault has this yet. The hold is for what may come; if it is a " +
+  "mistake, `veil hold release` ends it\n";
 
 export type HoldOptions = { readonly reason: string | null; readonly json: boolean };
 
@@ -33,17 +39,15 @@ export async function runAddHold(
       "a token is ip1_ or dev1_ and 26 characters of a-z and 2-7",
     );
   }
-  const held: Held = token === null ? { user: user! } : { token };
-  const reason = await requiredReason(terminal, options.reason, terminal.isStdinTerminal);
-  const id = await withDatabase(context, NEEDS, (database) =>
-    withRole(database, "veil_policy", async () => {
-      const added = await addHold(database, held, reason);
-      await chainAudit(database);
-      // The hold stands, whatever this answers.
-      if (await isHoldEmpty(database, added).catch(() => false)) terminal.err(EMPTY);
-      return added;
-    }),
-  );
+  const held: HoldSubject = token === null ? { user: user! } : { token };
+  const reason = await requireReason(terminal, options.reason, terminal.isStdinTerminal);
+  const id = await withDatabase(context, NEEDS, async ({ database }) => {
+    const added = await addHold(database, held, reason);
+    await chainAudit(database);
+    // The hold stands, also where this question fails.
+    if (await isHoldEmpty(database, added).catch(() => false)) terminal.err(EMPTY);
+    return added;
+  });
   if (options.json) terminal.out(`${JSON.stringify({ id })}\n`);
   else terminal.out(`${id}\n`);
 }
@@ -54,31 +58,32 @@ export async function runReleaseHold(
   options: HoldOptions,
 ): Promise<void> {
   const { terminal } = context;
-  const reason = await requiredReason(terminal, options.reason, terminal.isStdinTerminal);
-  await withDatabase(context, NEEDS, (database) =>
-    withRole(database, "veil_policy", async () => {
-      await releaseHold(database, id, reason);
-      await chainAudit(database);
-    }),
-  );
+  const reason = await requireReason(terminal, options.reason, terminal.isStdinTerminal);
+  await withDatabase(context, NEEDS, async ({ database }) => {
+    await releaseHold(database, id, reason);
+    await chainAudit(database);
+  });
   if (options.json) terminal.out(`${JSON.stringify({ released: id })}\n`);
   else terminal.out(`${id} is released\n`);
 }
 
 export async function runListHolds(context: Context, all: boolean, json: boolean): Promise<void> {
   const { terminal } = context;
-  const holds = await withDatabase(context, NEEDS, (database) =>
-    withRole(database, "veil_policy", () => listHolds(database, all), [
-      "veil_eraser",
-      "veil_auditor",
-    ]),
+  const holds = await withDatabase(
+    context,
+    { ...NEEDS, orRoles: ["veil_eraser", "veil_auditor"] },
+    ({ database }) => listHolds(database, all),
   );
   if (json) terminal.out(`${JSON.stringify(holds)}\n`);
   else if (holds.length === 0) terminal.err("there is no legal hold\n");
   else {
     const rows = holds.map((hold) => [
-      ...[hold.id, hold.token ?? `user ${hold.user}`, hold.addedBy, hold.addedAt],
-      ...[hold.releasedAt ?? "", hold.reason],
+      hold.id,
+      hold.token ?? `user ${hold.user}`,
+      hold.addedBy,
+      hold.addedAt,
+      hold.releasedAt ?? "",
+      hold.reason,
     ]);
     const header = ["HOLD", "OF", "ADDED BY", "ADDED AT", "RELEASED AT", "REASON"];
     terminal.out(table(header, rows, terminal.isStdoutTerminal));

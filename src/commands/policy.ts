@@ -1,42 +1,41 @@
 // `veil policy`: the rules of recovery, shown and changed; every change is on record.
 import { parseToken } from "../../vault/token.ts";
 import { chainAudit } from "../audit/chain.ts";
+import { liftTombstones } from "../erasure/forget.ts";
 import { misuse } from "../failure.ts";
-import { array } from "../postgres/database.ts";
-import { readCommitted } from "../postgres/read-committed.ts";
 import {
   changePolicies,
   formatDuration,
   POLICY_FIELDS,
   type Policy,
   type PolicyField,
+  type PolicySettings,
   PRESETS,
   type Preset,
   readPolicies,
-  type Settings,
 } from "../recovery/policy.ts";
 import { type Terminal, table } from "../terminal/terminal.ts";
-import { withDatabase } from "./connected.ts";
-import { requiredReason } from "./governed.ts";
-import type { Context } from "./session.ts";
+import { requireReason } from "./ask.ts";
+import { withDatabase } from "./open.ts";
+import type { Context } from "./servers.ts";
 
-const NEEDS = { login: "local_policy", variables: [] } as const;
+const NEEDS = { roles: ["veil_policy"] } as const;
 
 export async function runShowPolicy(context: Context, json: boolean): Promise<void> {
-  const policies = await withDatabase(context, NEEDS, readPolicies);
+  const policies = await withDatabase(context, NEEDS, ({ database }) => readPolicies(database));
   print(context.terminal, policies, json);
 }
 
-export type SetPolicy = {
+export type SetPolicyOptions = {
   readonly preset: Preset | null;
   /** Null: all three. */
   readonly fields: readonly PolicyField[] | null;
-  readonly settings: Partial<Settings>;
+  readonly settings: Partial<PolicySettings>;
   readonly reason: string | null;
   readonly json: boolean;
 };
 
-export async function runSetPolicy(context: Context, change: SetPolicy): Promise<void> {
+export async function runSetPolicy(context: Context, change: SetPolicyOptions): Promise<void> {
   const { preset, settings } = change;
   if (preset === null && Object.keys(settings).length === 0) {
     throw misuse("no setting was given", "--preset production, or single settings: see --help");
@@ -48,7 +47,7 @@ export async function runSetPolicy(context: Context, change: SetPolicy): Promise
       "name the fields: --field ip --field device_id",
     );
   }
-  const policies = await withDatabase(context, NEEDS, async (database) => {
+  const policies = await withDatabase(context, NEEDS, async ({ database }) => {
     const changes = fields.map((field) => ({
       field,
       settings: { ...(preset === null ? {} : PRESETS[preset][field]), ...settings },
@@ -72,15 +71,11 @@ export async function runLift(
       "a token is ip1_ or dev1_ and 26 characters of a-z and 2-7",
     );
   }
-  const reason = await requiredReason(terminal, options.reason, terminal.isStdinTerminal);
-  const lifted = await withDatabase(context, NEEDS, async (database) => {
-    const [row] = await readCommitted(
-      database,
-      "select pii_vault.lift_tombstones($1::text[], $2::text) as lifted",
-      [array([...new Set(tokens)]), reason],
-    );
+  const reason = await requireReason(terminal, options.reason, terminal.isStdinTerminal);
+  const lifted = await withDatabase(context, NEEDS, async ({ database }) => {
+    const count = await liftTombstones(database, tokens, reason);
     await chainAudit(database);
-    return Number(row?.lifted);
+    return count;
   });
   if (options.json) terminal.out(`${JSON.stringify({ lifted })}\n`);
   else terminal.out(`tombstones lifted: ${lifted}; their values may be stored again\n`);

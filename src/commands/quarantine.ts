@@ -1,25 +1,40 @@
-// `veil quarantine`: what could not become a row.
+// `veil quarantine`: the messages that could not become rows, listed, shown, replayed and
+// discarded.
 import { identityRecipients } from "../../vault/age.ts";
 import { chainAudit } from "../audit/chain.ts";
-import * as config from "../config/config.ts";
+import type { Environment } from "../config/environment.ts";
+import { readIdentities, readOptionalRecipients, readTokenKey } from "../config/keys.ts";
 import { failed, misuse } from "../failure.ts";
 import { DataKeys } from "../keys/data-keys.ts";
-import { Opener } from "../keys/opener.ts";
-import { type Database, openDatabase } from "../postgres/database.ts";
-import { requireSchema } from "../postgres/schema.ts";
-import { awaitVerdict } from "../recovery/await-verdict.ts";
-import {
-  discard,
-  listEntries,
-  openBodies,
-  type QuarantineState,
-  type ReplayOutcome,
-  replay,
-} from "../recovery/quarantine.ts";
+import { OpeningKeys } from "../keys/open.ts";
+import type { Database } from "../postgres/database.ts";
+import { awaitDecision } from "../recovery/approvals.ts";
+import { discard, listEntries, openBodies, type QuarantineState } from "../recovery/quarantine.ts";
+import { type ReplayOutcome, replay } from "../recovery/replay.ts";
 import { printable, type Terminal, table } from "../terminal/terminal.ts";
-import { namingRole } from "./connected.ts";
-import { askReason, RECOVERY_VARIABLES, recoveryKeys } from "./reveal.ts";
-import { type Context, type Needs, type Session, withSession } from "./session.ts";
+import { askReason } from "./ask.ts";
+import { withDatabase } from "./open.ts";
+import { RECOVERY_VARIABLES, readRecoveryKeys } from "./recover.ts";
+import type { Context } from "./servers.ts";
+
+const NEEDS = { roles: ["veil_operator"] } as const;
+
+const SHOW_KEYS = {
+  variables: RECOVERY_VARIABLES,
+  read: (env: Environment) => new OpeningKeys(readRecoveryKeys(env)),
+};
+
+const REPLAY_KEYS = {
+  variables: [...RECOVERY_VARIABLES, "VEIL_RECIPIENTS"] as const,
+  read: async (env: Environment) => {
+    const keys = new OpeningKeys(readRecoveryKeys(env));
+    const subkeys = readTokenKey(env);
+    const identities = readIdentities(env);
+    // Never the recipients that the database names: they could be anybody's.
+    const recipients = readOptionalRecipients(env) ?? (await identityRecipients(identities));
+    return { keys, subkeys, dataKeys: new DataKeys(subkeys, recipients) };
+  },
+};
 
 export type QuarantineOptions = { readonly reason: string | null; readonly json: boolean };
 
@@ -36,29 +51,8 @@ const approval =
     }
     await chainAudit(database);
     terminal.err(`request ${request} waits for approval by another login: \`veil approve ID\`\n`);
-    await awaitVerdict(database, request);
+    await awaitDecision(database, request);
   };
-
-/** Reads what it needs of the configuration first, connects then. */
-function withQuarantine<K, T>(
-  context: Context,
-  variables: Needs["variables"],
-  readKeys: (session: Session) => K,
-  work: (database: Database, keys: K, session: Session) => Promise<T>,
-): Promise<T> {
-  return withSession(context, { login: "local_operator", variables }, async (session) => {
-    const keys = readKeys(session);
-    const database = openDatabase(config.database(session.env));
-    try {
-      await requireSchema(database);
-      return await work(database, keys, session);
-    } catch (error) {
-      throw await namingRole(error, database, "veil_operator");
-    } finally {
-      await database.close();
-    }
-  });
-}
 
 export async function runList(
   context: Context,
@@ -66,25 +60,20 @@ export async function runList(
   json: boolean,
 ): Promise<void> {
   const { terminal } = context;
-  await withQuarantine(
-    context,
-    [],
-    () => null,
-    async (database, _, { program }) => {
-      const entries = await listEntries(database, state);
-      if (json) terminal.out(`${JSON.stringify(entries)}\n`);
-      else if (entries.length === 0) terminal.err("the quarantine holds no such messages\n");
-      else {
-        const rows = entries.map((e) => [e.messageId, e.sentAt, e.state, e.reason]);
-        terminal.out(
-          table(["MESSAGE", "SENT AT", "STATE", "REASON"], rows, terminal.isStdoutTerminal),
-        );
-        if (terminal.isStdoutTerminal) {
-          terminal.err(`\nlook at one: ${program} quarantine show ${entries[0]!.messageId}\n`);
-        }
+  await withDatabase(context, NEEDS, async ({ database, program }) => {
+    const entries = await listEntries(database, state);
+    if (json) terminal.out(`${JSON.stringify(entries)}\n`);
+    else if (entries.length === 0) terminal.err("the quarantine holds no such messages\n");
+    else {
+      const rows = entries.map((e) => [e.messageId, e.sentAt, e.state, e.reason]);
+      terminal.out(
+        table(["MESSAGE", "SENT AT", "STATE", "REASON"], rows, terminal.isStdoutTerminal),
+      );
+      if (terminal.isStdoutTerminal) {
+        terminal.err(`\nlook at one: ${program} quarantine show ${entries[0]!.messageId}\n`);
       }
-    },
-  );
+    }
+  });
 }
 
 export async function runShow(
@@ -93,38 +82,30 @@ export async function runShow(
   options: OpeningOptions,
 ): Promise<void> {
   const { terminal } = context;
-  await withQuarantine(
-    context,
-    RECOVERY_VARIABLES,
-    ({ env }) => new Opener(recoveryKeys(env)),
-    async (database, opener) => {
-      const reason = options.reason ?? (await askReason(terminal, []));
-      const onWaiting = approval(terminal, database, options.wait);
-      const { bodies } = await openBodies(
-        database,
-        opener,
-        [messageId],
-        "show",
-        reason,
-        onWaiting,
-      ).finally(() => chainAudit(database));
-      const [entry] = bodies;
-      if (entry === undefined) {
-        throw failed(
-          "the quarantine holds no body of this message",
-          "it was replayed or discarded, or never quarantined: `quarantine list --state all` shows which",
-        );
-      }
-      if (entry.body === null) {
-        throw failed(
-          "REFUSED: the body does not open: altered, forged, or sealed for another identity or key",
-          "check that VEIL_IDENTITY is the one of this vault; if it is, somebody altered the database",
-        );
-      }
-      if (options.json) terminal.out(`${JSON.stringify(entry)}\n`);
-      else terminal.out(`${terminal.isStdoutTerminal ? printable(entry.body) : entry.body}\n`);
-    },
-  );
+  await withDatabase(context, { ...NEEDS, keys: SHOW_KEYS }, async ({ database, keys }) => {
+    const reason = options.reason ?? (await askReason(terminal));
+    const onWaiting = approval(terminal, database, options.wait);
+    const { bodies } = await openBodies(
+      { database, keys, reason, onWaiting },
+      [messageId],
+      "show",
+    ).finally(() => chainAudit(database));
+    const [entry] = bodies;
+    if (entry === undefined) {
+      throw failed(
+        "the quarantine holds no body of this message",
+        "it was replayed or discarded, or never quarantined: `quarantine list --state all` shows which",
+      );
+    }
+    if (entry.body === null) {
+      throw failed(
+        "REFUSED: the body does not open: altered, forged, or sealed for another identity or key",
+        "check that VEIL_IDENTITY is the one of this vault; if it is, somebody altered the database",
+      );
+    }
+    if (options.json) terminal.out(`${JSON.stringify(entry)}\n`);
+    else terminal.out(`${terminal.isStdoutTerminal ? printable(entry.body) : entry.body}\n`);
+  });
 }
 
 export async function runReplay(
@@ -133,45 +114,34 @@ export async function runReplay(
   options: OpeningOptions,
 ): Promise<void> {
   const { terminal } = context;
-  await withQuarantine(
-    context,
-    [...RECOVERY_VARIABLES, "VEIL_RECIPIENTS"],
-    ({ env }) => ({
-      opener: new Opener(recoveryKeys(env)),
-      subkeys: config.tokenKey(env),
-      identities: config.identities(env),
-      recipients: config.optionalRecipients(env),
-    }),
-    async (database, { opener, subkeys, identities, recipients }) => {
-      const ids =
-        messageIds.length > 0
-          ? [...new Set(messageIds)]
-          : (await listEntries(database, "open")).map((entry) => entry.messageId);
-      const reason = options.reason ?? (await askReason(terminal, []));
-      // Never the recipients that the database names: they could be anybody's.
-      const dataKeys = new DataKeys(subkeys, recipients ?? (await identityRecipients(identities)));
-      const outcomes: ReplayOutcome[] = [];
-      try {
-        const onWaiting = approval(terminal, database, options.wait);
-        const replayer = { database, opener, subkeys, dataKeys, onWaiting };
-        await replay(replayer, ids, reason, (outcome) => outcomes.push(outcome));
-        if (ids.length === 0 && !options.json)
-          terminal.err("the quarantine holds no open messages\n");
-      } finally {
-        // What was done is said, also where something failed half-way.
-        printOutcomes(context, outcomes, options.json);
-        await chainAudit(database);
-      }
-      const failures = outcomes.filter(({ outcome }) => outcome !== "replayed").length;
-      if (failures > 0) {
-        throw failed(
-          `${failures} of ${outcomes.length} messages were not replayed`,
-          "what is still broken stays in the quarantine: fix the rules and replay, or discard it",
-        );
-      }
-    },
-  );
+  await withDatabase(context, { ...NEEDS, keys: REPLAY_KEYS }, async ({ database, keys }) => {
+    const ids = messageIds.length > 0 ? [...new Set(messageIds)] : await openMessageIds(database);
+    const reason = options.reason ?? (await askReason(terminal));
+    const onWaiting = approval(terminal, database, options.wait);
+    const outcomes: ReplayOutcome[] = [];
+    try {
+      await replay({ ...keys, database, reason, onWaiting }, ids, (outcome) =>
+        outcomes.push(outcome),
+      );
+      if (ids.length === 0 && !options.json)
+        terminal.err("the quarantine holds no open messages\n");
+    } finally {
+      // Outcomes are printed, also where a later replay failed.
+      printOutcomes(context, outcomes, options.json);
+      await chainAudit(database);
+    }
+    const failures = outcomes.filter(({ outcome }) => outcome !== "replayed").length;
+    if (failures > 0) {
+      throw failed(
+        `${failures} of ${outcomes.length} messages were not replayed`,
+        "what is still broken stays in the quarantine: fix the rules and replay, or discard it",
+      );
+    }
+  });
 }
+
+const openMessageIds = async (database: Database): Promise<string[]> =>
+  (await listEntries(database, "open")).map(({ messageId }) => messageId);
 
 function printOutcomes(
   { terminal }: Context,
@@ -195,25 +165,18 @@ export async function runDiscard(
   if (all === messageIds.length > 0) {
     throw misuse("expected message ids, or --all", "a discarded body is gone for good");
   }
-  await withQuarantine(
-    context,
-    [],
-    () => null,
-    async (database) => {
-      const ids = all
-        ? (await listEntries(database, "open")).map((entry) => entry.messageId)
-        : [...new Set(messageIds)];
-      const reason = options.reason ?? (await askReason(terminal, []));
-      const discarded = ids.length === 0 ? 0 : await discard(database, ids, reason);
-      await chainAudit(database);
-      if (options.json) terminal.out(`${JSON.stringify({ discarded })}\n`);
-      else terminal.out(`discarded ${discarded} of ${ids.length}\n`);
-      if (discarded < ids.length) {
-        throw failed(
-          `${ids.length - discarded} of ${ids.length} messages were not open in the quarantine`,
-          "`quarantine list --state all` shows what became of them",
-        );
-      }
-    },
-  );
+  await withDatabase(context, NEEDS, async ({ database }) => {
+    const ids = all ? await openMessageIds(database) : [...new Set(messageIds)];
+    const reason = options.reason ?? (await askReason(terminal));
+    const discarded = ids.length === 0 ? 0 : await discard(database, ids, reason);
+    await chainAudit(database);
+    if (options.json) terminal.out(`${JSON.stringify({ discarded })}\n`);
+    else terminal.out(`discarded ${discarded} of ${ids.length}\n`);
+    if (discarded < ids.length) {
+      throw failed(
+        `${ids.length - discarded} of ${ids.length} messages were not open in the quarantine`,
+        "`quarantine list --state all` shows what became of them",
+      );
+    }
+  });
 }

@@ -1,46 +1,13 @@
-// `veil reveal TOKEN…`: from tokens to their originals; and what every revealing command runs on.
-import { chainAudit } from "../audit/chain.ts";
-import * as config from "../config/config.ts";
-import { Failure, failed, Interrupted, misuse } from "../failure.ts";
-import { Opener, type RecoveryKeys } from "../keys/opener.ts";
-import type { LocalLogin } from "../local/local-database.ts";
-import { openDatabase } from "../postgres/database.ts";
-import { requireSchema } from "../postgres/schema.ts";
-import { awaitVerdict } from "../recovery/await-verdict.ts";
-import {
-  type Ask,
-  type Recovery,
-  type Revealed,
-  type RevealResult,
-  revealPages,
-  revealRequests,
-  TOKENS_PER_REQUEST,
-} from "../recovery/reveal.ts";
-import { type Format, Output, type Sheet } from "../terminal/output.ts";
-import { plural } from "../terminal/plural.ts";
-import { Progress, type Terminal } from "../terminal/terminal.ts";
+// `veil reveal TOKEN…`: from tokens to their originals.
+import { failed, hasCode } from "../failure.ts";
+import { APPROVAL_PENDING } from "../postgres/sqlstates.ts";
+import { TOKENS_PER_REQUEST } from "../recovery/request.ts";
+import { type Revealed, revealRequests, revealTokens } from "../recovery/reveal.ts";
+import { Output, type Sheet } from "../terminal/output.ts";
+import { Progress, plural, type Terminal } from "../terminal/terminal.ts";
 import { readTokens } from "./read-tokens.ts";
-import { type Context, type Session, withSession } from "./session.ts";
-import { wayBack } from "./way-back.ts";
-
-export const RECOVERY_VARIABLES = ["VEIL_IDENTITY", "VEIL_TOKEN_KEY", "VEIL_VERIFY_KEY"] as const;
-
-export const recoveryKeys = (env: config.Environment): RecoveryKeys => ({
-  identities: config.identities(env),
-  verifyKey: config.optionalVerifyKey(env),
-  subkeys: config.optionalTokenKey(env),
-});
-
-export type Asking = Ask & {
-  /** Where a request needs approval, wait for it. */
-  readonly wait: boolean;
-  /** Requests of before, to be fetched instead of recording new ones. */
-  readonly requests: readonly string[];
-  /** With which options the same is asked for again, besides a request. */
-  readonly again: readonly string[];
-};
-
-export type RevealCommand = Asking & { readonly format: Format };
+import { CHECK_IDENTITY, nameLost, type RevealOptions, withRecovery } from "./recover.ts";
+import type { Context } from "./servers.ts";
 
 const SHEET: Sheet<Revealed> = {
   columns: ["token", "field", "verified", "sealed_at", "original"],
@@ -58,23 +25,23 @@ const SHEET: Sheet<Revealed> = {
 export async function runReveal(
   context: Context,
   args: readonly string[],
-  command: RevealCommand,
+  options: RevealOptions,
 ): Promise<void> {
   const { terminal } = context;
-  const isNew = command.requests.length === 0;
+  const isNew = options.requests.length === 0;
   const tokens = isNew ? await readTokens(terminal, args) : new Set<string>();
-  const output = new Output(terminal, SHEET, command.format);
+  const output = new Output(terminal, SHEET, options.format);
   const progress = progressOf(terminal, tokens.size);
   const counts = { revealed: 0, unknown: 0, refused: 0 };
+  const needs = {
+    roles: [options.breakGlass ? ("veil_breakglass" as const) : ("veil_revealer" as const)],
+    mayAsk: !args.includes("-"),
+  };
   try {
-    const needs = {
-      login: command.breakGlass ? ("local_breakglass" as const) : ("local_revealer" as const),
-      mayAsk: !args.includes("-"),
-    };
-    await withRecovery(context, command, needs, async (recovery) => {
+    await withRecovery(context, options, needs, async (recovery) => {
       const pages = isNew
-        ? revealPages({ ...recovery, onProgress: progress.step }, tokens)
-        : revealRequests(recovery, command.requests);
+        ? revealTokens({ ...recovery, onProgress: progress.step }, tokens)
+        : revealRequests(recovery, options.requests);
       for await (const page of pages) {
         progress.clear();
         await output.write(page.revealed);
@@ -85,8 +52,9 @@ export async function runReveal(
       }
     });
   } catch (error) {
-    // What waits is no error to a program that reads an array: there is none of it yet.
-    if (isWaiting(error) && command.format === "json") await output.write([]);
+    // To a program that reads an array, a request that waits is no error: there are no originals
+    // yet.
+    if (hasCode(error, APPROVAL_PENDING) && options.format === "json") await output.write([]);
     throw error;
   } finally {
     progress.clear();
@@ -106,19 +74,6 @@ export async function runReveal(
   }
 }
 
-export const CHECK_IDENTITY =
-  "check that VEIL_IDENTITY is the one of this vault; if it is, somebody has altered the database";
-
-export function nameLost(
-  terminal: Terminal,
-  { unknown, refused }: Pick<RevealResult, "unknown" | "refused">,
-): void {
-  for (const token of unknown) terminal.err(`error: ${token}: the vault does not hold it\n`);
-  for (const token of refused) terminal.err(`error: ${token}: REFUSED: ${REFUSED}\n`);
-}
-
-const REFUSED = "it does not open: altered, forged, or sealed for another identity or key";
-
 /** A line that redraws itself, where there is more to do than one request. */
 function progressOf(terminal: Terminal, tokens: number) {
   const bars = {
@@ -134,102 +89,4 @@ function progressOf(terminal: Terminal, tokens: number) {
       for (const bar of Object.values(bars)) bar.clear();
     },
   };
-}
-
-/**
- * What a command reveals with, after the configuration was read and the reason asked for. Where a request waits
- * for approval, it is named, and waited for if that was asked for: Ctrl-C then leaves it open.
- */
-export async function withRecovery(
-  context: Context,
-  command: Asking,
-  needs: { readonly login: LocalLogin; readonly mayAsk: boolean },
-  work: (recovery: Recovery, session: Session) => Promise<void>,
-): Promise<void> {
-  const { terminal } = context;
-  requireReason(command, command.reason, needs.mayAsk && isAtTerminal(terminal));
-  let waiting: readonly string[] = [];
-  let program = "";
-  const onWaiting = (recovery: Recovery) => async (requests: readonly string[]) => {
-    const { waits, approve, reveal } = wayBack(program, requests, command.again);
-    const approver = `another login with the role veil_approver runs ${approve}`;
-    if (!command.wait) {
-      throw new Failure(
-        1,
-        `${waits} for approval; nothing of it was fetched`,
-        `${approver}; then ${reveal} reveals it; --wait waits for it`,
-        WAITING,
-      );
-    }
-    if (waiting.length === 0) {
-      terminal.err(`${waits} for approval: ${approver}\n`);
-      terminal.err(`waiting; Ctrl-C leaves it open, and ${reveal} comes back to it\n`);
-    }
-    waiting = requests;
-    await awaitVerdict(recovery.database, requests[0]!);
-  };
-  try {
-    await withSession(
-      context,
-      { login: needs.login, variables: RECOVERY_VARIABLES },
-      async (session) => {
-        program = session.program;
-        const opener = new Opener(recoveryKeys(session.env));
-        const database = openDatabase(config.database(session.env));
-        try {
-          await requireSchema(database);
-          const { purpose, breakGlass } = command;
-          const isAsked = needs.mayAsk && command.requests.length === 0;
-          const reason = command.reason ?? (isAsked ? await askReason(terminal, []) : null);
-          requireReason(command, reason, false);
-          // Chained before anything is handed out, and then what handing it out has put on record.
-          const afterRecording = async () => void (await chainAudit(database));
-          const ask = { reason, purpose, breakGlass };
-          const recovery = { database, opener, ask, afterRecording };
-          await work({ ...recovery, onWaiting: onWaiting(recovery) }, session);
-          waiting = [];
-          await chainAudit(database);
-        } finally {
-          // Not waited for: the answer is there, and the server needs a while to take its leave.
-          void database.close();
-        }
-      },
-    );
-  } catch (error) {
-    if (error instanceof Interrupted && waiting.length > 0) {
-      const { waits, approve, reveal } = wayBack(program, waiting, command.again);
-      terminal.err(`${waits} on: after ${approve}, ${reveal} reveals it\n`);
-    }
-    // The database speaks to whoever writes SQL.
-    if (error instanceof Failure && error.code === "VL001" && command.requests.length > 0) {
-      throw failed(
-        error.message,
-        "is DATABASE_URL the login and the database with which it was made, and was its id copied in full?",
-      );
-    }
-    throw error;
-  }
-}
-
-/** The SQLSTATE of a request that waits for approval. */
-const WAITING = "VL031";
-
-const isWaiting = (error: unknown): boolean => error instanceof Failure && error.code === WAITING;
-
-/** Break-glass is for others to look at afterwards, whatever the policy wants of a request. */
-function requireReason({ breakGlass }: Ask, reason: string | null, mayAsk: boolean): void {
-  if (!breakGlass || mayAsk || (reason ?? "").trim() !== "") return;
-  throw misuse("break-glass wants a reason", "--reason TEXT: it goes on record, and is reviewed");
-}
-
-const isAtTerminal = ({ isStdinTerminal, isStderrTerminal }: Terminal): boolean =>
-  isStdinTerminal && isStderrTerminal;
-
-/** Where a person sits at a terminal; not where stdin brings the tokens. */
-export async function askReason(
-  terminal: Terminal,
-  args: readonly string[],
-): Promise<string | null> {
-  if (!isAtTerminal(terminal) || args.includes("-")) return null;
-  return (await terminal.ask("reason, for the record (Enter for none): ")).trim() || null;
 }

@@ -1,29 +1,25 @@
-// `veil migrate` and `veil keys generate`: what is done once, before the rest.
+// `veil migrate` and `veil keys generate`: what is done once, before everything else.
 
-import * as config from "../config/config.ts";
 import { AUDIT_KEY_FILES, KEY_FILES, writeAuditKeyFiles, writeKeyFiles } from "../keys/files.ts";
-import { openDatabase } from "../postgres/database.ts";
+import type { Database } from "../postgres/database.ts";
 import { migrate } from "../postgres/migrate.ts";
 import { reaching } from "../postgres/schema.ts";
-import { type Context, withSession } from "./session.ts";
+import { withDatabase } from "./open.ts";
+import type { Context } from "./servers.ts";
 
 export async function runMigrate(context: Context, json: boolean): Promise<void> {
   const { terminal } = context;
-  await withSession(context, { login: "postgres", variables: [] }, async ({ env }) => {
-    const database = openDatabase(config.database(env));
-    try {
-      await reaching(() => database.query("select"));
-      const migrated = await migrate(database);
-      if (json) terminal.out(`${JSON.stringify(migrated)}\n`);
-      else if (migrated.applied.length === 0) {
-        terminal.out(`the database is at schema version ${migrated.to} already\n`);
-      } else {
-        terminal.out(
-          `the database is at schema version ${migrated.to} now (${migrated.applied.join(", ")})\n`,
-        );
-      }
-    } finally {
-      await database.close();
+  // No role is needed, but ownership; and there may be no schema yet whose version could be read.
+  const ready = (database: Database) => reaching(() => database.query("select"));
+  await withDatabase(context, { roles: [], ready }, async ({ database }) => {
+    const migrated = await migrate(database);
+    if (json) terminal.out(`${JSON.stringify(migrated)}\n`);
+    else if (migrated.applied.length === 0) {
+      terminal.out(`the database is at schema version ${migrated.to} already\n`);
+    } else {
+      terminal.out(
+        `the database is at schema version ${migrated.to} now (${migrated.applied.join(", ")})\n`,
+      );
     }
   });
 }

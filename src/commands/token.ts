@@ -2,23 +2,23 @@
 import { type Field, isIpAddress } from "../../vault/canonical.ts";
 import type { Subkeys } from "../../vault/keys.ts";
 import { makeToken } from "../../vault/token.ts";
-import * as config from "../config/config.ts";
+import { readTokenKey } from "../config/keys.ts";
 import { misuse } from "../failure.ts";
 import { native } from "../keys/native.ts";
 import type { Terminal } from "../terminal/terminal.ts";
-import { type Context, withTokenKey } from "./session.ts";
+import { type Context, withTokenKey } from "./servers.ts";
 
 export async function runToken(context: Context, field: Field, json: boolean): Promise<void> {
   const { terminal } = context;
-  const subkeys = config.tokenKey(await withTokenKey(context));
+  const subkeys = readTokenKey(await withTokenKey(context));
   const tokens = (await readValues(terminal, subkeys, field)).map((token) => ({ field, token }));
   if (json) terminal.out(`${JSON.stringify(tokens)}\n`);
   else terminal.out(tokens.map(({ token }) => `${token}\n`).join(""));
 }
 
 /**
- * The tokens of values from a prompt or stdin, one a line: on a command line, every process of the machine could
- * read them.
+ * The tokens of values from a prompt or stdin, one a line. On a command line, every process of the
+ * machine could read the values.
  */
 export async function readValues(
   terminal: Terminal,
@@ -43,7 +43,7 @@ export async function readValues(
 
 const MOST_NAMED = 10;
 
-/** A text that is no address has a token like any other: logins may have come with it. */
+/** A text that is no address has a token, too: logins may have come with it. */
 function warnOf(terminal: Terminal, lines: readonly number[]): void {
   if (lines.length === 0) return;
   const named = lines.slice(0, MOST_NAMED).join(", ");

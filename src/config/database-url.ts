@@ -1,30 +1,60 @@
-// DATABASE_URL → how to connect, as libpq reads such a URL, with one stricter default: a host that is not
-// loopback must prove with a certificate who it is.
+// DATABASE_URL → how to connect. It is read as libpq reads it, with one stricter default: a host
+// that is not loopback must prove with a certificate who it is.
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { misuse } from "../failure.ts";
-import type { DatabaseConfig, Tls } from "../postgres/database.ts";
+import { type Environment, malformed, requireVariable } from "./environment.ts";
 
-/** libpq's own variables (PGHOST, PGSSLMODE, …), for what the URL leaves out. */
-type Defaults = Readonly<Record<string, string | undefined>>;
+export type DatabaseConfig = {
+  readonly host: string;
+  readonly port: number;
+  readonly socket: string | null;
+  readonly database: string;
+  readonly user: string;
+  readonly password: string | null;
+  readonly tls: Tls;
+  readonly applicationName: string;
+  readonly connectTimeoutSeconds: number;
+};
 
-export const DATABASE_URL_EXPECTED = "expected postgres://user:password@host:port/database";
+/** `prefer`: TLS where the server offers it, without looking at its certificate. */
+export type Tls = false | "prefer" | TlsOptions;
+export type TlsOptions = {
+  readonly rejectUnauthorized: boolean;
+  readonly checkHostName: boolean;
+  readonly ca: string | null;
+  readonly cert: string | null;
+  readonly key: string | null;
+};
 
-const malformed = () => misuse("DATABASE_URL is malformed", DATABASE_URL_EXPECTED);
-
-/** What libpq takes in the query too, and there it wins over the rest of the URL. */
+/** libpq takes these in the query of the URL too, and there they win over the rest of it. */
 const PARAMETERS = [
-  ...(["host", "port", "user", "password", "dbname"] as const),
-  ...(["sslmode", "sslrootcert", "sslcert", "sslkey"] as const),
-  ...(["application_name", "connect_timeout"] as const),
+  "host",
+  "port",
+  "user",
+  "password",
+  "dbname",
+  "sslmode",
+  "sslrootcert",
+  "sslcert",
+  "sslkey",
+  "application_name",
+  "connect_timeout",
 ] as const;
 type Parameter = (typeof PARAMETERS)[number];
 
-/** Throws a misuse that repeats no part of the URL: it holds the password. */
-export function parseDatabaseUrl(text: string, env: Defaults): DatabaseConfig {
+export const readDatabase = (env: Environment): DatabaseConfig =>
+  parseDatabaseUrl(requireVariable(env, "DATABASE_URL"), env);
+
+/**
+ * `env`: libpq's own variables (PGHOST, PGSSLMODE, …) fill in what the URL leaves out. What this
+ * throws repeats no part of the URL: it holds the password.
+ */
+function parseDatabaseUrl(text: string, env: Environment): DatabaseConfig {
   // libpq allows a user without a host (user@/database), which is no URL to the platform.
   const complete = text.replace(/^([a-z]+:\/\/[^/?#@]*@)(?=[/?]|$)/, "$1localhost");
-  if (!/^postgres(ql)?:\/\//.test(complete) || !URL.canParse(complete)) throw malformed();
+  if (!/^postgres(ql)?:\/\//.test(complete) || !URL.canParse(complete))
+    throw malformed("DATABASE_URL");
   const url = new URL(complete);
   const parameters = readParameters(url);
   const read = (parameter: Parameter, part: string, variable: string): string | null =>
@@ -34,7 +64,7 @@ export function parseDatabaseUrl(text: string, env: Defaults): DatabaseConfig {
   const user = read("user", url.username, "PGUSER");
   const name = read("dbname", url.pathname.slice(1), "PGDATABASE") ?? user;
   const timeout = parameters.get("connect_timeout") || "10";
-  if (user === null || name === null) throw malformed();
+  if (user === null || name === null) throw malformed("DATABASE_URL");
   if (host.includes(",")) {
     throw misuse("DATABASE_URL names several hosts", "give one: veil does not choose among them");
   }
@@ -79,15 +109,15 @@ function decode(text: string): string {
   try {
     return decodeURIComponent(text).replace(/^\[(.*)\]$/, "$1");
   } catch {
-    throw malformed();
+    throw malformed("DATABASE_URL");
   }
 }
 
 /**
- * libpq's sslmode, with a stricter default: a host that is not loopback must prove who it is. As in
- * libpq, `require` verifies the chain if a root certificate is there, and not otherwise.
+ * libpq's sslmode, with the stricter default. As in libpq, `require` verifies the certificate only
+ * where a root certificate is there.
  */
-function tls(env: Defaults, parameters: Map<Parameter, string>, host: string): Tls {
+function tls(env: Environment, parameters: Map<Parameter, string>, host: string): Tls {
   const read = (parameter: Parameter, variable: string) =>
     parameters.get(parameter) || env[variable] || null;
   const root = read("sslrootcert", "PGSSLROOTCERT");
@@ -100,7 +130,8 @@ function tls(env: Defaults, parameters: Map<Parameter, string>, host: string): T
     );
   }
   if (root === "system" && mode !== "verify-full") {
-    // Anybody can get a certificate of a public authority: without the host's name it proves nothing.
+    // Anybody can get a certificate of a public authority. Without the host's name it proves
+    // nothing.
     throw misuse(
       "sslrootcert=system (DATABASE_URL, or PGSSLROOTCERT) needs sslmode=verify-full",
       "leave sslmode out, or name the file of your own authority",
@@ -123,7 +154,9 @@ function tls(env: Defaults, parameters: Map<Parameter, string>, host: string): T
 const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "::1" || /^127(\.[0-9]{1,3}){3}$/.test(host);
 
-/** ~/.postgresql/root.crt as libpq; the platform's own authorities where there is none. */
+/**
+ * ~/.postgresql/root.crt, as libpq. Null where there is none: the platform's own authorities count.
+ */
 function defaultRoot(): string | null {
   try {
     return readFileSync(`${homedir()}/.postgresql/root.crt`, "utf8");

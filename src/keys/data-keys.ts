@@ -1,5 +1,6 @@
-// The data key of this process: random, wrapped to the recipients before its first use, and replaced
-// after 2^20 seals or an hour. What it sealed, this process cannot open again once it is gone.
+// The data key that this process seals with: random, wrapped to the recipients before its first
+// use, and replaced after 2^20 seals or an hour. Once it is replaced, this process cannot open what
+// it sealed.
 import {
   type DataKey,
   generateDataKey,
@@ -10,7 +11,7 @@ import type { Subkeys } from "../../vault/keys.ts";
 import { MAX_SEALS_PER_DATA_KEY } from "../../vault/seal.ts";
 
 const MAX_AGE_MS = 60 * 60 * 1000;
-/** A batch seals for a while after it was given its key. */
+/** A batch still seals for a while after it was given its key. */
 const MARGIN_MS = 60 * 1000;
 
 export type SealingKey = { readonly dataKey: DataKey; readonly wrapped: WrappedDataKey };
@@ -34,7 +35,7 @@ export class DataKeys {
   async take(seals: number): Promise<SealingKey> {
     for (;;) {
       const age = this.#current === null ? 0 : this.#now() - this.#current.madeAt;
-      // A clock that was set back makes an age unknown: a key too many costs nothing.
+      // After the clock was set back the age is unknown. One key more costs nothing.
       const expired = age < 0 || age > MAX_AGE_MS - MARGIN_MS;
       const isUsedUp = this.#seals > 0 && this.#seals + seals > MAX_SEALS_PER_DATA_KEY;
       if (this.#current !== null && !expired && !isUsedUp) break;
@@ -47,7 +48,7 @@ export class DataKeys {
     return this.#current;
   }
 
-  /** Of what was taken with this key, so much was not needed. */
+  /** So many of the seals that were taken with this key were not needed. */
   giveBack(key: SealingKey, seals: number): void {
     if (key === this.#current) this.#seals -= seals;
   }

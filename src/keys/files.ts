@@ -1,5 +1,5 @@
-// `veil keys generate`: four files, each for a host of its own, or with `--audit` the two of whoever watches
-// over the record. Secrets go to files of mode 0600, never to a terminal.
+// Key files, as `veil keys generate` writes them: four, each for another host, or with `--audit`
+// the auditor's two. Secrets go to files of mode 0600, never to a terminal.
 import {
   closeSync,
   existsSync,
@@ -69,7 +69,7 @@ function writeFiles<Name extends string>(
     if (!existsSync(folder)) mkdirSync(folder, { recursive: true, mode: 0o700 });
     for (const name of names) {
       const path = join(folder, name);
-      const file = openSync(path, "wx", 0o600); // throws if it has come into being meanwhile
+      const file = openSync(path, "wx", 0o600); // throws if somebody has made it meanwhile
       written.push(path);
       try {
         fchmodSync(file, 0o600); // whatever the umask is
@@ -87,9 +87,10 @@ function writeFiles<Name extends string>(
 }
 
 /**
- * For a folder of our own: makes the files unless they are there. An interrupted run may have left some:
- * without a whole identity nothing was ever sealed for it, and they are made anew; with one, the recipients,
- * which come last, are written again, and nothing is touched that something may depend on.
+ * For a folder of our own: makes the files unless they are there. An interrupted run may have left
+ * some. Without a whole identity nothing was ever sealed for it, so all files are made anew. With
+ * one, only the recipients are written again: they come last, and something may depend on the
+ * others.
  */
 export async function ensureKeyFiles(folder: string): Promise<void> {
   const recipients = join(folder, "recipients.txt");

@@ -1,5 +1,6 @@
-// The platform's own cryptography for the hot paths, in and out: the same bytes as the vault's JavaScript makes
-// (test/keys/native.test.ts), a value sealed in 3 µs instead of 30, an HMAC in 0.6 instead of 1.6.
+// The platform's own cryptography, for the hot paths. It makes the same bytes as the vault's
+// JavaScript: a test holds the two together. A value is sealed in 3 µs instead of 30, and an HMAC
+// takes 0.6 instead of 1.6.
 import { createCipheriv, createDecipheriv, createHash, createHmac } from "node:crypto";
 import type { Primitives } from "../../vault/primitives.ts";
 
@@ -10,7 +11,7 @@ export const native: Primitives = {
     const cipher = createCipheriv("aes-256-gcm", key, nonce, { authTagLength: TAG_BYTES });
     cipher.setAAD(additionalData);
     const encrypted = cipher.update(plaintext);
-    cipher.final(); // nothing: GCM keeps no part of a block back
+    cipher.final(); // returns nothing: GCM keeps no part of a block back
     const all = new Uint8Array(encrypted.length + TAG_BYTES);
     all.set(encrypted);
     all.set(cipher.getAuthTag(), encrypted.length);
@@ -23,7 +24,7 @@ export const native: Primitives = {
     decipher.setAAD(additionalData);
     decipher.setAuthTag(encrypted.subarray(end));
     const plaintext = decipher.update(encrypted.subarray(0, end));
-    decipher.final(); // throws unless the tag holds: until then nobody has seen the plaintext
+    decipher.final(); // throws unless the tag holds; until here nobody has seen the plaintext
     return plaintext;
   },
   hmac: (key, data) => createHmac("sha256", key).update(data).digest(),

@@ -1,5 +1,5 @@
-// The messages that this process holds between receiving and acknowledging them: bounded in number,
-// handed on in batches, and none forgotten until it is acknowledged or handed back.
+// The messages that this process has in hand, between receiving and acknowledging them. Their number is
+// bounded, they are handed on in batches, and none is forgotten until it is acknowledged or handed back.
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Message } from "../sqs/queue.ts";
 
@@ -11,14 +11,15 @@ const BATCH_CHARACTERS = 4 * 2 ** 20;
  * Little memory, and far below the 120,000 messages that SQS lets be in flight: beyond those, a standard
  * queue answers long polls with nothing, and with no error.
  */
-const MAX_HELD = 2000;
-const MAX_HELD_CHARACTERS = 32 * 2 ** 20;
+const MAX_MESSAGES = 2000;
+const MAX_CHARACTERS = 32 * 2 ** 20;
 /** How long a batch waits to become full. */
 const LINGER_MS = 10;
 
-/** Until when SQS hides a message from other consumers, by the clock of performance.now. */
-export type Receipt = {
+/** What is known of a message in hand. Times are those of performance.now. */
+export type Delivery = {
   readonly receivedAt: number;
+  /** Until when SQS hides it from other consumers. */
   hiddenUntil: number;
   /** How long it was hidden for the last time. */
   hiddenSeconds: number;
@@ -27,9 +28,9 @@ export type Receipt = {
 };
 
 /** State: what was received, what of it waits to be loaded, and how much room there is for more. */
-export class Held {
+export class InHand {
   readonly #visibilitySeconds: number;
-  readonly #receipts = new Map<Message, Receipt>();
+  readonly #deliveries = new Map<Message, Delivery>();
   #waiting: Message[] = [];
   #waitingCharacters = 0;
   #characters = 0;
@@ -54,8 +55,8 @@ export class Held {
   }
 
   /** Received, and neither acknowledged nor given up yet. */
-  get receipts(): ReadonlyMap<Message, Receipt> {
-    return this.#receipts;
+  get deliveries(): ReadonlyMap<Message, Delivery> {
+    return this.#deliveries;
   }
 
   /**
@@ -65,10 +66,10 @@ export class Held {
   async reserve(most: number): Promise<number> {
     while (!this.#ended) {
       // What is asked for may be as large as what is here.
-      const mean = this.#receipts.size === 0 ? 0 : this.#characters / this.#receipts.size;
+      const mean = this.#deliveries.size === 0 ? 0 : this.#characters / this.#deliveries.size;
       const characters = this.#characters + mean * this.#reserved;
       const free =
-        characters < MAX_HELD_CHARACTERS ? MAX_HELD - this.#receipts.size - this.#reserved : 0;
+        characters < MAX_CHARACTERS ? MAX_MESSAGES - this.#deliveries.size - this.#reserved : 0;
       const room = Math.min(most, this.#budget, free);
       if (room > 0) {
         this.#reserved += room;
@@ -95,7 +96,7 @@ export class Held {
   fill(messages: readonly Message[], room: number): void {
     const now = performance.now();
     for (const message of messages) {
-      this.#receipts.set(message, {
+      this.#deliveries.set(message, {
         receivedAt: now,
         hiddenUntil: now + this.#visibilitySeconds * 1000,
         hiddenSeconds: this.#visibilitySeconds,
@@ -112,25 +113,27 @@ export class Held {
 
   markStored(messages: readonly Message[]): void {
     for (const message of messages) {
-      const receipt = this.#receipts.get(message);
-      if (receipt !== undefined) receipt.isStored = true;
+      const delivery = this.#deliveries.get(message);
+      if (delivery !== undefined) delivery.isStored = true;
     }
   }
 
   /** What nobody has stored. */
   unstored(): readonly Message[] {
-    return [...this.#receipts].filter(([, { isStored }]) => !isStored).map(([message]) => message);
+    return [...this.#deliveries]
+      .filter(([, { isStored }]) => !isStored)
+      .map(([message]) => message);
   }
 
   /** They are gone from the queue, or will come back. */
   release(messages: readonly Message[]): void {
     for (const message of messages) {
-      if (this.#receipts.delete(message)) this.#characters -= message.body.length;
+      if (this.#deliveries.delete(message)) this.#characters -= message.body.length;
     }
     this.#change();
   }
 
-  /** No more will be received; what is held is still handed on. Wakes receivers that wait for room. */
+  /** No more will be received; what is in hand is still handed on. Wakes receivers that wait for room. */
   end(): void {
     this.#ended = true;
     this.#change();
@@ -145,7 +148,7 @@ export class Held {
   }
 
   /** The next batch: full, or what there is after a short wait, or null at the end. */
-  async next(): Promise<readonly Message[] | null> {
+  async nextBatch(): Promise<readonly Message[] | null> {
     for (;;) {
       if (this.#abandoned) return null;
       // While a receiver has a reservation, it may still bring something.
@@ -154,7 +157,7 @@ export class Held {
         await this.#changed.promise;
       } else if (this.#isFull() || this.#ended || (await this.#lingered())) {
         // Somebody else may have been faster.
-        if (this.#waiting.length > 0) return this.#take();
+        if (this.#waiting.length > 0) return this.#takeBatch();
       }
     }
   }
@@ -180,7 +183,7 @@ export class Held {
   }
 
   /** As many as make one batch, at most. */
-  #take(): readonly Message[] {
+  #takeBatch(): readonly Message[] {
     let characters = 0;
     let count = 0;
     for (const { body } of this.#waiting) {

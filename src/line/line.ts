@@ -3,22 +3,33 @@
 // What keeps promise 1: a message is acknowledged only after the load that stored it has committed and
 // has answered for this very batch. Everything before that may fail or be killed at any instruction:
 // the message is still in the queue, and comes back.
-
+import type { Subkeys } from "../../vault/keys.ts";
+import type { DataKeys } from "../keys/data-keys.ts";
+import { parseMessage } from "../login/parse.ts";
+import type { Database } from "../postgres/database.ts";
 import { isOutage } from "../postgres/errors.ts";
-import type { Queue } from "../sqs/queue.ts";
+import type { Message, Queue } from "../sqs/queue.ts";
 import { acknowledge } from "./acknowledge.ts";
 import { Availability, type Notice } from "./availability.ts";
 import { type Counts, count } from "./counts.ts";
-import { Ending } from "./ending.ts";
-import { Held } from "./in-hand.ts";
-import { receiveAll } from "./receive.ts";
-import { type Refusals, type Store, type Stored, storeBatch } from "./store.ts";
+import { InHand } from "./in-hand.ts";
+import { KnownOriginals } from "./known-originals.ts";
+import type { Part, Store, StoredPart } from "./protect-and-load.ts";
+import { Receivers } from "./receive.ts";
+import { type Refusals, storeInParts } from "./split.ts";
+import { Stop } from "./stop.ts";
 import { handBack, keepHidden } from "./visibility.ts";
 import { LINE_WAITS, type LineWaits } from "./waits.ts";
 
-export type Line = Store & { readonly queue: Queue };
+/** What the line runs between. */
+export type Line = {
+  readonly queue: Queue;
+  readonly database: Database;
+  readonly subkeys: Subkeys;
+  readonly dataKeys: DataKeys;
+};
 
-export type EtlOptions = {
+export type LineOptions = {
   /** Keep running when the queue is empty. */
   readonly follow: boolean;
   /** Receive exactly so many at most; null for all. */
@@ -38,88 +49,154 @@ export type EtlOptions = {
 export const LOADS = 3;
 
 /** Runs until the queue is drained, `signal` aborts, or a failure is thrown; `counts` is kept current. */
-export async function etl(line: Line, options: EtlOptions, counts: Counts): Promise<void> {
-  const { queue } = line;
-  const { follow, onNotice, waits = LINE_WAITS } = options;
-  const held = new Held(options.maxMessages, queue.visibilitySeconds, options.askForMore ?? null);
-  const ending = new Ending(options.signal, options.graceSeconds, waits);
-  const { stop, giveUp, leave } = ending;
+export async function runLine(line: Line, options: LineOptions, counts: Counts): Promise<void> {
+  const run = beginRun(line, options, counts);
+  const { stop } = run;
+  await Promise.race([work(run), stop.overdue]);
+  stop.endWork();
+  await run.hiding;
+  await handBackUnstored(run);
+  stop.close();
+  if (stop.failure !== null) throw stop.failure.error;
+}
 
-  const milliseconds = follow ? Number.POSITIVE_INFINITY : waits.outageMs;
-  const receiving = new Availability("the queue answers", { milliseconds, signal: stop }, onNotice);
+/** One run of the line. */
+type Run = {
+  readonly line: Line;
+  readonly options: LineOptions;
+  readonly waits: LineWaits;
+  readonly counts: Counts;
+  readonly stop: Stop;
+  readonly inHand: InHand;
+  readonly store: Store;
+  readonly refusals: Refusals;
+  /** Whether the queue can be received from, and whether it deletes what is stored. */
+  readonly receiving: Availability;
+  readonly deleting: Availability;
+  readonly acknowledging: Set<Promise<void>>;
+  /** Resolves when nothing is kept hidden any more. */
+  readonly hiding: Promise<void>;
+  readonly endHiding: () => void;
+  /** By id, because a poll of ours may get them once more. */
+  readonly handedBack: Set<string>;
+};
+
+function beginRun(line: Line, options: LineOptions, counts: Counts): Run {
+  const { queue, database, subkeys, dataKeys } = line;
+  const { maxMessages, askForMore = null, onNotice, waits = LINE_WAITS } = options;
+  const inHand = new InHand(maxMessages, queue.visibilitySeconds, askForMore);
+  const stop = new Stop(options.signal, options.graceSeconds, waits);
+  const milliseconds = options.follow ? Number.POSITIVE_INFINITY : waits.outageMs;
   // Once a stop is asked for, a database that is away is not waited for: what it has not stored by then
   // is handed back. What it has stored should be deleted, so that is tried for as long as there is time.
-  const storing = new Availability("the database stores", { milliseconds, signal: stop }, onNotice);
-  const deleting = new Availability(
-    "the queue deletes",
-    { milliseconds, signal: giveUp },
-    onNotice,
-  );
-
-  const acknowledging = new Set<Promise<void>>();
-  const onStored = ({ messages, batch, result }: Stored) => {
-    count(counts, batch, result);
-    held.markStored(messages);
-    // Before it is deleted: what a parent is told of now is counted, whatever becomes of this process.
-    options.onProgress();
-    const acknowledged = acknowledge(queue, deleting, messages, giveUp).then((outcome) => {
-      held.release(messages);
-      counts.acknowledged += outcome.confirmed;
-      options.onProgress();
-      // What is held is stored all the same: a queue that was deleted does not deliver it again.
-      if (outcome.failure !== null) ending.fail(outcome.failure);
-    });
-    acknowledging.add(acknowledged);
-    acknowledged.finally(() => acknowledging.delete(acknowledged));
-  };
-  const onRetry = () => {
-    counts.retries++;
-  };
-
-  const needs = [storing, deleting];
-  const receivers = receiveAll({
-    ...{ queue, held, follow, available: receiving, needs, waits, stop, giveUp },
-    fail: ending.fail,
-  }).finally(() => held.end());
-  stop.addEventListener("abort", () => held.end(), { once: true });
+  const until = (signal: AbortSignal) => ({ milliseconds, signal });
+  const receiving = new Availability("the queue answers", until(stop.asked), onNotice);
+  const storing = new Availability("the database stores", until(stop.asked), onNotice);
+  const deleting = new Availability("the queue deletes", until(stop.workEnds), onNotice);
+  const knownOriginals = new KnownOriginals();
   const hidingEnds = new AbortController();
-  const hidden = AbortSignal.any([giveUp, hidingEnds.signal]);
-  const hiding = keepHidden(queue, held, onNotice, hidden, waits.lookMs);
+  const signal = AbortSignal.any([stop.workEnds, hidingEnds.signal]);
+  return {
+    line,
+    options,
+    waits,
+    counts,
+    stop,
+    inHand,
+    store: { database, subkeys, dataKeys, knownOriginals, available: storing, waits, counts },
+    refusals: { sinceTaken: 0 },
+    receiving,
+    deleting,
+    acknowledging: new Set(),
+    hiding: keepHidden(queue, inHand, onNotice, signal, waits.lookMs),
+    endHiding: () => hidingEnds.abort(),
+    handedBack: new Set(),
+  };
+}
 
-  const refusals: Refusals = { sinceTaken: 0 };
-  const store = async () => {
-    try {
-      for (let batch = await held.next(); batch !== null; batch = await held.next()) {
-        await storeBatch(line, batch, { available: storing, refusals, waits, onStored, onRetry });
+/** Everything from the first poll to the last acknowledgement. */
+async function work(run: Run): Promise<void> {
+  const { inHand, line, options, acknowledging } = run;
+  const receiving = receive(run);
+  // A FIFO queue's messages become rows in their order: one batch after the other.
+  const lanes = line.queue.isFifo ? 1 : LOADS;
+  await Promise.all(Array.from({ length: lanes }, () => storeBatches(run)));
+  inHand.abandon();
+  // Long polls are under way still: one that had been cut off could take with it what is handed back.
+  if (options.follow) await handBackUnstored(run);
+  await Promise.all([receiving, ...acknowledging]);
+}
+
+/** Until the queue is drained, or a stop. */
+async function receive(run: Run): Promise<void> {
+  const { line, options, waits, stop, inHand, receiving, store, deleting } = run;
+  stop.asked.addEventListener("abort", () => inHand.end(), { once: true });
+  const receivers = new Receivers({
+    queue: line.queue,
+    inHand,
+    follow: options.follow,
+    available: receiving,
+    needs: [store.available, deleting],
+    waits,
+    stop,
+  });
+  await receivers.run();
+  inHand.end();
+}
+
+/** Batch after batch: parse → protect → load → acknowledge. */
+async function storeBatches(run: Run): Promise<void> {
+  const { inHand, store, refusals, stop, options } = run;
+  try {
+    for (let batch = await inHand.nextBatch(); batch !== null; batch = await inHand.nextBatch()) {
+      for await (const stored of storeInParts(store, refusals, parse(batch))) {
+        noteStored(run, stored);
+        acknowledgeLater(run, stored.messages);
       }
-    } catch (error) {
-      if (!(options.signal.aborted && isOutage(error))) ending.fail(error);
-      held.abandon();
     }
+  } catch (error) {
+    if (!(options.signal.aborted && isOutage(error))) stop.fail(error);
+    inHand.abandon();
+  }
+}
+
+export const parse = (batch: readonly Message[]): Part =>
+  batch.map((message) => {
+    const { id, sentAt, body } = message;
+    return { id, sentAt, body, parsed: parseMessage(body), message };
+  });
+
+function noteStored({ counts, inHand, options }: Run, { messages, batch, result }: StoredPart) {
+  count(counts, batch, result);
+  inHand.markStored(messages);
+  // Before it is deleted: what a parent is told of now is counted, whatever becomes of this process.
+  options.onProgress();
+}
+
+/** Not waited for: the next batch is stored meanwhile. */
+function acknowledgeLater(run: Run, messages: readonly Message[]): void {
+  const { line, deleting, stop, inHand, counts, options, acknowledging } = run;
+  const acknowledgeAll = async () => {
+    const { confirmed, failure } = await acknowledge(line.queue, deleting, messages, stop.workEnds);
+    inHand.release(messages);
+    counts.acknowledged += confirmed;
+    options.onProgress();
+    // What is in hand is stored all the same: a queue that was deleted does not deliver it again.
+    if (failure !== null) stop.fail(failure);
   };
-  // By id, because a poll of ours may get them once more.
-  const handedBack = new Set<string>();
-  const handBackAll = async () => {
-    const messages = held.unstored();
-    if (messages.length === 0) return;
-    hidingEnds.abort(); // or it would hide them again
-    await hiding;
-    for (const { id } of await handBack(queue, messages, leave)) handedBack.add(id);
-    counts.handedBack = handedBack.size;
-    held.release(messages);
-  };
-  const work = async () => {
-    // A FIFO queue's messages become rows in their order: one batch after the other.
-    await Promise.all(Array.from({ length: queue.isFifo ? 1 : LOADS }, store));
-    held.abandon();
-    // Long polls are under way still: one that had been cut off could take with it what is handed back.
-    if (follow) await handBackAll();
-    await Promise.all([receivers, ...acknowledging]);
-  };
-  await Promise.race([work(), ending.overdue]);
-  ending.finish();
-  await hiding;
-  await handBackAll();
-  ending.close();
-  if (ending.failure !== null) throw ending.failure.error;
+  const acknowledged = acknowledgeAll().finally(() => acknowledging.delete(acknowledged));
+  acknowledging.add(acknowledged);
+}
+
+/** What will not be stored is visible to others at once. */
+async function handBackUnstored(run: Run): Promise<void> {
+  const { line, inHand, stop, counts, handedBack } = run;
+  const messages = inHand.unstored();
+  if (messages.length === 0) return;
+  run.endHiding(); // or they would be hidden again
+  await run.hiding;
+  const confirmed = await handBack(line.queue, messages, stop.handBackEnds);
+  for (const { id } of confirmed) handedBack.add(id);
+  counts.handedBack = handedBack.size;
+  inHand.release(messages);
 }

@@ -1,10 +1,12 @@
 // Stores a protected batch: the one statement of the line.
 import type { Subkeys } from "../../vault/keys.ts";
-import { Failure, failed } from "../failure.ts";
+import { Failure, failed, hasCode } from "../failure.ts";
 import type { SealingKey } from "../keys/data-keys.ts";
 import type { Protected } from "../login/protect.ts";
-import { array, byteaArray, type Database, type Value } from "../postgres/database.ts";
+import type { Database } from "../postgres/database.ts";
 import { MIXED_ANSWERS } from "../postgres/errors.ts";
+import { WRONG_ISOLATION } from "../postgres/sqlstates.ts";
+import { array, byteaArray, type Value } from "../postgres/values.ts";
 import { LINE_WAITS } from "./waits.ts";
 
 export type LoadResult = {
@@ -14,11 +16,43 @@ export type LoadResult = {
   readonly newOriginals: number;
 };
 
+/**
+ * The parameters of `etl.load` and their types. By name, so that none can stand in another's place.
+ *
+ * Arrays, one a column. Of 1,000 rows with two new originals each, this process and a backend that only reads them
+ * need (µs a row, the driver's 2 to 3 not counted) 0.9 + 4.5; with JSON objects 1.1 + 9, with one JSON array a column
+ * 1.0 + 13, with columns joined by a separator 1.1 + 4.5. Tokens by their position instead of twice, or all seals as
+ * one bytea, save nothing.
+ */
+const PARAMETERS = {
+  batch: "uuid",
+  generation: "integer",
+  key_check: "bytea",
+  data_key: "uuid",
+  wrapped: "bytea",
+  recipients: "text[]",
+  proof: "bytea",
+  tokens: "text[]",
+  sealed: "bytea[]",
+  message_ids: "text[]",
+  sent_ats: "timestamptz[]",
+  user_ids: "text[]",
+  device_types: "text[]",
+  masked_ips: "text[]",
+  masked_device_ids: "text[]",
+  locales: "text[]",
+  app_versions: "integer[]",
+  rejected_ids: "text[]",
+  rejected_sent_ats: "timestamptz[]",
+  rejected_reasons: "text[]",
+  rejected_bodies: "bytea[]",
+} as const;
+type Parameter = keyof typeof PARAMETERS;
+const NAMES = Object.keys(PARAMETERS) as readonly Parameter[];
+
+const ARGUMENTS = NAMES.map((name, i) => `${name} => $${i + 1}::${PARAMETERS[name]}`).join(", ");
 const STATEMENT = `select batch_id::text, loaded, duplicates, quarantined, new_originals
-  from etl.load($1::uuid, $2::integer, $3::bytea, $4::uuid, $5::bytea, $6::text[], $7::bytea,
-    $8::text[], $9::bytea[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[],
-    $15::text[], $16::text[], $17::integer[], $18::text[], $19::timestamptz[], $20::text[],
-    $21::bytea[])`;
+  from etl.load(${ARGUMENTS})`;
 
 /** Databases whose default is another isolation level than the one that a load needs. */
 const otherIsolation = new WeakSet<Database>();
@@ -35,35 +69,7 @@ export async function load(
   answerMs = LINE_WAITS.loadMs,
 ): Promise<LoadResult> {
   const id = crypto.randomUUID();
-  const { rows, rejected } = batch;
-  // Arrays, one a column. Of 1,000 rows with two new originals each, this process and a backend that only
-  // reads them need (µs a row, the driver's 2 to 3 not counted) 0.9 + 4.5; with JSON objects 1.1 + 9, with one
-  // JSON array a column 1.0 + 13, with columns joined by a separator 1.1 + 4.5. Tokens by their position
-  // instead of twice, or all seals as one bytea, save nothing.
-  const values: Value[] = [
-    id,
-    subkeys.generation,
-    subkeys.check,
-    key?.wrapped.id ?? null,
-    key?.wrapped.wrapped ?? null,
-    key === null ? null : array(key.wrapped.recipients),
-    key?.wrapped.proof ?? null,
-    array([...batch.originals.keys()]),
-    byteaArray([...batch.originals.values()]),
-    array(rows.map((row) => row.messageId)),
-    array(rows.map((row) => row.sentAt.toISOString())),
-    array(rows.map((row) => row.userId)),
-    array(rows.map((row) => row.deviceType)),
-    array(rows.map((row) => row.maskedIp)),
-    array(rows.map((row) => row.maskedDeviceId)),
-    array(rows.map((row) => row.locale)),
-    array(rows.map((row) => row.appVersion)),
-    array(rejected.map((message) => message.messageId)),
-    array(rejected.map((message) => message.sentAt.toISOString())),
-    array(rejected.map((message) => message.reason)),
-    byteaArray(rejected.map((message) => message.sealed)),
-  ];
-  const [answer] = await execute(database, values, answerMs);
+  const [answer] = await execute(database, argumentsOf(id, subkeys, key, batch), answerMs);
   // Drivers have mixed up two queries' answers: acknowledge on no other batch's word.
   if (answer?.batch_id !== id) {
     database.renew();
@@ -80,10 +86,45 @@ export async function load(
     quarantined: Number(answer.quarantined),
     newOriginals: Number(answer.new_originals),
   };
-  if (result.loaded + result.duplicates + result.quarantined !== rows.length + rejected.length) {
+  if (
+    result.loaded + result.duplicates + result.quarantined !==
+    batch.rows.length + batch.rejected.length
+  ) {
     throw failed("the database's counts do not add up to the batch", "nothing was acknowledged");
   }
   return result;
+}
+
+/** What `etl.load` is called with, by name. */
+export function argumentsOf(
+  id: string,
+  subkeys: Subkeys,
+  key: SealingKey | null,
+  { rows, originals, rejected }: Protected,
+): Record<Parameter, Value> {
+  return {
+    batch: id,
+    generation: subkeys.generation,
+    key_check: subkeys.check,
+    data_key: key?.wrapped.id ?? null,
+    wrapped: key?.wrapped.wrapped ?? null,
+    recipients: key === null ? null : array(key.wrapped.recipients),
+    proof: key?.wrapped.proof ?? null,
+    tokens: array([...originals.keys()]),
+    sealed: byteaArray([...originals.values()]),
+    message_ids: array(rows.map((row) => row.messageId)),
+    sent_ats: array(rows.map((row) => row.sentAt.toISOString())),
+    user_ids: array(rows.map((row) => row.userId)),
+    device_types: array(rows.map((row) => row.deviceType)),
+    masked_ips: array(rows.map((row) => row.maskedIp)),
+    masked_device_ids: array(rows.map((row) => row.maskedDeviceId)),
+    locales: array(rows.map((row) => row.locale)),
+    app_versions: array(rows.map((row) => row.appVersion)),
+    rejected_ids: array(rejected.map((message) => message.messageId)),
+    rejected_sent_ats: array(rejected.map((message) => message.sentAt.toISOString())),
+    rejected_reasons: array(rejected.map((message) => message.reason)),
+    rejected_bodies: byteaArray(rejected.map((message) => message.sealed)),
+  };
 }
 
 /**
@@ -91,12 +132,13 @@ export async function load(
  * function refuses any isolation level but READ COMMITTED; where the server's default is another, the
  * level is set by a transaction around it.
  */
-async function execute(database: Database, values: readonly Value[], answerMs: number) {
+async function execute(database: Database, given: Record<Parameter, Value>, answerMs: number) {
+  const values = NAMES.map((name) => given[name]);
   if (!otherIsolation.has(database)) {
     try {
       return await database.query(STATEMENT, values, answerMs);
     } catch (error) {
-      if (!(error instanceof Failure) || error.code !== "VL015") throw error;
+      if (!hasCode(error, WRONG_ISOLATION)) throw error;
       otherIsolation.add(database);
     }
   }

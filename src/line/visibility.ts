@@ -1,11 +1,11 @@
-// Keeps what is held hidden from other consumers while work is slow or the database is away, and hands
-// back what will not be stored. A receipt that expires all the same costs a delivery and nothing else:
-// the message comes again, and the ledger knows it.
+// Extends the visibility time-out of what is in hand while work is slow or the database is away: SQS keeps it
+// hidden from other consumers. Hands back what will not be stored. A message that becomes visible all the
+// same costs a delivery and nothing else: it comes again, and the ledger knows it.
 import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "../failure.ts";
 import type { Message, Queue } from "../sqs/queue.ts";
 import type { Notice } from "./availability.ts";
-import type { Held, Receipt } from "./in-hand.ts";
+import type { Delivery, InHand } from "./in-hand.ts";
 
 /**
  * Each time a message is hidden for twice as long, up to ten minutes: an outage of hours costs few calls,
@@ -13,14 +13,17 @@ import type { Held, Receipt } from "./in-hand.ts";
  */
 const LONGEST_SECONDS = 600;
 /** SQS hides a message for twelve hours in all, counted from its receipt. */
-const LONGEST_HELD_MS = 11.5 * 60 * 60 * 1000;
+const LONGEST_HIDDEN_MS = 11.5 * 60 * 60 * 1000;
 /** Calls at a time, of ten messages each. */
 const CALLS = 16;
 
-/** Runs until `signal` aborts; never throws. Looks for receipts that are half over each `longestLookMs`, or sooner. */
+/**
+ * Runs until `signal` aborts; never throws. Each `longestLookMs`, or more often, it looks for messages half of
+ * whose time is over, and extends it.
+ */
 export async function keepHidden(
   queue: Queue,
-  held: Held,
+  inHand: InHand,
   tell: (notice: Notice) => void,
   signal: AbortSignal,
   longestLookMs: number,
@@ -28,7 +31,7 @@ export async function keepHidden(
   const lookMs = Math.min(longestLookMs, (queue.visibilitySeconds * 1000) / 8);
   while (!signal.aborted) {
     await sleep(lookMs, undefined, { signal }).catch(() => {});
-    const refused = await hideAgain(queue, held, signal);
+    const refused = await extendVisibility(queue, inHand, signal);
     if (refused !== null) {
       const message = `${refused.message}: while the database is away, messages are received again and again`;
       tell({
@@ -40,33 +43,24 @@ export async function keepHidden(
   }
 }
 
-/** Returns why this will never succeed, or null. */
-async function hideAgain(queue: Queue, held: Held, signal: AbortSignal): Promise<Failure | null> {
-  const bySeconds = new Map<number, Message[]>();
-  const now = performance.now();
-  for (const [message, receipt] of held.receipts) {
-    if (!isHalfOver(receipt, now)) continue;
-    const seconds = nextSeconds(receipt, now);
-    if (seconds <= 0) continue;
-    const due = bySeconds.get(seconds) ?? [];
-    if (due.length === 0) bySeconds.set(seconds, due);
-    due.push(message);
-  }
-  for (const [seconds, due] of bySeconds) {
+/** Hides again, for longer, what is half over. Returns why this will never succeed, or null. */
+async function extendVisibility(
+  queue: Queue,
+  inHand: InHand,
+  signal: AbortSignal,
+): Promise<Failure | null> {
+  for (const [seconds, due] of halfOver(inHand)) {
     for (const some of inCalls(due)) {
       if (signal.aborted) return null;
       const askedAt = performance.now();
       const { done, refused, failure } = await queue.hide(some, seconds, signal);
-      for (const message of done) {
-        const receipt = held.receipts.get(message);
-        if (receipt === undefined) continue;
-        receipt.hiddenUntil = askedAt + seconds * 1000;
-        receipt.hiddenSeconds = seconds;
+      for (const delivery of stillInHand(inHand, done)) {
+        delivery.hiddenUntil = askedAt + seconds * 1000;
+        delivery.hiddenSeconds = seconds;
       }
       // Visible again, or received by somebody else: no longer ours to hide.
-      for (const message of refused) {
-        const receipt = held.receipts.get(message);
-        if (receipt !== undefined) receipt.hiddenUntil = Number.POSITIVE_INFINITY;
+      for (const delivery of stillInHand(inHand, refused)) {
+        delivery.hiddenUntil = Number.POSITIVE_INFINITY;
       }
       // What may pass is tried again at the next look.
       if (failure instanceof Failure && failure.code === null) return failure;
@@ -75,12 +69,30 @@ async function hideAgain(queue: Queue, held: Held, signal: AbortSignal): Promise
   return null;
 }
 
-const isHalfOver = ({ hiddenUntil, hiddenSeconds }: Receipt, now: number): boolean =>
+/** What has to be hidden again now, by the seconds that it is to be hidden for. */
+function halfOver(inHand: InHand): ReadonlyMap<number, readonly Message[]> {
+  const bySeconds = new Map<number, Message[]>();
+  const now = performance.now();
+  for (const [message, delivery] of inHand.deliveries) {
+    if (!isHalfOver(delivery, now)) continue;
+    const seconds = nextSeconds(delivery, now);
+    if (seconds <= 0) continue;
+    const due = bySeconds.get(seconds) ?? [];
+    if (due.length === 0) bySeconds.set(seconds, due);
+    due.push(message);
+  }
+  return bySeconds;
+}
+
+const stillInHand = (inHand: InHand, messages: readonly Message[]): readonly Delivery[] =>
+  messages.flatMap((message) => inHand.deliveries.get(message) ?? []);
+
+const isHalfOver = ({ hiddenUntil, hiddenSeconds }: Delivery, now: number): boolean =>
   now > hiddenUntil - (hiddenSeconds * 1000) / 2;
 
-function nextSeconds({ hiddenSeconds, receivedAt }: Receipt, now: number): number {
+function nextSeconds({ hiddenSeconds, receivedAt }: Delivery, now: number): number {
   const wanted = Math.max(hiddenSeconds, Math.min(hiddenSeconds * 2, LONGEST_SECONDS));
-  return Math.floor(Math.min(wanted, (receivedAt + LONGEST_HELD_MS - now) / 1000));
+  return Math.floor(Math.min(wanted, (receivedAt + LONGEST_HIDDEN_MS - now) / 1000));
 }
 
 /** Makes them visible at once. Returns those that SQS confirmed; the others come back by themselves. */

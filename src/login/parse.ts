@@ -10,7 +10,7 @@ export type Login = {
   readonly appVersion: number | null;
 };
 
-export type Parsed =
+export type ParsedBody =
   | { readonly kind: "login"; readonly login: Login }
   | { readonly kind: "rejected"; readonly reason: string };
 
@@ -23,7 +23,7 @@ const MAX_PERSONAL_BYTES = 1024; // of `ip` and `device_id`
 class Rejected extends Error {}
 
 /** Never throws: whatever the body is, the answer is a login or a reason. */
-export function parseMessage(body: string): Parsed {
+export function parseMessage(body: string): ParsedBody {
   try {
     return { kind: "login", login: readLogin(flatten(unwrap(body))) };
   } catch (error) {

@@ -6,7 +6,7 @@ import type { Subkeys } from "../../vault/keys.ts";
 import { javaScript, type Primitives } from "../../vault/primitives.ts";
 import { type Place, seal } from "../../vault/seal.ts";
 import { makeToken } from "../../vault/token.ts";
-import type { Login, Parsed } from "./parse.ts";
+import type { Login, ParsedBody } from "./parse.ts";
 
 /** THE list of personal fields: where a login has them, and in which column their tokens go. */
 export const PERSONAL = [
@@ -20,7 +20,7 @@ export type ParsedMessage = {
   readonly id: string;
   readonly sentAt: Date;
   readonly body: string;
-  readonly parsed: Parsed;
+  readonly parsed: ParsedBody;
 };
 
 export type LoginRow = TokenColumns & {

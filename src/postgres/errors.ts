@@ -1,74 +1,73 @@
-// What goes wrong at Postgres, told apart and made safe to show: what it says of a failed statement may quote
-// the row, so only our own refusals (SQLSTATE VL…) and a few that can hold nothing but names keep their words.
-import { Failure, failed } from "../failure.ts";
+// Errors of PostgreSQL: told apart, and made safe to show. Its message about a failed statement may
+// quote the row. So only veil's own refusals (SQLSTATE VL…), and a few others that can hold nothing
+// but names, keep their message.
+import { Failure, failed, hasCode } from "../failure.ts";
+import {
+  CANCELED,
+  CHECK_VIOLATION,
+  DEADLOCK,
+  INSUFFICIENT_PRIVILEGE,
+  NO_SUCH_DATABASE,
+  NO_SUCH_FUNCTION,
+  NO_SUCH_SCHEMA,
+  NO_SUCH_TABLE,
+  ORIGINALS_LACKING,
+  READ_ONLY,
+  SERIALIZATION_FAILURE,
+} from "./sqlstates.ts";
 
-/** Deadlock and serialization failure: the statement did nothing and may simply run again. */
-const isContention = (error: unknown): boolean =>
-  error instanceof Failure && (error.code === "40P01" || error.code === "40001");
+/** A deadlock or a serialization failure: the statement did nothing, and may simply run again. */
+export const isContention = (error: unknown): boolean =>
+  hasCode(error, DEADLOCK) || hasCode(error, SERIALIZATION_FAILURE);
 
 /**
- * The server took the statement and refused something in it: a value (class 22), a constraint (23), a
- * limit (54), a trigger's own objection (P0001). Some row of a batch is at fault, and the others are not.
+ * The server took the statement and refused something in it: a value (class 22), a constraint (23),
+ * a limit (54), or a trigger objected (P0001). One row of a batch is at fault, and the others are
+ * not.
  */
 export const isRejection = (error: unknown): error is Failure & { readonly code: string } =>
   error instanceof Failure && error.code !== null && /^(22...|23...|54...|P0001)$/.test(error.code);
 
-/** The connection is of no use any more, or leads to a server that is not the right one now. */
+/** The connection is of no use any more, or its server is not the right one now. */
 export const isBroken = (error: unknown): boolean =>
   error instanceof Failure && error.code !== null && BROKEN.test(error.code);
 
-/** The server cannot be reached, or not now, or has no room: nothing is wrong with what was asked. */
+/** The server cannot be reached now, or has no room: nothing is wrong with the statement. */
 export const isOutage = (error: unknown): error is Failure =>
   error instanceof Failure &&
   error.code !== null &&
   (BROKEN.test(error.code) || BUSY.test(error.code) || isContention(error));
 
-/** A load would leave a token without its original: it was not sent, and the vault does not have it. */
-export const isLackingOriginals = (error: unknown): boolean =>
-  error instanceof Failure && error.code === "VL013";
+/**
+ * A load would leave a token without its original: the original was not sent, and the vault does
+ * not hold it.
+ */
+export const isLackingOriginals = (error: unknown): boolean => hasCode(error, ORIGINALS_LACKING);
 
-/** It takes the server longer than it is allowed to: less at a time may do. */
+/** The statement took longer than it may: a smaller one could do. */
 export const isTooLong = (error: unknown): boolean =>
-  error instanceof Failure && (error.code === "57014" || error.code === NO_ANSWER);
+  hasCode(error, CANCELED) || hasCode(error, NO_ANSWER);
 
 export const NO_ANSWER = "NO_ANSWER";
-/** An answer came that belongs to another question. */
+/** An answer came that belongs to another statement. */
 export const MIXED_ANSWERS = "MIXED_ANSWERS";
 
-// Connection failures of the driver and the platform, SQLSTATE class 08, and the states of a server
-// that is starting, stopping, idle for too long, or a standby that was a primary a moment ago.
+// Connection failures of the driver and the platform, and SQLSTATE class 08. A server that is starting
+// or stopping, or has closed an idle connection. A standby that was the primary a moment ago.
 const BROKEN =
   /^(NO_ANSWER|MIXED_ANSWERS|CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|E(CONNREFUSED|CONNRESET|CONNABORTED|PIPE|TIMEDOUT|HOSTUNREACH|NETUNREACH|HOSTDOWN|NETDOWN|MFILE|NOTFOUND|AI_AGAIN)|ENOENT|ERR_SOCKET_CLOSED|ERR_SSL_WRONG_VERSION_NUMBER|ERR_STREAM_[A-Z_]+|FailedToOpenSocket|ConnectionRefused|08...|57P0[1-35]|25P03|25006|58000)$/;
 
 const NEW_PARTITION = "NEW_PARTITION";
 
-// No room on disk, in memory, or for another connection; cancelled or out of time; a lock not to be had;
-// a disk that fails.
+// No room on disk, in memory, or for another connection; a statement that was cancelled or timed
+// out; a lock that could not be had; a disk that fails.
 const BUSY = /^(NEW_PARTITION|53...|57014|55P03|55006|58030)$/;
 
-/**
- * Runs `work` again after contention, up to nine times, with jitter. Sorted batches make contention
- * rare; overlapping ones of an older version, or an administrator's lock, can still cause it.
- */
-export async function retryContention<T>(
-  work: () => Promise<T>,
-  onRetry: () => void = () => {},
-): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await work();
-    } catch (error) {
-      if (!isContention(error) || attempt === 10) throw error;
-      onRetry();
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * 20 * attempt));
-    }
-  }
-}
-
-// Their messages hold names (of a role, a database, a relation, a setting), never a row's values.
+// Their messages hold names (of a role, a database, a relation, a setting), and never the values of
+// a row.
 const SPEAKING = /^(VL...|28...|3D000|42501|42P01|42883|3F000|53...|57P0[1-5]|57014|55P03|25006)$/;
 
-/** As a `Failure` that is safe to show. `server`: how it is called. */
+/** The error as a `Failure` that is safe to show. `server`: its name in messages. */
 export function describe(error: unknown, server: string): unknown {
   if (error instanceof Failure) return error;
   if (!(error instanceof Error))
@@ -83,8 +82,10 @@ export function describe(error: unknown, server: string): unknown {
     const message = code.startsWith("VL")
       ? words
       : `the database answered with error ${code}${place}: ${words}`;
-    // A partition of the ledger was made while this load put a message of that day elsewhere.
-    const isMoved = code === "23514" && error.schema_name === "etl" && isLedger(error.table_name);
+    // A partition of the ledger was made while this load stored a message of its day in another
+    // one.
+    const isMoved =
+      code === CHECK_VIOLATION && error.schema_name === "etl" && isLedger(error.table_name);
     return new Failure(1, message, hint, isMoved ? NEW_PARTITION : code);
   }
   if (code !== null && BROKEN.test(code)) return unreachable(code, server);
@@ -116,7 +117,7 @@ export const unreachable = (code: string, server: string): Failure =>
 
 const isLedger = (table: string | undefined): boolean => /^ledger(_|$)/.test(table ?? "");
 
-/** The driver's class for what the server said. */
+/** The driver's class for errors that the server reports. */
 const isPostgresError = (
   error: Error,
 ): error is Error & {
@@ -130,12 +131,14 @@ const isTlsError = (code: string, error: Error): boolean =>
   /CERT|TLS|SSL|SELF_SIGNED|ISSUER/.test(code) || /certificate/i.test(error.message);
 
 function hintFor(code: string): string | null {
-  if (code.startsWith("28") || code === "3D000") return "check user, password and database name";
-  if (code === "42501")
+  if (code.startsWith("28") || code === NO_SUCH_DATABASE)
+    return "check user, password and database name";
+  if (code === INSUFFICIENT_PRIVILEGE)
     return "connect as a login that was granted the role this command needs (the README lists them)";
-  if (/^(42P01|42883|3F000)$/.test(code)) return "run `veil migrate` as the database's owner";
-  if (code === "25006") return "is this a standby? DATABASE_URL has to lead to the primary";
+  if ([NO_SUCH_TABLE, NO_SUCH_FUNCTION, NO_SUCH_SCHEMA].includes(code))
+    return "run `veil migrate` as the database's owner";
+  if (code === READ_ONLY) return "is this a standby? DATABASE_URL has to lead to the primary";
   if (code.startsWith("53")) return "the server has no room: disk, memory, or max_connections";
-  if (code === "57014") return "a statement_timeout of this login or database is too short for it";
+  if (code === CANCELED) return "a statement_timeout of this login or database is too short for it";
   return "the server's own log has the whole message";
 }

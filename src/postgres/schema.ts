@@ -1,8 +1,9 @@
 // Whether this database is at this program's schema, asked before anything else is.
-import { SCHEMA_VERSION } from "../../sql/migrations.ts";
-import { Failure, Interrupted, misuse } from "../failure.ts";
+import { SCHEMA_VERSION, schemaHash, TEXTS } from "../../sql/texts.ts";
+import { hasCode, Interrupted, misuse } from "../failure.ts";
 import type { Database } from "./database.ts";
 import { isOutage } from "./errors.ts";
+import { NO_SUCH_FUNCTION, NO_SUCH_SCHEMA } from "./sqlstates.ts";
 
 /** How long servers are waited for when a command starts. */
 export type StartWaits = {
@@ -17,45 +18,61 @@ export const START_WAITS: StartWaits = {
   startAnswerMs: 12_000,
 };
 
-/** Throws unless the database is reachable and at exactly this version. */
+export const NEWER_HINT = "a newer veil has migrated it: use that version here too";
+export const otherStep = (step: number, wanted: number): string =>
+  `the database is at schema version ${step}, this program at ${wanted}`;
+export const olderForm = (version?: number): string =>
+  `the database was made by an older veil${version === undefined ? "" : ` (its schema version ${version})`}, ` +
+  "in a form that this one does not bring over";
+export const OLDER_FORM_HINT =
+  "let `veil migrate` make this schema in a new, empty database; the old one opens with the veil that made it";
+
+/** Throws unless the database is reachable, at exactly this step, and has exactly this program's functions. */
 export async function requireSchema(
   database: Database,
   signal?: AbortSignal,
   waits: StartWaits = START_WAITS,
 ): Promise<void> {
-  const version = await readVersion(database, signal, waits);
-  if (version === SCHEMA_VERSION) return;
-  if (version > SCHEMA_VERSION) {
+  const found = await reaching(() => readSchema(database, waits), signal, waits);
+  if (found.isOlderForm) throw misuse(olderForm(found.step), OLDER_FORM_HINT);
+  if (found.step > SCHEMA_VERSION) throw misuse(otherStep(found.step, SCHEMA_VERSION), NEWER_HINT);
+  const migrating = "run `veil migrate` with a DATABASE_URL of its owner";
+  if (found.step === 0) throw misuse("the database is not migrated", migrating);
+  if (found.step < SCHEMA_VERSION) {
     throw misuse(
-      `the database is at schema version ${version}, this program at ${SCHEMA_VERSION}`,
-      "a newer veil has migrated it: use that version here too",
+      `the database is at schema version ${found.step}, this program needs ${SCHEMA_VERSION}`,
+      migrating,
     );
   }
+  if (found.hash === schemaHash(TEXTS)) return;
   throw misuse(
-    version === 0
-      ? "the database is not migrated"
-      : `the database is at schema version ${version}, this program needs ${SCHEMA_VERSION}`,
-    "run `veil migrate` with a DATABASE_URL of its owner",
+    `the database is at schema version ${found.step}, but with the functions of another veil`,
+    `${migrating}; or, if another version was meant to migrate it, use that one here too`,
   );
 }
 
-async function readVersion(
-  database: Database,
-  signal: AbortSignal | undefined,
-  waits: StartWaits,
-): Promise<number> {
-  try {
-    const [row] = await reaching(
-      () => database.query("select etl.schema_version() as version", [], waits.startAnswerMs),
-      signal,
-      waits,
-    );
-    return Number(row?.version);
-  } catch (error) {
-    // No schema or function: never migrated. Missing rights on the schema is another matter.
-    if (error instanceof Failure && /^(3F000|42883)$/.test(error.code ?? "")) return 0;
-    throw error;
+type FoundSchema = {
+  readonly step: number;
+  readonly hash: string | null;
+  readonly isOlderForm: boolean;
+};
+
+async function readSchema(database: Database, waits: StartWaits): Promise<FoundSchema> {
+  const ask = async (text: string) => {
+    try {
+      return (await database.query(text, [], waits.startAnswerMs))[0];
+    } catch (error) {
+      // No schema or function: never migrated, or by an older veil. Missing rights on the schema is another matter.
+      if (hasCode(error, NO_SUCH_SCHEMA) || hasCode(error, NO_SUCH_FUNCTION)) return undefined;
+      throw error;
+    }
+  };
+  const row = await ask("select etl.schema_version() as version, etl.schema_hash() as hash");
+  if (row !== undefined) {
+    return { step: Number(row.version), hash: String(row.hash), isOlderForm: false };
   }
+  const older = await ask("select etl.schema_version() as version");
+  return { step: Number(older?.version ?? 0), hash: null, isOlderForm: older !== undefined };
 }
 
 /** Tries again, a few times, while the server cannot be reached. Throws at once when interrupted. */

@@ -4,9 +4,9 @@ import type { Subkeys } from "../../vault/keys.ts";
 import { seal } from "../../vault/seal.ts";
 import { makeToken } from "../../vault/token.ts";
 import { DataKeys } from "../keys/data-keys.ts";
-import { array, type Database } from "../postgres/database.ts";
-import { readCommitted } from "../postgres/read-committed.ts";
-import { utc } from "./reveal.ts";
+import { call } from "../postgres/call.ts";
+import type { Database } from "../postgres/database.ts";
+import { array, utcText } from "../postgres/values.ts";
 
 export type Canary = {
   readonly token: string;
@@ -14,7 +14,7 @@ export type Canary = {
   readonly addedAt: string;
 };
 
-/** Answers with its token. Throws if a login has the value, or the vault holds it already. */
+/** Answers with the token. Throws if a login has the value, or the vault holds it already. */
 export async function plantCanary(
   database: Database,
   keys: { readonly subkeys: Subkeys; readonly recipients: readonly string[] },
@@ -25,14 +25,20 @@ export async function plantCanary(
   const { subkeys, recipients } = keys;
   const token = makeToken(subkeys, field, value);
   const { dataKey, wrapped } = await new DataKeys(subkeys, recipients).take(1);
-  await readCommitted(
+  await call(
     database,
     `select pii_vault.plant_canary($1::text, $2::bytea, $3::integer, $4::bytea, $5::uuid, $6::bytea,
        $7::text[], $8::bytea, $9::text)`,
     [
-      ...[token, seal(dataKey.bytes, { kind: "original", token }, value)],
-      ...[subkeys.generation, subkeys.check, wrapped.id, wrapped.wrapped],
-      ...[array(wrapped.recipients), wrapped.proof, reason],
+      token,
+      seal(dataKey.bytes, { kind: "original", token }, value),
+      subkeys.generation,
+      subkeys.check,
+      wrapped.id,
+      wrapped.wrapped,
+      array(wrapped.recipients),
+      wrapped.proof,
+      reason,
     ],
   );
   return token;
@@ -40,7 +46,7 @@ export async function plantCanary(
 
 export async function listCanaries(database: Database): Promise<readonly Canary[]> {
   const rows = await database.query(
-    `select token::text, login, ${utc("added_at")} as added from pii_vault.canaries where token <> '~'
+    `select token::text, login, ${utcText("added_at")} as added from pii_vault.canaries where token <> '~'
      order by added_at, token`,
   );
   return rows.map(({ token, login, added }) => ({
@@ -51,17 +57,17 @@ export async function listCanaries(database: Database): Promise<readonly Canary[
 }
 
 export type Alarm = {
-  /** Of the audit. */
+  /** The entry of the audit. */
   readonly entry: string;
   readonly login: string;
   readonly at: string;
   readonly request: string;
 };
 
-/** Of the last day, the oldest first. */
+/** The alarms of the last day, the oldest first. */
 export async function recentAlarms(database: Database): Promise<readonly Alarm[]> {
   const rows = await database.query(
-    `select entry::text, login, ${utc("recorded_at")} as at, request::text
+    `select entry::text, login, ${utcText("recorded_at")} as at, request::text
      from pii_vault.recent_alarms()`,
   );
   return rows.map(({ entry, login, at, request }) => ({
@@ -77,8 +83,5 @@ export async function removeCanary(
   token: string,
   reason: string | null,
 ): Promise<void> {
-  await readCommitted(database, "select pii_vault.remove_canary($1::text, $2::text)", [
-    token,
-    reason,
-  ]);
+  await call(database, "select pii_vault.remove_canary($1::text, $2::text)", [token, reason]);
 }

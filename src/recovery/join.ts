@@ -1,16 +1,19 @@
-// Recovery as a join: logins with their originals beside them, of any number in bounded memory.
+// Logins joined with their originals: any number of them, in bounded memory.
 //
-// All logins are read twice, in one snapshot: first to put on record what will be asked for, a request a page,
-// then to fetch and print. Which tokens were asked for lately is remembered within a limit; the second time
-// remembers and forgets just as the first, and so knows what each request holds without keeping it.
+// All logins are read twice, in one snapshot. The first time puts on record what will be asked for,
+// a request for each page; the second time fetches and prints. Which tokens were asked for lately
+// is remembered within a limit. The second reading remembers and forgets exactly as the first one
+// did, so it knows what each request holds without a list.
 import { parseToken } from "../../vault/token.ts";
 import type { Query } from "../postgres/database.ts";
-import { type Login, type LoginFilter, type Logins, openLogins } from "./logins.ts";
-import { Recent } from "./recent.ts";
-import { fetchFirst, type Recovery, type Revealed, recordRequest } from "./reveal.ts";
+import { fetchOriginals } from "./fetch.ts";
+import { type LoginCursor, type LoginFilter, openLogins, type StoredLogin } from "./logins.ts";
+import { RecentTokens } from "./recent-tokens.ts";
+import { type Recovery, recordRequest } from "./request.ts";
+import { openOriginals, type Revealed } from "./reveal.ts";
 
-export type RevealedLogin = Login & {
-  /** Null: there is none, or it could not be revealed. */
+export type RevealedLogin = StoredLogin & {
+  /** Null where there is none, or it could not be revealed. */
   readonly ip: string | null;
   readonly deviceId: string | null;
   /** Null where no original is shown, or no key could verify. */
@@ -23,24 +26,33 @@ export type LoginsPage = {
   readonly refused: readonly string[];
 };
 
-/** Of tokens; one that stands far apart again may count again, as it is asked for again. */
+/**
+ * Counts of tokens. A token that comes again much later may be asked for again, and then counts
+ * again.
+ */
 export type JoinCounts = {
   logins: number;
-  /** The vault does not hold them. */
+  /** Tokens that the vault does not hold. */
   unknown: number;
   refused: number;
-  /** Of generation 0, or no tokens of veil's: nothing stands behind them, and nobody was asked. */
+  /**
+   * Tokens of generation 0, and values that are no tokens of veil's. Nothing stands behind them, or
+   * is asked for.
+   */
   unrecoverable: number;
 };
 
-/** A token and its original take 200 bytes, at worst 2,000. */
+/** A token and its original take 200 bytes of memory, at worst 2,000. */
 const TOKENS_REMEMBERED = 20_000;
 
-/** Keeps a connection from being closed for idleness while a request waits. */
+/**
+ * While a request waits, a statement so often keeps the snapshot's connection from being closed as
+ * idle.
+ */
 const KEEP_ALIVE_MS = 5000;
 
 /** `print` is given the pages in order. Throws if a request is refused. */
-export async function revealLogins(
+export async function joinLogins(
   recovery: Recovery,
   filter: LoginFilter,
   print: (page: LoginsPage) => Promise<void>,
@@ -49,19 +61,19 @@ export async function revealLogins(
     const logins = await openLogins(query, filter);
     const { requests, counts } = await recordAll(recovery, logins);
     if (counts.logins === 0) return counts;
-    await recovery.afterRecording?.();
+    await recovery.onRecorded?.();
     await logins.rewind();
-    const awake = { ...recovery, ...keepingAlive(recovery, query) };
-    const recent = new Recent<Revealed | Nothing>(TOKENS_REMEMBERED);
+    const answers = fetchOriginals({ ...recovery, ...keepingAlive(recovery, query) }, requests);
+    const recent = new RecentTokens<Revealed | Nothing>(TOKENS_REMEMBERED);
     let shown = 0;
     for (let page = await logins.page(); page.length > 0; page = await logins.page()) {
       const fresh = addFresh(recent, page);
       const refused: string[] = [];
       if (fresh.length > 0) {
-        const found = await fetchFirst(awake, requests);
-        requests.shift();
+        const { value: sealed = [] } = await answers.next();
+        const opened = await openOriginals(recovery.keys, sealed);
         for (const token of fresh) {
-          const revealed = found.get(token);
+          const revealed = opened.get(token);
           if (revealed) recent.set(token, revealed);
           else if (revealed === null) refused.push(token);
           else counts.unknown++;
@@ -78,10 +90,10 @@ export async function revealLogins(
 }
 
 /**
- * The same of requests that were recorded before and approved since: what they hold is all that is shown. As much
- * is kept in memory as they hold.
+ * The same with the originals of requests that were recorded before and approved since. No other
+ * original is shown, and all of these are held in memory.
  */
-export async function showLogins(
+export async function joinRequested(
   recovery: Recovery,
   filter: LoginFilter,
   originals: ReadonlyMap<string, Revealed>,
@@ -107,10 +119,10 @@ export async function showLogins(
 /** What stands for a token whose original is not known, or not yet. */
 type Nothing = false;
 
-async function recordAll(recovery: Recovery, logins: Logins) {
+async function recordAll(recovery: Recovery, logins: LoginCursor) {
   const requests: string[] = [];
   const counts = noCounts();
-  const recent = new Recent<Nothing>(TOKENS_REMEMBERED);
+  const recent = new RecentTokens<Nothing>(TOKENS_REMEMBERED);
   for (let page = await logins.page(); page.length > 0; page = await logins.page()) {
     const fresh = addFresh(recent, page);
     if (fresh.length > 0) requests.push(await recordRequest(recovery, fresh));
@@ -122,7 +134,10 @@ async function recordAll(recovery: Recovery, logins: Logins) {
 }
 
 /** The tokens of a page that are not remembered, which they are from now on. */
-function addFresh(recent: Recent<Revealed | Nothing>, page: readonly Login[]): string[] {
+function addFresh(
+  recent: RecentTokens<Revealed | Nothing>,
+  page: readonly StoredLogin[],
+): string[] {
   const fresh: string[] = [];
   for (const token of page.flatMap(recoverableTokens)) {
     if (recent.touch(token)) continue;
@@ -132,16 +147,16 @@ function addFresh(recent: Recent<Revealed | Nothing>, page: readonly Login[]): s
   return fresh;
 }
 
-const tokensOf = ({ maskedIp, maskedDeviceId }: Login): string[] =>
+const tokensOf = ({ maskedIp, maskedDeviceId }: StoredLogin): string[] =>
   [maskedIp, maskedDeviceId].filter((token) => token !== null);
 
 const isRecoverable = (token: string): boolean => (parseToken(token)?.generation ?? 0) > 0;
 
-const recoverableTokens = (login: Login): string[] => tokensOf(login).filter(isRecoverable);
+const recoverableTokens = (login: StoredLogin): string[] => tokensOf(login).filter(isRecoverable);
 
 const noCounts = (): JoinCounts => ({ logins: 0, unknown: 0, refused: 0, unrecoverable: 0 });
 
-function count(counts: JoinCounts, page: readonly Login[]): void {
+function count(counts: JoinCounts, page: readonly StoredLogin[]): void {
   counts.logins += page.length;
   for (const login of page) {
     counts.unrecoverable += tokensOf(login).length - recoverableTokens(login).length;
@@ -149,7 +164,7 @@ function count(counts: JoinCounts, page: readonly Login[]): void {
 }
 
 function beside(
-  login: Login,
+  login: StoredLogin,
   find: (token: string) => Revealed | Nothing | undefined,
 ): RevealedLogin {
   const { maskedIp, maskedDeviceId } = login;
@@ -163,7 +178,7 @@ function beside(
   };
 }
 
-/** The snapshot's connection, too, has to last until the verdict. */
+/** The snapshot's connection has to last until the request is approved, too. */
 function keepingAlive({ onWaiting }: Recovery, query: Query): Pick<Recovery, "onWaiting"> {
   if (onWaiting === undefined) return {};
   return {

@@ -1,5 +1,7 @@
 // The logins that an analyst reads, page by page out of one cursor, and again from the first.
-import { array, type Query, type Row, type Value } from "../postgres/database.ts";
+
+import type { Query } from "../postgres/database.ts";
+import { array, type Row, type Value } from "../postgres/values.ts";
 
 export type LoginFilter = {
   readonly userId: string | null;
@@ -10,7 +12,8 @@ export type LoginFilter = {
   readonly tokens: readonly string[] | null;
 };
 
-export type Login = {
+/** A login as it is stored, with tokens in the place of personal data. */
+export type StoredLogin = {
   readonly userId: string | null;
   readonly createDate: string | null;
   readonly deviceType: string | null;
@@ -20,9 +23,9 @@ export type Login = {
   readonly maskedDeviceId: string | null;
 };
 
-export type Logins = {
-  /** The next ones, none at the end. */
-  readonly page: () => Promise<readonly Login[]>;
+export type LoginCursor = {
+  /** The next logins; none at the end. */
+  readonly page: () => Promise<readonly StoredLogin[]>;
   readonly rewind: () => Promise<void>;
 };
 
@@ -30,14 +33,15 @@ export type Logins = {
 export const LOGINS_PER_PAGE = 5000;
 
 /**
- * Within a transaction, because behind PgBouncer the next statement may run on another connection. The order
- * is total but for logins that are alike in everything.
+ * `query` is of a transaction: behind PgBouncer the next statement could otherwise run on another
+ * connection. Only logins that are alike in every column have no order between them.
  */
-export async function openLogins(query: Query, filter: LoginFilter): Promise<Logins> {
+export async function openLogins(query: Query, filter: LoginFilter): Promise<LoginCursor> {
   const { conditions, values } = where(filter);
-  // A function that somebody has put into `public` may fit a call better than the one that is meant.
+  // A function that somebody has put into `public` could fit a call better than the one that is
+  // meant.
   await query("set local search_path = pg_catalog, pg_temp");
-  // All of them will be read: the plan that has the first one soonest is not wanted.
+  // All rows will be read: the plan that is quickest to the first row is not wanted.
   await query("set local cursor_tuple_fraction = 1");
   await query(
     `declare logins scroll cursor for
@@ -73,7 +77,7 @@ function where({ userId, since, until, tokens }: LoginFilter) {
   return { conditions, values };
 }
 
-function readLogin(row: Row): Login {
+function readLogin(row: Row): StoredLogin {
   const text = (column: string): string | null => {
     const value = row[column];
     return typeof value === "string" ? value : null;

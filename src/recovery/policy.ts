@@ -1,26 +1,27 @@
-// What a request for originals has to meet, field by field. The rules live in the database and are enforced
-// there (sql/013); here they are read, changed and written out.
-import type { Database, Query, Row } from "../postgres/database.ts";
+// The policy: what a request for originals has to meet, field by field. The database holds and
+// enforces it; here it is read and changed.
+import type { Database, Query } from "../postgres/database.ts";
+import type { Row } from "../postgres/values.ts";
 
 export const POLICY_FIELDS = ["ip", "device_id", "body"] as const;
 export type PolicyField = (typeof POLICY_FIELDS)[number];
 
-export type Settings = {
+export type PolicySettings = {
   readonly reasonRequired: boolean;
-  /** One of these has to be named; empty: none need be. */
+  /** A request names one of these. Empty: it need name none. */
   readonly purposes: readonly string[];
-  /** How many tokens (or bodies) a login may ask for; null: as many as it likes. */
+  /** How many tokens (or bodies) a login may ask for. Null: there is no limit. */
   readonly hourly: number | null;
   readonly daily: number | null;
   readonly approval: boolean;
-  /** How long a request may wait, or be served where nobody has to approve it. */
+  /** How long a request may wait for approval, or be served where it needs none. */
   readonly requestSeconds: number;
   /** How long an approval is good for. */
   readonly approvalSeconds: number;
   readonly erasedMayReturn: boolean;
 };
 
-export type Policy = Settings & { readonly field: PolicyField };
+export type Policy = PolicySettings & { readonly field: PolicyField };
 
 const COLUMNS = {
   reasonRequired: "reason_required",
@@ -31,9 +32,9 @@ const COLUMNS = {
   requestSeconds: "request_seconds",
   approvalSeconds: "approval_seconds",
   erasedMayReturn: "erased_may_return",
-} as const satisfies Record<keyof Settings, string>;
+} as const satisfies Record<keyof PolicySettings, string>;
 
-const PERMISSIVE: Settings = {
+const PERMISSIVE: PolicySettings = {
   reasonRequired: false,
   purposes: [],
   hourly: null,
@@ -46,7 +47,7 @@ const PERMISSIVE: Settings = {
 
 const HOUR = 3600;
 
-const PRODUCTION: Settings = {
+const PRODUCTION: PolicySettings = {
   reasonRequired: true,
   purposes: ["fraud", "security", "legal", "user-request"],
   hourly: 50,
@@ -57,7 +58,7 @@ const PRODUCTION: Settings = {
   erasedMayReturn: false,
 };
 
-/** `permissive` is how a database is born. */
+/** A new database is `permissive`. */
 export const PRESETS = {
   permissive: { ip: PERMISSIVE, device_id: PERMISSIVE, body: PERMISSIVE },
   production: {
@@ -66,7 +67,7 @@ export const PRESETS = {
     // A body has no purposes, and a broken release of an app makes many.
     body: { ...PRODUCTION, purposes: [], hourly: 1000, daily: 5000 },
   },
-} as const satisfies Record<string, Record<PolicyField, Settings>>;
+} as const satisfies Record<string, Record<PolicyField, PolicySettings>>;
 
 export type Preset = keyof typeof PRESETS;
 
@@ -83,16 +84,19 @@ type OfField = { readonly field: PolicyField };
 const byField = (a: OfField, b: OfField): number =>
   POLICY_FIELDS.indexOf(a.field) - POLICY_FIELDS.indexOf(b.field);
 
-export type PolicyChange = OfField & { readonly settings: Partial<Settings> };
+export type PolicyChange = OfField & { readonly settings: Partial<PolicySettings> };
 
-/** All of them or none: half a preset is nobody's policy. Every change is in the audit, with what was before. */
+/**
+ * All of them or none: half a preset is nobody's policy. Each change is in the audit, with the
+ * settings before it.
+ */
 export async function changePolicies(
   database: Database,
   changes: readonly PolicyChange[],
   reason: string | null,
 ): Promise<void> {
   await database.transaction(async (query) => {
-    // In one order, so that two at once do not lock each other out.
+    // In one order, so that two commands at once do not deadlock.
     for (const change of [...changes].sort(byField)) await changePolicy(query, change, reason);
   });
 }
@@ -103,7 +107,7 @@ async function changePolicy(
   reason: string | null,
 ): Promise<void> {
   const settings = Object.entries(changes).map(([name, value]) => [
-    COLUMNS[name as keyof Settings],
+    COLUMNS[name as keyof PolicySettings],
     value,
   ]);
   await query("select pii_vault.set_policy($1::text, $2::text::jsonb, $3::text)", [
@@ -116,7 +120,7 @@ async function changePolicy(
 function readPolicy(row: Row): Policy {
   const settings = JSON.parse(String(row.settings)) as Record<string, unknown>;
   const named = Object.entries(COLUMNS).map(([name, column]) => [name, settings[column]]);
-  return { field: row.field as PolicyField, ...(Object.fromEntries(named) as Settings) };
+  return { field: row.field as PolicyField, ...(Object.fromEntries(named) as PolicySettings) };
 }
 
 const UNITS = { s: 1, m: 60, h: HOUR, d: 24 * HOUR } as const;

@@ -8,21 +8,11 @@ import {
   type QueueAttributeName,
   ReceiveMessageCommand,
   type ReceiveMessageCommandInput,
-  SQSClient,
-  type SQSClientConfig,
 } from "@aws-sdk/client-sqs";
+import type { QueueConfig } from "../config/queue-url.ts";
 import { failed } from "../failure.ts";
-import { describe, hostOf, isExpired, isMistimed, isQueueOutage } from "./errors.ts";
-import { openWire } from "./wire.ts";
-
-export type QueueConfig = {
-  /** A full URL, or a name to look up. */
-  readonly queue: string;
-  readonly endpoint: string | null;
-  readonly region: string | null;
-  /** Null: the SDK's default provider chain. */
-  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | null;
-};
+import { QUEUE_WAITS, QueueClient, type QueueWaits } from "./client.ts";
+import { isQueueOutage } from "./errors.ts";
 
 export type Message = {
   readonly id: string;
@@ -32,7 +22,7 @@ export type Message = {
 };
 
 /** What became of each of the messages that a change was asked for. */
-export type Outcome = {
+export type Changed = {
   readonly done: readonly Message[];
   /** Worth trying again: SQS said that it is at fault itself, or did not answer. */
   readonly again: readonly Message[];
@@ -55,13 +45,13 @@ export type Queue = {
     signal: AbortSignal,
   ) => Promise<readonly Message[]>;
   /** Deletes. Never throws: what some calls confirmed counts although others failed. */
-  readonly acknowledge: (messages: readonly Message[], signal: AbortSignal) => Promise<Outcome>;
+  readonly acknowledge: (messages: readonly Message[], signal: AbortSignal) => Promise<Changed>;
   /** Keeps messages hidden for so long from now; for 0 seconds: hands them back. Never throws. */
   readonly hide: (
     messages: readonly Message[],
     seconds: number,
     signal: AbortSignal,
-  ) => Promise<Outcome>;
+  ) => Promise<Changed>;
   /** Approximate, as SQS says itself: for a person to read. */
   readonly depth: (signal?: AbortSignal) => Promise<Depth>;
   readonly close: () => void;
@@ -69,179 +59,123 @@ export type Queue = {
 
 /** SQS's own limit, for receiving and deleting alike. */
 export const MESSAGES_PER_CALL = 10;
-const LONGEST_POLL_SECONDS = 20;
 /** SQS's own default, for a queue that hides nothing: each message would be received on and on. */
 const DEFAULT_VISIBILITY_SECONDS = 30;
-const ATTEMPTS = 3;
-
-/** How long a queue is waited for. */
-export type QueueWaits = {
-  /** For an answer; a long poll has so much more than the time that it asks for. */
-  readonly queueAnswerMs: number;
-  /** For a connection. */
-  readonly queueConnectMs: number;
-};
-
-export const QUEUE_WAITS: QueueWaits = { queueAnswerMs: 10_000, queueConnectMs: 5_000 };
 
 /** Reaches the queue once, so that a wrong URL or missing rights show before anything starts. */
 export async function openQueue(
   config: QueueConfig,
-  { queueAnswerMs, queueConnectMs }: QueueWaits = QUEUE_WAITS,
+  waits: QueueWaits = QUEUE_WAITS,
 ): Promise<Queue> {
-  const host = hostOf(config.queue, config.endpoint);
-  const open = (provider?: SQSClientConfig["credentials"]) =>
-    connect(config, queueConnectMs, provider);
-  let client = open();
-  let wire = openWire(client);
-  let hasWorked = false;
-  const call = async <T>(what: string, work: (client: SQSClient) => Promise<T>): Promise<T> => {
-    const used = client;
-    try {
-      const answer = await work(used).catch((error) => {
-        // By now the client knows the server's time. It asks again by itself only where that is far from
-        // this host's, not where a clock that was wrong has been set right.
-        if (!isMistimed(error)) throw error;
-        return work(used);
-      });
-      hasWorked = true;
-      return answer;
-    } catch (error) {
-      // Credentials that have expired before their time: a new client asks their provider again.
-      if (isExpired(error) && client === used) {
-        // Not from what the SDK remembers of files: somebody else may have renewed them.
-        const credentials = used.config.credentialDefaultProvider({
-          ...used.config,
-          ...{ parentClientConfig: used.config, ignoreCache: true },
-        });
-        client = open(credentials);
-        wire = openWire(client);
-        setTimeout(() => used.destroy(), LONGEST_POLL_SECONDS * 1000 + queueAnswerMs).unref();
-      }
-      throw describe(error, { what, host, hasWorked });
-    }
-  };
-  const url = /^https?:\/\//i.test(config.queue)
-    ? config.queue
-    : await call("look up the queue", async (sqs) => {
-        const answer = await sqs.send(new GetQueueUrlCommand({ QueueName: config.queue }));
-        if (!answer.QueueUrl)
-          throw failed("SQS answered without the queue's URL", "give the URL as QUEUE_URL");
-        return answer.QueueUrl;
-      });
-  const attributes = (names: QueueAttributeName[], signal?: AbortSignal) =>
-    call("read the queue's attributes", async (sqs) => {
+  const { queueAnswerMs } = waits;
+  const client = new QueueClient(config, waits);
+  const url = await findUrl(client, config.queue);
+  const readAttributes = (names: QueueAttributeName[], signal?: AbortSignal) =>
+    client.call("read the queue's attributes", async ({ sdk }) => {
       const command = new GetQueueAttributesCommand({ QueueUrl: url, AttributeNames: names });
       const limits = { requestTimeout: queueAnswerMs, ...(signal && { abortSignal: signal }) };
-      return (await sqs.send(command, limits)).Attributes ?? {};
+      return (await sdk.send(command, limits)).Attributes ?? {};
     });
-
-  /** One call for each ten. */
-  const change = async (
-    messages: readonly Message[],
-    what: string,
-    send: (sqs: SQSClient, entries: Entry[]) => Promise<BatchAnswer>,
-  ): Promise<Outcome> => {
-    const outcomes: Promise<Outcome>[] = [];
-    for (let i = 0; i < messages.length; i += MESSAGES_PER_CALL) {
-      const ten = messages.slice(i, i + MESSAGES_PER_CALL);
-      // The entries' ids are positions: one batch may hold two deliveries of one message.
-      const entries = ten.map(({ receipt }, n) => ({ Id: String(n), ReceiptHandle: receipt }));
-      outcomes.push(
-        call(what, (sqs) => send(sqs, entries)).then(
-          (answer) => ({ ...readOutcome(ten, answer), failure: null }),
-          (failure) => ({ done: [], again: ten, refused: [], failure }),
-        ),
-      );
-    }
-    const all = await Promise.all(outcomes);
-    return {
-      done: all.flatMap(({ done }) => done),
-      again: all.flatMap(({ again }) => again),
-      refused: all.flatMap(({ refused }) => refused),
-      // What cannot pass by itself counts before what can.
-      failure:
-        all.find(({ failure }) => failure !== null && !isQueueOutage(failure))?.failure ??
-        all.find(({ failure }) => failure !== null)?.failure ??
-        null,
-    };
-  };
-
-  const { VisibilityTimeout } = await attributes(["VisibilityTimeout"]);
+  const { VisibilityTimeout } = await readAttributes(["VisibilityTimeout"]);
   const visibilitySeconds = Number(VisibilityTimeout ?? 0) || DEFAULT_VISIBILITY_SECONDS;
   return {
     isFifo: url.endsWith(".fifo"), // as all of their names have to, and no other's does
     visibilitySeconds,
-    receive: (most, waitSeconds, signal) =>
-      call("receive messages", async (sqs) => {
-        const input: ReceiveMessageCommandInput = {
-          // In the order in which the client writes them: both ways, the same bytes are sent.
-          QueueUrl: url,
-          MessageSystemAttributeNames: ["SentTimestamp"],
-          MaxNumberOfMessages: Math.min(most, MESSAGES_PER_CALL),
-          // The queue's own value, said: it may be changed while this runs.
-          VisibilityTimeout: visibilitySeconds,
-          WaitTimeSeconds: waitSeconds,
-        };
-        const timeoutMs = waitSeconds * 1000 + queueAnswerMs;
-        const answer =
-          (await wire("ReceiveMessage", input, { signal, timeoutMs })) ??
-          (await sqs.send(new ReceiveMessageCommand(input), options(signal, timeoutMs)));
-        return ((answer as ReceiveAnswer).Messages ?? []).map(readMessage);
-      }),
+    receive: (most, waitSeconds, signal) => {
+      const input: ReceiveMessageCommandInput = {
+        // In the order in which the client writes them: both ways, the same bytes are sent.
+        QueueUrl: url,
+        MessageSystemAttributeNames: ["SentTimestamp"],
+        MaxNumberOfMessages: Math.min(most, MESSAGES_PER_CALL),
+        // The queue's own value, said: it may be changed while this runs.
+        VisibilityTimeout: visibilitySeconds,
+        WaitTimeSeconds: waitSeconds,
+      };
+      const timeoutMs = waitSeconds * 1000 + queueAnswerMs;
+      return client.call("receive messages", async ({ sdk, fast }) => {
+        const answer: ReceiveAnswer =
+          (await fast("ReceiveMessage", input, { signal, timeoutMs })) ??
+          (await sdk.send(new ReceiveMessageCommand(input), limit(signal, timeoutMs)));
+        return (answer.Messages ?? []).map(readMessage);
+      });
+    },
     acknowledge: (messages, signal) =>
-      change(messages, "delete stored messages", async (sqs, Entries) => {
-        const input = { QueueUrl: url, Entries };
-        const answer =
-          (await wire("DeleteMessageBatch", input, { signal, timeoutMs: queueAnswerMs })) ??
-          (await sqs.send(new DeleteMessageBatchCommand(input), options(signal, queueAnswerMs)));
-        return answer as BatchAnswer;
+      changeInTens(messages, (entries) => {
+        const input = { QueueUrl: url, Entries: entries };
+        return client.call("delete stored messages", async ({ sdk, fast }) => {
+          const answer: BatchAnswer =
+            (await fast("DeleteMessageBatch", input, { signal, timeoutMs: queueAnswerMs })) ??
+            (await sdk.send(new DeleteMessageBatchCommand(input), limit(signal, queueAnswerMs)));
+          return answer;
+        });
       }),
     hide: (messages, seconds, signal) =>
-      change(messages, "change messages' visibility", (sqs, entries) =>
-        sqs.send(
-          new ChangeMessageVisibilityBatchCommand({
-            QueueUrl: url,
-            Entries: entries.map((entry) => ({ ...entry, VisibilityTimeout: seconds })),
-          }),
-          options(signal, queueAnswerMs),
-        ),
-      ),
+      changeInTens(messages, (entries) => {
+        const hidden = entries.map((entry) => ({ ...entry, VisibilityTimeout: seconds }));
+        const command = { QueueUrl: url, Entries: hidden };
+        return client.call("change messages' visibility", ({ sdk }) =>
+          sdk.send(new ChangeMessageVisibilityBatchCommand(command), limit(signal, queueAnswerMs)),
+        );
+      }),
     depth: async (signal) => {
-      const depth = await attributes(
-        ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        signal,
-      );
+      const names = [
+        "ApproximateNumberOfMessages",
+        "ApproximateNumberOfMessagesNotVisible",
+      ] as const;
+      const depth = await readAttributes([...names], signal);
       return {
         waiting: Number(depth.ApproximateNumberOfMessages ?? 0),
         inFlight: Number(depth.ApproximateNumberOfMessagesNotVisible ?? 0),
       };
     },
-    close: () => client.destroy(),
+    close: () => client.close(),
   };
 }
 
-const options = (abortSignal: AbortSignal, requestTimeout: number) => ({
+const limit = (abortSignal: AbortSignal, requestTimeout: number) => ({
   abortSignal,
   requestTimeout,
 });
 
-const connect = (
-  config: QueueConfig,
-  connectionTimeout: number,
-  provider?: SQSClientConfig["credentials"],
-): SQSClient => {
-  const credentials = config.credentials ?? provider;
-  return new SQSClient({
-    ...(config.endpoint === null ? {} : { endpoint: config.endpoint }),
-    ...(config.region === null ? {} : { region: config.region }),
-    ...(credentials === undefined ? {} : { credentials }),
-    maxAttempts: ATTEMPTS,
-    requestHandler: { connectionTimeout, throwOnRequestTimeout: true },
+/** What QUEUE_URL says, or where the queue of that name is. */
+async function findUrl(client: QueueClient, queue: string): Promise<string> {
+  if (/^https?:\/\//i.test(queue)) return queue;
+  return await client.call("look up the queue", async ({ sdk }) => {
+    const { QueueUrl } = await sdk.send(new GetQueueUrlCommand({ QueueName: queue }));
+    if (QueueUrl) return QueueUrl;
+    throw failed("SQS answered without the queue's URL", "give the URL as QUEUE_URL");
   });
-};
+}
 
 type Entry = { readonly Id: string; readonly ReceiptHandle: string };
+
+/** One call for each ten messages, all at once. */
+async function changeInTens(
+  messages: readonly Message[],
+  send: (entries: Entry[]) => Promise<BatchAnswer>,
+): Promise<Changed> {
+  const calls: Promise<Changed>[] = [];
+  for (let i = 0; i < messages.length; i += MESSAGES_PER_CALL) {
+    const ten = messages.slice(i, i + MESSAGES_PER_CALL);
+    // The entries' ids are positions: one batch may hold two deliveries of one message.
+    const entries = ten.map(({ receipt }, n) => ({ Id: String(n), ReceiptHandle: receipt }));
+    calls.push(
+      send(entries).then(
+        (answer) => readChanged(ten, answer),
+        (failure) => ({ done: [], again: ten, refused: [], failure }),
+      ),
+    );
+  }
+  const all = await Promise.all(calls);
+  const failures = all.flatMap(({ failure }) => (failure === null ? [] : [failure]));
+  return {
+    done: all.flatMap(({ done }) => done),
+    again: all.flatMap(({ again }) => again),
+    refused: all.flatMap(({ refused }) => refused),
+    // What cannot pass by itself counts before what can.
+    failure: failures.find((failure) => !isQueueOutage(failure)) ?? failures[0] ?? null,
+  };
+}
 
 type BatchAnswer = {
   readonly Successful?: readonly { readonly Id?: string | undefined }[] | undefined;
@@ -251,7 +185,7 @@ type BatchAnswer = {
 };
 
 /** What SQS does not mention was not done. */
-function readOutcome(ten: readonly Message[], { Successful, Failed }: BatchAnswer) {
+function readChanged(ten: readonly Message[], { Successful, Failed }: BatchAnswer): Changed {
   const successful = new Set(Successful?.map(({ Id }) => Id));
   const refused = new Set(Failed?.filter((entry) => entry.SenderFault).map(({ Id }) => Id));
   const isIn = (ids: Set<string | undefined>) => (_: Message, n: number) => ids.has(String(n));
@@ -259,6 +193,7 @@ function readOutcome(ten: readonly Message[], { Successful, Failed }: BatchAnswe
     done: ten.filter(isIn(successful)),
     refused: ten.filter((_, n) => refused.has(String(n)) && !successful.has(String(n))),
     again: ten.filter((_, n) => !refused.has(String(n)) && !successful.has(String(n))),
+    failure: null,
   };
 }
 

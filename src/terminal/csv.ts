@@ -1,9 +1,10 @@
-// Comma-separated values: quoted as RFC 4180 says, and nothing in them that a spreadsheet would run. Who logs
-// in chooses what a device id is, and an investigator opens it in Excel.
+// Comma-separated values, quoted as RFC 4180 says, with nothing in them that a spreadsheet would
+// run. Whoever logs in chooses the device id, and an investigator opens it in Excel.
 
 /**
- * What spreadsheets take for the beginning of a formula, in any of its widths, and what they skip before it: white
- * space, characters that do not show, and quotes of all kinds, which some of them strip on import.
+ * Characters that spreadsheets take for the beginning of a formula, in any of their widths. Before
+ * them, spreadsheets skip white space and characters that do not show, and some strip quotes of all
+ * kinds on import.
  */
 const DANGEROUS = /^[\s\p{Z}\p{C}"'`´‘-‟＂＇]*[=+\-@\t\r\n＝＋－＠﹢﹣﹦﹫−]/u;
 

@@ -1,5 +1,5 @@
-// Rows as they come, in the form that was asked for: written page by page and not faster than they are read, and
-// complete in its form wherever it ends.
+// Rows as they come, in the format that was asked for. They are written page by page, not faster
+// than they are read, and the output is well-formed wherever it ends.
 
 import { failed } from "../failure.ts";
 import { csvLine } from "./csv.ts";
@@ -30,7 +30,7 @@ export class Output<T> {
     this.#format = format;
   }
 
-  /** Answers when it has been read, as far as that can be known. */
+  /** Answers when the rows have left this process. */
   async write(rows: readonly T[]): Promise<void> {
     if (this.#isOver) return;
     this.#open();
@@ -41,7 +41,7 @@ export class Output<T> {
     if (lost !== null) throw failed("cannot write to stdout", "is the disk full?");
   }
 
-  /** Closes what was opened; whatever is still under way writes nothing more. */
+  /** Closes what was opened. Nothing is written after it, whoever is still at work. */
   end(): void {
     if (this.#isOpen && !this.#isOver && this.#isArray) this.#terminal.out("]\n");
     this.#isOver = true;

@@ -1,5 +1,5 @@
-// What a person sees: tables, a progress bar, a question. Data goes to stdout; progress, questions and
-// messages to stderr, and progress only where that is a terminal.
+// What a person sees: tables, a progress bar, a question. Data goes to stdout. Messages and
+// questions go to stderr, and progress too where that is a terminal.
 import { createInterface } from "node:readline";
 import { Interrupted, misuse } from "../failure.ts";
 
@@ -30,8 +30,9 @@ function write(stream: NodeJS.WriteStream, text: string): void {
 }
 
 /**
- * Resolves when all that was written has left this process (a pipe's reader may be slow), with the error
- * if some of stdout could not be written, as on a full disk; null otherwise.
+ * Answers when everything that was written has left this process: a pipe's reader may be slow. The
+ * answer is the error where some of stdout could not be written, as on a full disk, and null
+ * otherwise.
  */
 export async function flushed(): Promise<unknown> {
   await Promise.all(writes);
@@ -64,8 +65,8 @@ export const terminal: Terminal = {
 };
 
 /**
- * Lines end in \n or \r\n and in nothing else: U+2028, which readline takes for an end too, may stand in
- * a device id.
+ * Lines end in \n or \r\n only. readline takes U+2028 for an end too, which may stand in a device
+ * id.
  */
 async function* splitLines(chunks: AsyncIterable<Uint8Array | string>): AsyncGenerator<string> {
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -88,17 +89,21 @@ async function* splitLines(chunks: AsyncIterable<Uint8Array | string>): AsyncGen
 }
 
 /**
- * Text that others wrote, made safe to print: control characters could move the cursor, recolour, or
- * type into a terminal. `--json` gives every byte as it is.
+ * Text that others wrote, made safe to print. Control characters could move the cursor, recolour
+ * the terminal, or type into it. `--json` prints every byte as it is.
  */
 export const printable = (text: string): string =>
   text.replace(
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to replace
     /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 
-/** Columns aligned with spaces; the header only where a person reads. */
+/** A number with its noun. */
+export const plural = (count: number, one: string, many = `${one}s`): string =>
+  `${count} ${count === 1 ? one : many}`;
+
+/** Columns aligned with spaces. Callers ask for the header where a person reads. */
 export function table(
   header: readonly string[],
   rows: readonly (readonly string[])[],
@@ -134,7 +139,7 @@ export class Progress {
     if (!this.#terminal.isStderrTerminal || now - this.#drawnAt < REDRAW_MS) return;
     this.#drawnAt = now;
     this.#drawn = true;
-    // The queue's own count is approximate: more may come than it said.
+    // The queue's count is approximate: more messages may come.
     const total = Math.max(this.#total, done);
     const filled = total === 0 ? 0 : Math.floor((done / total) * BAR_CELLS);
     const bar = "█".repeat(filled).padEnd(BAR_CELLS, "░");

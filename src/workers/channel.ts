@@ -1,11 +1,11 @@
 // What the parent of `veil etl --workers` and its workers say to each other: one JSON object at a time, over
 // the channel that the runtime opens between them. Keys and passwords go this way, never by argv.
 
-import type { LineVariables } from "../config/config.ts";
+import type { LineVariables } from "../config/environment.ts";
+import type { QueueConfig } from "../config/queue-url.ts";
 import { Failure, type FailureCode } from "../failure.ts";
 import type { Notice } from "../line/availability.ts";
 import { type Counts, newCounts } from "../line/counts.ts";
-import type { QueueConfig } from "../sqs/queue.ts";
 
 export type Start = {
   readonly kind: "start";

@@ -1,21 +1,21 @@
 // One of several processes that share the work of `veil etl --workers`. It takes orders from its parent
 // alone, tells it what it does, and ends when the parent does, however that ended: as after SIGTERM.
-
-import { describeVersion } from "../cli/version.ts";
-import { patiently } from "../commands/etl.ts";
-import type { Context } from "../commands/session.ts";
-import * as config from "../config/config.ts";
+import { readDatabase } from "../config/database-url.ts";
+import { type Environment, withLineVariables } from "../config/environment.ts";
+import { readRecipients, readTokenKey } from "../config/keys.ts";
 import { failed, Interrupted, misuse } from "../failure.ts";
 import { DataKeys } from "../keys/data-keys.ts";
+import type { Notice } from "../line/availability.ts";
 import { newCounts } from "../line/counts.ts";
-import { KnownOriginals } from "../line/known-originals.ts";
-import { etl, LOADS } from "../line/line.ts";
+import { LOADS, runLine } from "../line/line.ts";
+import { waitForServers } from "../line/wait-for-servers.ts";
 import { openDatabase } from "../postgres/database.ts";
 import { reaching } from "../postgres/schema.ts";
 import { openQueue, type Queue } from "../sqs/queue.ts";
+import { describeVersion } from "../version.ts";
 import { describeTrouble, type Order, type Report, type Start, takeNews } from "./channel.ts";
 
-type Parent = {
+type ParentProcess = {
   /** Null: it was told to stop before it was told to start. */
   readonly start: Promise<Start | null>;
   /** Aborts when the parent says so, or is gone. */
@@ -26,82 +26,65 @@ type Parent = {
   readonly askForMore: () => Promise<number>;
 };
 
-export async function runWorker({ env }: Pick<Context, "env">): Promise<void> {
+/** How much of --max-messages this worker was given, and has received. */
+type Share = { granted: number; received: number };
+
+export async function runWorker({ env }: { readonly env: Environment }): Promise<void> {
   const parent = openParent();
   if (parent === null) {
     throw misuse("a worker is started by its parent, not by hand", "run `veil etl --workers N`");
   }
   const start = await parent.start;
   if (start === null) return;
-  let received = 0;
-  let granted = 0;
+  const share: Share = { granted: 0, received: 0 };
   let error: unknown = null;
   try {
-    await work(config.withLineVariables(env, start.variables), start, {
-      ...parent,
-      askForMore: async () => {
-        const share = await parent.askForMore();
-        granted += share;
-        return share;
-      },
-      onReceived: (messages) => {
-        received += messages;
-      },
-    });
+    await work(withLineVariables(env, start.variables), start, parent, share);
   } catch (thrown) {
     if (!(thrown instanceof Interrupted)) error = thrown;
   }
-  const unused = start.isLimited ? granted - received : 0;
+  const unused = start.isLimited ? share.granted - share.received : 0;
   const trouble = error === null ? null : describeTrouble(error);
   parent.tell({ kind: "ended", unused, trouble });
   await parent.told();
 }
 
-type Work = Parent & { readonly onReceived: (messages: number) => void };
-
-async function work(env: config.Environment, start: Start, parent: Work): Promise<void> {
-  const { stop, tell } = parent;
-  if (start.version !== describeVersion()) {
-    throw failed(
-      "veil was replaced by another version while it ran, and that one cannot join in",
-      "start it again",
-    );
-  }
+/** The part of the run that is this process's. */
+async function work(
+  env: Environment,
+  start: Start,
+  { stop, tell, askForMore }: ParentProcess,
+  share: Share,
+): Promise<void> {
+  requireSameVersion(start);
   const counts = newCounts();
   const tellCounts = () => tell({ kind: "counts", counts: takeNews(counts) });
-  const onNotice = (notice: (Report & { kind: "notice" })["notice"]) =>
-    tell({ kind: "notice", notice });
-  const subkeys = config.tokenKey(env);
-  const dataKeys = new DataKeys(subkeys, config.recipients(env));
+  const onNotice = (notice: Notice) => tell({ kind: "notice", notice });
+  const subkeys = readTokenKey(env);
+  const dataKeys = new DataKeys(subkeys, readRecipients(env));
   const embedded = start.isLocal ? await import("../local/local.ts") : null;
   const leaveLocal = embedded === null ? null : await embedded.joinLocal();
-  const database = openDatabase(config.database(env), LOADS);
+  const database = openDatabase(readDatabase(env), LOADS);
   let queue: Queue | null = null;
   try {
     const open = () => reaching(() => openQueue(start.queue), stop);
-    const opened = await (start.follow ? patiently(open, onNotice, stop) : open());
-    queue = opened;
-    const counted: Queue = {
-      ...opened,
-      receive: async (...wanted) => {
-        const messages = await opened.receive(...wanted);
-        parent.onReceived(messages.length);
-        return messages;
-      },
+    queue = await (start.follow ? waitForServers(open, onNotice, stop) : open());
+    const asked = async () => {
+      const messages = await askForMore();
+      share.granted += messages;
+      return messages;
     };
-    await etl(
-      { queue: counted, database, subkeys, dataKeys, known: new KnownOriginals() },
-      {
-        follow: start.follow,
-        graceSeconds: start.graceSeconds,
-        ...(start.isLimited ? { askForMore: parent.askForMore } : {}),
-        maxMessages: start.isLimited ? 0 : null,
-        signal: stop,
-        onProgress: tellCounts,
-        onNotice,
-      },
-      counts,
-    );
+    const line = { queue: counting(queue, share), database, subkeys, dataKeys };
+    const options = {
+      follow: start.follow,
+      graceSeconds: start.graceSeconds,
+      ...(start.isLimited ? { askForMore: asked } : {}),
+      maxMessages: start.isLimited ? 0 : null,
+      signal: stop,
+      onProgress: tellCounts,
+      onNotice,
+    };
+    await runLine(line, options, counts);
   } finally {
     tellCounts();
     queue?.close();
@@ -110,8 +93,26 @@ async function work(env: config.Environment, start: Start, parent: Work): Promis
   }
 }
 
+function requireSameVersion({ version }: Start): void {
+  if (version === describeVersion()) return;
+  throw failed(
+    "veil was replaced by another version while it ran, and that one cannot join in",
+    "start it again",
+  );
+}
+
+/** The same queue; what it hands out is counted. */
+const counting = (queue: Queue, share: Share): Queue => ({
+  ...queue,
+  receive: async (...wanted) => {
+    const messages = await queue.receive(...wanted);
+    share.received += messages.length;
+    return messages;
+  },
+});
+
 /** The channel to the process that started this one; null if there is none. */
-function openParent(): Parent | null {
+function openParent(): ParentProcess | null {
   if (process.send === undefined || !process.connected) return null;
   const start = Promise.withResolvers<Start | null>();
   const stop = new AbortController();

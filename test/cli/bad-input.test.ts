@@ -1,6 +1,6 @@
 // Wrong usage, wrong configuration, and servers that are not there: each is said plainly, on stderr,
 // without the value that was wrong, and before anything is touched.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -12,8 +12,6 @@ import { type Run, veil } from "../support/veil.ts";
 import { createScene, type Scene, type Variables, without } from "./scene.ts";
 
 // Many processes at once: none of them is slow, all of them together are.
-setDefaultTimeout(60_000);
-
 const MESSAGES = 3;
 
 let scene: Scene;
@@ -29,7 +27,8 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "veil-bad-input-"));
   unmigrated = await createDatabase({ migrated: false });
   newer = await createDatabase();
-  await newer.sql(newer.ownerUrl)`insert into etl.migrations (version, name) values (99, 'later')`;
+  await newer.sql(newer.ownerUrl)`insert into etl.migrations (step, hash, routines)
+    select 99, hash, routines from etl.migrations`;
   closedPort = await unusedPort();
   for (let i = 0; i < MESSAGES; i++) scene.send({ user_id: `u${i}`, ip: "192.0.2.1" });
 });

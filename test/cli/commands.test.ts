@@ -1,5 +1,5 @@
 // Every command as its users meet it: what stands on stdout, what on stderr, the exit code, the record.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import {
   existsSync,
   mkdtempSync,
@@ -19,8 +19,6 @@ import { makeKeys } from "../support/keys.ts";
 import { type Run, startVeil, veil } from "../support/veil.ts";
 import { atTerminal } from "./pseudo-terminal.ts";
 import { createScene, type Scene } from "./scene.ts";
-
-setDefaultTimeout(60_000);
 
 let scene: Scene;
 let folder: string;
@@ -447,6 +445,17 @@ test.concurrent("the help of every command has an example of it, and needs no co
   }
   const all = done(await veil(["--help"]));
   for (const [name] of COMMANDS) expect(all.stdout).toMatch(new RegExp(`^  ${name}\\b`, "m"));
+});
+
+test.concurrent("every command is a script of package.json under its own name", async () => {
+  const { scripts } = await Bun.file(new URL("../../package.json", import.meta.url)).json();
+  const help = done(await veil(["--help"])).stdout.split("Commands:")[1] ?? "";
+  const names = [...help.matchAll(/^ {2}(\w+)/gm)].map(([, name]) => name!);
+  const expected = names.filter((name) => name !== "help").map((name) => `bun src/cli.ts ${name}`);
+  const ours = Object.entries<string>(scripts)
+    .filter(([name, script]) => script === `bun src/cli.ts ${name}`)
+    .map(([, script]) => script);
+  expect(ours.sort()).toEqual(expected.sort());
 });
 
 test.concurrent("--version names the version of veil and of what runs it", async () => {

@@ -1,6 +1,6 @@
 // Erasure and holds as people meet them: what is asked, what is said where nothing was found or where somebody
 // presses Ctrl-C, and the restore as docs/erasure.md has it, word for word.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createHash, randomUUID } from "node:crypto";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,8 +11,6 @@ import { until } from "../line/stored.ts";
 import { startVeil, veil } from "../support/veil.ts";
 import { atTerminal } from "./pseudo-terminal.ts";
 import { createScene, type Scene, type Variables } from "./scene.ts";
-
-setDefaultTimeout(120_000);
 
 let scene: Scene;
 let owner: postgres.Sql;
@@ -121,8 +119,9 @@ test("Ctrl-C ends an expiry after its step, says what was done, and the next one
   })();
   await until(async () => {
     const [row] = await owner`
-      select count(*)::int as n from pg_locks
-      where relation = 'pii_vault.erasure_gate'::regclass and not granted`;
+      select count(*)::int as n from pg_locks l join pg_database d on d.oid = l.database
+      where d.datname = current_database() and not l.granted
+        and l.relation = 'pii_vault.erasure_gate'::regclass`;
     return Number(row?.n) > 0;
   });
   child.kill("SIGTERM");
@@ -215,7 +214,7 @@ test("what is no token was not erased, and --user and tokens exclude each other 
 
 const guide = fileURLToPath(new URL("../../docs/erasure.md", import.meta.url));
 const recipe = readFileSync(guide, "utf8").split("\n## Backups\n")[1] ?? "";
-const [saving = "", restoring = ""] = [...recipe.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(
+const [saving = "", restoring = ""] = [...recipe.matchAll(/^```sh.*\n([\s\S]*?)^```$/gm)].map(
   ([, text]) => text,
 );
 const absent = ["psql", "xargs"].find((program) => Bun.which(program) === null);

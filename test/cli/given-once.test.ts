@@ -1,8 +1,7 @@
 // Wrong usage that commander lets pass: the same option twice, in whichever command.
 import { expect, test } from "bun:test";
 import { Command, CommanderError, type CommandUnknownOpts } from "@commander-js/extra-typings";
-import { addCommands } from "../../src/cli/commands.ts";
-import { mayRepeat } from "../../src/cli/given-once.ts";
+import { addCommands, mayRepeat } from "../../src/cli/commands.ts";
 
 const token = `ip1_${"a".repeat(26)}`;
 /** Whatever an option reads, it takes one of these. */

@@ -1,12 +1,10 @@
 // Governed recovery as people meet it at the command line: the rules, the one who asks, the one who approves,
 // and the decoy that nobody should ask for.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import type postgres from "postgres";
 import { changePolicies } from "../../src/recovery/policy.ts";
 import { type Run, startVeil, veil } from "../support/veil.ts";
 import { createScene, type Scene, type Variables } from "./scene.ts";
-
-setDefaultTimeout(120_000);
 
 let scene: Scene;
 let owner: postgres.Sql;

@@ -1,10 +1,8 @@
 // A database whose default is another isolation level than the one that veil's functions need: no command
 // minds, whatever an administrator has set.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { veil } from "../support/veil.ts";
 import { createScene, type Scene, type Variables } from "./scene.ts";
-
-setDefaultTimeout(60_000);
 
 let scene: Scene;
 

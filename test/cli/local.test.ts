@@ -1,6 +1,6 @@
 // The embedded default, as somebody meets it who has just cloned the repository: run in copies of the
 // checkout, so that the one that the tests run from keeps its own database.
-import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import {
   chmodSync,
@@ -21,11 +21,10 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import postgres from "postgres";
-import { serverAccount } from "../../src/local/cluster.ts";
+import { serverAccount } from "../../src/local/binaries.ts";
 import { until } from "../line/stored.ts";
+import { endsWithUs } from "../support/ends-with-us.ts";
 import type { Run } from "../support/veil.ts";
-
-setDefaultTimeout(90_000);
 
 const repository = fileURLToPath(new URL("../../", import.meta.url));
 const copies: Copy[] = [];
@@ -42,14 +41,17 @@ type Copy = Folders & {
 };
 
 function startIn({ folder, temporary }: Folders, args: readonly string[]) {
-  return Bun.spawn([process.execPath, "--no-env-file", join(folder, "src/cli.ts"), ...args], {
-    // Nothing of the test's own environment: it may name servers.
-    env: { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "/", TMPDIR: temporary },
-    cwd: folder,
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
+  return Bun.spawn(
+    endsWithUs([process.execPath, "--no-env-file", join(folder, "src/cli.ts"), ...args]),
+    {
+      // Nothing of the test's own environment: it may name servers.
+      env: { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "/", TMPDIR: temporary },
+      cwd: folder,
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    },
+  );
 }
 
 function copyCheckout(): Copy {

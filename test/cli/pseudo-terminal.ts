@@ -1,5 +1,6 @@
 // A command at a pseudo-terminal: what a person would see, and keys pressed when a text appears.
 import { fileURLToPath } from "node:url";
+import { endsWithUs } from "../support/ends-with-us.ts";
 import type { Variables } from "./scene.ts";
 
 const CLI = fileURLToPath(new URL("../../src/cli.ts", import.meta.url));
@@ -16,7 +17,7 @@ export async function atTerminal(
   const decoder = new TextDecoder();
   let screen = "";
   let seen = 0;
-  const child = Bun.spawn([process.execPath, "--no-env-file", CLI, ...args], {
+  const child = Bun.spawn(endsWithUs([process.execPath, "--no-env-file", CLI, ...args]), {
     env: { PATH: process.env.PATH ?? "", HOME: process.env.HOME ?? "/", TERM: "xterm", ...env },
     cwd: "/",
     terminal: {

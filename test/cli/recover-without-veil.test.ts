@@ -1,6 +1,6 @@
 // Whoever has the identity and the database needs no veil: a plain SQL client, the standard `age` tool
 // and any AES-GCM give the originals back. In ten years too.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { createDecipheriv } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -9,8 +9,6 @@ import { join } from "node:path";
 import { generateX25519Identity } from "age-encryption";
 import { veil } from "../support/veil.ts";
 import { createScene, type Scene } from "./scene.ts";
-
-setDefaultTimeout(60_000);
 
 const hasAge = spawnSync("age", ["--version"]).status === 0;
 const LOGIN = { user_id: "u1", ip: "2001:DB8::17", device_id: "Ωmega-📱-\u202e7" };

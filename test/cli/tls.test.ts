@@ -1,15 +1,14 @@
 // sslmode, as libpq means it: who the server is, is checked before anything is said to it.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { chmodSync, chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Cluster, serverAccount } from "../../src/local/cluster.ts";
+import { serverAccount } from "../../src/local/binaries.ts";
+import type { Cluster } from "../../src/local/cluster.ts";
 import { SCRATCH_PASSWORD } from "../support/scratch-cluster.ts";
 import { startOwnCluster } from "../support/servers.ts";
 import { type Run, veil } from "../support/veil.ts";
-
-setDefaultTimeout(60_000);
 
 // Where the tool is missing, no certificate can be made.
 const hasOpenssl = spawnSync("openssl", ["version"]).status === 0;

@@ -1,16 +1,15 @@
 // `veil etl --workers`: several processes that are one run to whoever started it, whatever becomes of some
 // of them.
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import type postgres from "postgres";
 import { remaining, totalsOf, until } from "../line/stored.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
+import { endsWithUs } from "../support/ends-with-us.ts";
 import { makeKeys, type TestKeys } from "../support/keys.ts";
 import { createQueue, useSqs } from "../support/servers.ts";
 import { startVeil, veil } from "../support/veil.ts";
 import { atTerminal } from "./pseudo-terminal.ts";
-
-setDefaultTimeout(300_000);
 
 type Scene = {
   readonly queue: Awaited<ReturnType<typeof createQueue>>;
@@ -384,15 +383,18 @@ test("no worker has a secret among its arguments, and files are read once", asyn
   // A file that can be read once, as a shell's <(…) is.
   const cli = new URL("../../src/cli.ts", import.meta.url).pathname;
   const etl = `"${process.execPath}" --no-env-file "${cli}" etl --follow --workers 2 --json`;
-  const child = Bun.spawn(["bash", "-c", `DATABASE_URL_FILE=<(printf %s "$URL") exec ${etl}`], {
-    env: {
-      ...others,
-      VEIL_TOKEN_KEY: VEIL_TOKEN_KEY!,
-      PATH: process.env.PATH ?? "",
-      URL: url.href,
+  const child = Bun.spawn(
+    endsWithUs(["bash", "-c", `DATABASE_URL_FILE=<(printf %s "$URL") exec ${etl}`]),
+    {
+      env: {
+        ...others,
+        VEIL_TOKEN_KEY: VEIL_TOKEN_KEY!,
+        PATH: process.env.PATH ?? "",
+        URL: url.href,
+      },
+      ...{ stdin: "ignore", stdout: "pipe", stderr: "pipe" },
     },
-    ...{ stdin: "ignore", stdout: "pipe", stderr: "pipe" },
-  });
+  );
   pids.push(child.pid);
   await until(async () => (await stored(scene))[0] === 1);
   const commands = [child.pid, ...children(child.pid)].map((pid) =>

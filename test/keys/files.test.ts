@@ -13,7 +13,13 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import * as config from "../../src/config/config.ts";
+import type { Environment } from "../../src/config/environment.ts";
+import {
+  readIdentities,
+  readRecipients,
+  readTokenKey,
+  readVerifyKey,
+} from "../../src/config/keys.ts";
 import { Failure } from "../../src/failure.ts";
 import { ensureKeyFiles, KEY_FILES, writeKeyFiles } from "../../src/keys/files.ts";
 import { identityRecipients, isIdentity, recipientKind } from "../../vault/age.ts";
@@ -25,7 +31,7 @@ let folders = 0;
 const newPath = () => join(base, `out-${folders++}`);
 const modeOf = (path: string): number => statSync(path).mode & 0o7777;
 
-const envOf = (folder: string): config.Environment => ({
+const envOf = (folder: string): Environment => ({
   VEIL_TOKEN_KEY_FILE: join(folder, "token.key"),
   VEIL_VERIFY_KEY_FILE: join(folder, "verify.key"),
   VEIL_IDENTITY_FILE: join(folder, "identity.txt"),
@@ -109,11 +115,11 @@ describe("key files", () => {
       const folder = newPath();
       await writeKeyFiles(folder, kind);
       const env = envOf(folder);
-      const subkeys = config.tokenKey(env);
+      const subkeys = readTokenKey(env);
       expect(subkeys.generation).toBe(1);
-      expect(config.optionalVerifyKey(env)).toEqual({ generation: 1, bytes: subkeys.verify });
-      const recipients = config.recipients(env);
-      const identities = config.identities(env);
+      expect(readVerifyKey(env)).toEqual({ generation: 1, bytes: subkeys.verify });
+      const recipients = readRecipients(env);
+      const identities = readIdentities(env);
       expect(recipients.map(recipientKind)).toEqual([kind]);
       expect(identities).toHaveLength(1);
       expect(identities.every(isIdentity)).toBe(true);

@@ -29,6 +29,8 @@ export type FrontOptions = {
   readonly rewrite?: (messageId: string) => Rewritten | null;
   /** Called with each delete, says what becomes of it; everything passes when absent. */
   readonly onDelete?: () => Verdict;
+  /** What a call that receives waits for before the queue is asked. */
+  readonly beforeReceive?: () => Promise<unknown> | null;
   /** Called with the number of deliveries so far. */
   readonly onDelivered?: (deliveries: number) => void;
 };
@@ -61,6 +63,8 @@ export async function startFront(options: FrontOptions = {}): Promise<Front> {
 
   const receive = async (request: Request): Promise<Response> => {
     const asks = (await request.json()) as { MaxNumberOfMessages?: number };
+    await options.beforeReceive?.();
+    if (request.signal.aborted) return Response.json({});
     const most = asks.MaxNumberOfMessages ?? 1;
     // Half of an answer at most, so that the queue itself is still asked for the rest.
     const repeated = waiting.splice(0, most === 1 ? 1 : Math.floor(most / 2));

@@ -60,7 +60,7 @@ beforeAll(async () => {
     expect({ code: run.code, stderr: run.stderr }).toEqual({ code: 0, stderr: "" });
     summaries.push(summary(run));
   }
-}, 300_000);
+});
 afterAll(async () => {
   await front?.stop();
   await database?.drop();

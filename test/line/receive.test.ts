@@ -1,15 +1,14 @@
 // How many receivers there are, and when they end: with a queue whose answers a test gives by hand.
 import { expect, test } from "bun:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { tokenKey } from "../../src/config/config.ts";
+import { readTokenKey } from "../../src/config/keys.ts";
 import { Failure } from "../../src/failure.ts";
 import { DataKeys } from "../../src/keys/data-keys.ts";
 import { Availability } from "../../src/line/availability.ts";
 import { newCounts } from "../../src/line/counts.ts";
-import { Held } from "../../src/line/in-hand.ts";
-import { KnownOriginals } from "../../src/line/known-originals.ts";
-import { etl } from "../../src/line/line.ts";
-import { receiveAll } from "../../src/line/receive.ts";
+import { InHand } from "../../src/line/in-hand.ts";
+import { runLine } from "../../src/line/line.ts";
+import { Receivers } from "../../src/line/receive.ts";
 import { LINE_WAITS } from "../../src/line/waits.ts";
 import type { Database } from "../../src/postgres/database.ts";
 import type { Message, Queue } from "../../src/sqs/queue.ts";
@@ -30,15 +29,15 @@ function start(follow: boolean) {
   } as unknown as Queue;
   const end = new AbortController();
   const patience = { milliseconds: Number.POSITIVE_INFINITY, signal: end.signal };
-  const held = new Held(null, 30);
+  const inHand = new InHand(null, 30);
   let ended = false;
-  const all = receiveAll({
-    ...{ queue, held, follow, needs: [], waits: LINE_WAITS, stop: end.signal, giveUp: end.signal },
-    available: new Availability("it", patience, () => {}),
-    fail: (error) => {
-      throw error;
-    },
-  }).finally(() => {
+  const available = new Availability("it", patience, () => {});
+  const fail = (error: unknown) => {
+    throw error;
+  };
+  const stopping = { asked: end.signal, workEnds: end.signal, fail };
+  const receiving = { queue, inHand, follow, available, needs: [], waits: LINE_WAITS };
+  const all = new Receivers({ ...receiving, stop: stopping }).run().finally(() => {
     ended = true;
   });
   /** Answers the open polls, all in one turn, and says how many are open after it. */
@@ -54,7 +53,7 @@ function start(follow: boolean) {
     for (const poll of polls.splice(0)) poll([]);
     await all;
   };
-  return { answer, stop, held, polls, hasEnded: () => ended };
+  return { answer, stop, polls, hasEnded: () => ended };
 }
 
 test("who follows begins with one poll, has one more after each full answer, and one less after a poor one", async () => {
@@ -119,12 +118,12 @@ for (const [what, code, isStopped] of [
       throw new Failure(1, "it does not", "wait", code);
     };
     const keys = await makeKeys();
-    const subkeys = tokenKey(keys);
+    const subkeys = readTokenKey(keys);
     const dataKeys = new DataKeys(subkeys, [keys.VEIL_RECIPIENTS]);
     const database = { host: "db", query: refuse, renew: () => {} } as unknown as Database;
     const counts = newCounts();
-    const run = etl(
-      { queue, database, subkeys, dataKeys, known: new KnownOriginals() },
+    const run = runLine(
+      { queue, database, subkeys, dataKeys },
       {
         ...{ follow: true, maxMessages: null, signal: stop.signal, graceSeconds: 100 },
         ...{ onProgress: () => {}, onNotice: () => {} },

@@ -1,16 +1,14 @@
 // Promise 1, where it is hardest to keep: deletes that fail or are lost, kills at any instruction,
 // signals, several programs on one queue.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { makeKeys, type TestKeys } from "../support/keys.ts";
 import { createQueue } from "../support/servers.ts";
 import { startVeil, veil } from "../support/veil.ts";
 import { type Front, type FrontOptions, startFront } from "./front.ts";
-import { comeBack, remaining, summary, until } from "./stored.ts";
+import { comeBack, remaining, summary, until, withoutWaits } from "./stored.ts";
 
 // Many processes at once: none of them is slow, all of them together are.
-setDefaultTimeout(300_000);
-
 let database: TestDatabase;
 let keys: TestKeys;
 beforeAll(async () => {
@@ -204,7 +202,7 @@ test.concurrent("killed at any moment, again and again: nothing is lost and noth
   }
   expect(kills).toBe(4);
   const last = await veil(["etl", "--json"], { env: scene.env });
-  expect({ code: last.code, stderr: last.stderr }).toEqual({ code: 0, stderr: "" });
+  expect({ code: last.code, stderr: withoutWaits(last.stderr) }).toEqual({ code: 0, stderr: "" });
   const { received, loaded, duplicates, quarantined, acknowledged } = summary(last);
   expect(loaded + duplicates + quarantined).toBe(received);
   expect(acknowledged).toBe(received);
@@ -215,7 +213,10 @@ test.concurrent("killed at any moment, again and again: nothing is lost and noth
 test.concurrent("SIGTERM finishes what was received, says so in one line, and exits 0", async () => {
   // Once: a second signal would end the program at once.
   let terminate: (() => void) | null = null;
+  let end: Promise<unknown> | null = null;
   const scene = await stage({
+    // Nothing more is delivered to a program that is slow to notice the signal.
+    beforeReceive: () => end,
     onDelivered: (deliveries) => {
       if (deliveries < 300) return;
       terminate?.();
@@ -224,13 +225,16 @@ test.concurrent("SIGTERM finishes what was received, says so in one line, and ex
   });
   const ids = scene.send(2000);
   const child = startVeil(["etl", "--json"], { env: scene.env });
-  terminate = () => child.kill("SIGTERM");
+  terminate = () => {
+    end = child.exited;
+    child.kill("SIGTERM");
+  };
   const [stdout, stderr, code] = await Promise.all([
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),
     child.exited,
   ]);
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect({ code, stderr: withoutWaits(stderr) }).toEqual({ code: 0, stderr: "" });
   const { received, loaded, duplicates, quarantined, acknowledged } = summary({ stdout, stderr });
   expect(received).toBeGreaterThanOrEqual(300);
   expect(received).toBeLessThan(2000);
@@ -247,7 +251,9 @@ for (const programs of [2, 4]) {
     const runs = await Promise.all(
       Array.from({ length: programs }, () => veil(["etl", "--json"], { env: scene.env })),
     );
-    expect(runs.map(({ code, stderr }) => `${code}${stderr}`)).toEqual(runs.map(() => "0"));
+    expect(runs.map(({ code, stderr }) => `${code}${withoutWaits(stderr)}`)).toEqual(
+      runs.map(() => "0"),
+    );
     const summaries = runs.map(summary);
     const total = (name: "received" | "loaded" | "quarantined" | "acknowledged") =>
       summaries.reduce((sum, one) => sum + one[name], 0);
@@ -279,10 +285,7 @@ test.concurrent("--max-messages ends when the queue holds less", async () => {
     const scene = await stage();
     const ids = scene.send(most - 1);
     const child = startVeil(["etl", "--json", "--max-messages", String(most)], { env: scene.env });
-    // It would wait for ever; a drain of nothing takes a few seconds, and some more on a busy machine.
-    const late = setTimeout(() => child.kill("SIGKILL"), 200_000);
     const [stdout, code] = await Promise.all([new Response(child.stdout).text(), child.exited]);
-    clearTimeout(late);
     expect({ most, code, signal: child.signalCode }).toEqual({ most, code: 0, signal: null });
     expect(summary({ stdout, stderr: "" })).toMatchObject({
       received: most - 1,
@@ -309,7 +312,7 @@ test.concurrent("--follow stays for messages that are sent later, and SIGTERM en
   expect(child.exitCode).toBeNull();
   child.kill("SIGTERM");
   const [stdout, stderr, code] = await output;
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect({ code, stderr: withoutWaits(stderr) }).toEqual({ code: 0, stderr: "" });
   expect(summary({ stdout, stderr })).toMatchObject({
     received: 25,
     loaded: 25,

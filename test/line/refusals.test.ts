@@ -2,12 +2,13 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
-import { Availability } from "../../src/line/availability.ts";
+import { Failure } from "../../src/failure.ts";
 import { KnownOriginals } from "../../src/line/known-originals.ts";
-import { type Refusals, type Stored, storeBatch } from "../../src/line/store.ts";
+import type { Refusals } from "../../src/line/split.ts";
 import type { Message } from "../../src/sqs/queue.ts";
 import { type Host, makeHost } from "../sql/host.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
+import { storeEach } from "../support/store-messages.ts";
 
 let database: TestDatabase;
 let owner: postgres.Sql;
@@ -33,22 +34,19 @@ const batchOf = (good: number, poison: number): Message[] =>
 /** How many messages of a batch were quarantined, and with which SQLSTATE it failed, or null. */
 async function storing(messages: readonly Message[], refusals: Refusals) {
   const { subkeys, dataKeys } = host;
-  const store = {
-    ...{ subkeys, dataKeys, known: new KnownOriginals() },
-    database: database.open(database.url("etl")),
-  };
-  const patience = { milliseconds: 0, signal: new AbortController().signal };
-  const stored: Stored[] = [];
-  const failure = await storeBatch(store, messages, {
-    available: new Availability("it", patience, () => {}),
-    refusals,
-    onStored: (part) => stored.push(part),
-    onRetry: () => {},
-  }).then(
-    () => null,
-    (error) => String(error.code),
-  );
-  return { quarantined: stored.reduce((sum, { result }) => sum + result.quarantined, 0), failure };
+  const knownOriginals = new KnownOriginals();
+  const etl = database.open(database.url("etl"));
+  let quarantined = 0;
+  try {
+    const storing = { database: etl, subkeys, dataKeys, knownOriginals };
+    for await (const { result } of storeEach(storing, messages, 0, refusals)) {
+      quarantined += result.quarantined;
+    }
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    return { quarantined, failure: error.code };
+  }
+  return { quarantined, failure: null };
 }
 
 test("ten in a row over all batches that are under way, then each of them ends", async () => {

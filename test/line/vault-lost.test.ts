@@ -5,12 +5,12 @@ import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
 import { checkInvariant, INVARIANTS } from "../../src/check.ts";
 import { Failure } from "../../src/failure.ts";
-import { Availability } from "../../src/line/availability.ts";
 import { KnownOriginals } from "../../src/line/known-originals.ts";
-import { type Store, type Stored, storeBatch } from "../../src/line/store.ts";
+import type { StoredPart } from "../../src/line/protect-and-load.ts";
 import type { Message } from "../../src/sqs/queue.ts";
 import { type Host, makeHost } from "../sql/host.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
+import { storeMessages } from "../support/store-messages.ts";
 
 /** Tells how many originals each committed load carried. */
 class Watched extends KnownOriginals {
@@ -30,17 +30,14 @@ class Watched extends KnownOriginals {
 let database: TestDatabase;
 let owner: postgres.Sql;
 let host: Host;
-let known: Watched;
-let store: Store;
+let knownOriginals: Watched;
 beforeAll(async () => {
   database = await createDatabase();
   owner = database.sql(database.ownerUrl);
   host = await makeHost();
 });
 beforeEach(() => {
-  known = new Watched();
-  const { subkeys, dataKeys } = host;
-  store = { database: database.open(database.url("etl")), subkeys, dataKeys, known };
+  knownOriginals = new Watched();
 });
 afterAll(() => database?.drop());
 
@@ -51,16 +48,10 @@ const login = (ip: string, device: string): Message => ({
   receipt: randomUUID(),
 });
 
-async function storeAll(...messages: Message[]): Promise<Stored[]> {
-  const stored: Stored[] = [];
-  const patience = { milliseconds: 0, signal: new AbortController().signal };
-  await storeBatch(store, messages, {
-    available: new Availability("it", patience, () => {}),
-    refusals: { sinceTaken: 0 },
-    onStored: (part) => stored.push(part),
-    onRetry: () => {},
-  });
-  return stored;
+async function storeAll(...messages: Message[]): Promise<StoredPart[]> {
+  const { subkeys, dataKeys } = host;
+  const etl = database.open(database.url("etl"));
+  return await storeMessages({ database: etl, subkeys, dataKeys, knownOriginals }, messages, 0);
 }
 
 const tokens = (ip: string, device: string) => [
@@ -86,7 +77,7 @@ async function expectSound(): Promise<void> {
 test("what was stored once is not sent again, and its rows have their tokens all the same", async () => {
   await storeAll(login("203.0.113.1", "a"), login("203.0.113.1", "b"));
   const [again] = await storeAll(login("203.0.113.1", "a"), login("203.0.113.2", "b"));
-  expect(known.sent).toEqual([3, 1]);
+  expect(knownOriginals.sent).toEqual([3, 1]);
   expect(again!.result).toMatchObject({ loaded: 2, newOriginals: 1 });
   const [row] = await owner`
     select count(*)::integer as rows from public.user_logins
@@ -108,7 +99,10 @@ test("an original that the vault has lost meanwhile is sent again, with all of i
   );
   expect(rest).toEqual([]);
   expect(stored!.result).toMatchObject({ loaded: 3, newOriginals: 4 });
-  expect({ sent: known.sent, clears: known.clears }).toEqual({ sent: [4, 6], clears: 1 });
+  expect({ sent: knownOriginals.sent, clears: knownOriginals.clears }).toEqual({
+    sent: [4, 6],
+    clears: 1,
+  });
   expect(await inVault(lost)).toBe(2);
   await expectSound();
 });
@@ -124,8 +118,8 @@ test("what did not commit is not taken for stored", async () => {
   } finally {
     await owner.unsafe("alter table public.user_logins drop constraint test");
   }
-  const before = known.sent.reduce((sum, sent) => sum + sent, 0);
+  const before = knownOriginals.sent.reduce((sum, sent) => sum + sent, 0);
   await storeAll(login("203.0.113.6", "f"));
-  expect({ before, sent: known.sent.at(-1) }).toEqual({ before: 0, sent: 2 });
+  expect({ before, sent: knownOriginals.sent.at(-1) }).toEqual({ before: 0, sent: 2 });
   expect(await inVault(tokens("203.0.113.6", "f"))).toBe(2);
 });

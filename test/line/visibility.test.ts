@@ -2,9 +2,9 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { Failure } from "../../src/failure.ts";
 import type { Notice } from "../../src/line/availability.ts";
-import { Held } from "../../src/line/in-hand.ts";
+import { InHand } from "../../src/line/in-hand.ts";
 import { handBack, keepHidden } from "../../src/line/visibility.ts";
-import type { Message, Outcome, Queue } from "../../src/sqs/queue.ts";
+import type { Changed, Message, Queue } from "../../src/sqs/queue.ts";
 import { advance, endClock, startClock, stateOf } from "../support/fake-clock.ts";
 
 const HOUR = 3_600_000;
@@ -22,7 +22,7 @@ const message = (n: number): Message => ({
 /** A queue that keeps account of until when it hides what; answers with what `answer` says. */
 function fakeQueue(
   visibilitySeconds: number,
-  answer?: (call: Call, n: number) => Partial<Outcome>,
+  answer?: (call: Call, n: number) => Partial<Changed>,
 ) {
   const calls: Call[] = [];
   const hiddenUntil = new Map<Message, number>();
@@ -37,16 +37,16 @@ function fakeQueue(
   return { queue: { visibilitySeconds, hide } as Queue, calls, hiddenUntil };
 }
 
-function scene(visibilitySeconds: number, answer?: (call: Call, n: number) => Partial<Outcome>) {
+function scene(visibilitySeconds: number, answer?: (call: Call, n: number) => Partial<Changed>) {
   const fake = fakeQueue(visibilitySeconds, answer);
-  const held = new Held(null, visibilitySeconds);
+  const inHand = new InHand(null, visibilitySeconds);
   const said: Notice[] = [];
   const end = new AbortController();
-  const keeping = keepHidden(fake.queue, held, (notice) => said.push(notice), end.signal, 1000);
+  const keeping = keepHidden(fake.queue, inHand, (notice) => said.push(notice), end.signal, 1000);
   const receive = async (count: number): Promise<Message[]> => {
     const messages = Array.from({ length: count }, (_, n) => message(n));
-    await held.reserve(count);
-    held.fill(messages, count);
+    await inHand.reserve(count);
+    inHand.fill(messages, count);
     for (const one of messages) {
       fake.hiddenUntil.set(one, performance.now() + visibilitySeconds * 1000);
     }
@@ -56,7 +56,7 @@ function scene(visibilitySeconds: number, answer?: (call: Call, n: number) => Pa
     end.abort();
     await keeping;
   };
-  return { ...fake, held, said, receive, stop, keeping };
+  return { ...fake, inHand, said, receive, stop, keeping };
 }
 
 describe("what is held", () => {
@@ -123,12 +123,12 @@ describe("what is held", () => {
   });
 
   test("is left alone once it is released", async () => {
-    const { held, receive, calls, stop } = scene(30);
+    const { inHand, receive, calls, stop } = scene(30);
     const messages = await receive(5);
-    held.release(messages.slice(0, 3));
+    inHand.release(messages.slice(0, 3));
     await advance(16_100, 500);
     expect(calls.map((call) => call.messages)).toEqual([messages.slice(3)]);
-    held.release(messages);
+    inHand.release(messages);
     await advance(HOUR, 1000);
     expect(calls).toHaveLength(1);
     await stop();

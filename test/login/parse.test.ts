@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Login, type Parsed, parseMessage } from "../../src/login/parse.ts";
+import { type Login, type ParsedBody, parseMessage } from "../../src/login/parse.ts";
 
 const EMPTY: Login = {
   userId: "u",
@@ -11,9 +11,12 @@ const EMPTY: Login = {
   appVersion: null,
 };
 
-const parse = (message: unknown): Parsed => parseMessage(JSON.stringify(message));
-const login = (login: Partial<Login>): Parsed => ({ kind: "login", login: { ...EMPTY, ...login } });
-const reasonOf = (parsed: Parsed): string => {
+const parse = (message: unknown): ParsedBody => parseMessage(JSON.stringify(message));
+const login = (login: Partial<Login>): ParsedBody => ({
+  kind: "login",
+  login: { ...EMPTY, ...login },
+});
+const reasonOf = (parsed: ParsedBody): string => {
   if (parsed.kind !== "rejected") throw new Error("expected a rejection, got a login");
   return parsed.reason;
 };

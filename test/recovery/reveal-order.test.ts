@@ -2,12 +2,13 @@
 // writes down what it is asked.
 import { describe, expect, test } from "bun:test";
 import { Failure } from "../../src/failure.ts";
-import type { Opener } from "../../src/keys/opener.ts";
-import type { Database, Query, Row } from "../../src/postgres/database.ts";
-import { awaitVerdict } from "../../src/recovery/await-verdict.ts";
-import { type RevealedLogin, revealLogins } from "../../src/recovery/join.ts";
+import type { OpeningKeys } from "../../src/keys/open.ts";
+import type { Database, Query } from "../../src/postgres/database.ts";
+import type { Row } from "../../src/postgres/values.ts";
+import { joinLogins, type RevealedLogin } from "../../src/recovery/join.ts";
 import { LOGINS_PER_PAGE } from "../../src/recovery/logins.ts";
-import { type Recovery, revealPages, TOKENS_PER_REQUEST } from "../../src/recovery/reveal.ts";
+import { type Recovery, TOKENS_PER_REQUEST } from "../../src/recovery/request.ts";
+import { revealTokens } from "../../src/recovery/reveal.ts";
 
 const LETTERS = "abcdefghijklmnopqrstuvwxyz234567";
 
@@ -19,15 +20,15 @@ function token(prefix: string, n: number): string {
   return `${prefix}1_${letters}a`;
 }
 
-const ask = { reason: null, purpose: null, breakGlass: false };
+const grounds = { reason: null, purpose: null, breakGlass: false };
 
 /** Opens everything; what it says of a token is `original of TOKEN`. */
-const opener = {
+const keys = {
   open: async (_: unknown, place: { token: string }) => ({
     text: `original of ${place.token}`,
     verified: true,
   }),
-} as unknown as Opener;
+} as unknown as OpeningKeys;
 
 /** A database with every original but these, and a list of what was done to it. */
 function recorder(
@@ -74,8 +75,10 @@ function recorder(
     snapshot: <T>(work: (query: Query) => Promise<T>) => work(query),
   } as unknown as Database;
   const recovery: Recovery = {
-    ...{ database, opener, ask },
-    afterRecording: async () => {
+    database,
+    keys,
+    grounds,
+    onRecorded: async () => {
       steps.push("all recorded");
     },
   };
@@ -87,7 +90,7 @@ describe("a reveal of many tokens", () => {
 
   test("records every request before it fetches the first", async () => {
     const { steps, requests, recovery } = recorder();
-    for await (const _ of revealPages(recovery, new Set(tokens)));
+    for await (const _ of revealTokens(recovery, new Set(tokens)));
     expect(steps).toEqual([
       ...["record", "record", "record", "all recorded", "fetch 0", "fetch 1", "fetch 2"],
     ]);
@@ -99,7 +102,7 @@ describe("a reveal of many tokens", () => {
     const { recovery } = recorder({ unknown });
     const revealed: string[] = [];
     const lost: string[] = [];
-    for await (const page of revealPages(recovery, new Set([...tokens, tokens[7]!, tokens[0]!]))) {
+    for await (const page of revealTokens(recovery, new Set([...tokens, tokens[7]!, tokens[0]!]))) {
       for (const { token, original } of page.revealed) {
         expect(original).toBe(`original of ${token}`);
         revealed.push(token);
@@ -114,7 +117,7 @@ describe("a reveal of many tokens", () => {
   test("holds no more than the page that is printed and the one after it", async () => {
     const { steps, recovery } = recorder();
     let printed = 0;
-    for await (const _ of revealPages(recovery, new Set(tokens))) {
+    for await (const _ of revealTokens(recovery, new Set(tokens))) {
       printed++;
       expect(steps.filter((step) => step.startsWith("fetch")).length).toBeLessThanOrEqual(
         printed + 1,
@@ -127,7 +130,7 @@ describe("a reveal of many tokens", () => {
     const { recovery } = recorder({ refuse: (nth) => (nth === 1 ? "VL035" : "") });
     let pages = 0;
     const all = (async () => {
-      for await (const _ of revealPages(recovery, new Set(tokens))) pages++;
+      for await (const _ of revealTokens(recovery, new Set(tokens))) pages++;
     })();
     await expect(all).rejects.toThrow("refused");
     expect(pages).toBe(1);
@@ -145,7 +148,7 @@ describe("a reveal of many tokens", () => {
       },
     };
     let pages = 0;
-    for await (const _ of revealPages(waiting, new Set(tokens))) pages++;
+    for await (const _ of revealTokens(waiting, new Set(tokens))) pages++;
     expect({ pages, asked }).toEqual({ pages: 3, asked: [["1", "2"]] });
     expect(steps.slice(4)).toEqual(["fetch 0", "fetch 1", "fetch 1", "fetch 2"]);
   });
@@ -160,7 +163,7 @@ describe("a join", () => {
     const logins: RevealedLogin[] = [];
     let largest = 0;
     const filter = { userId: null, since: "2026-01-01", until: null, tokens: null };
-    const counts = await revealLogins(recovery, filter, async (page) => {
+    const counts = await joinLogins(recovery, filter, async (page) => {
       logins.push(...page.logins);
       largest = Math.max(largest, page.logins.length);
     });
@@ -210,56 +213,5 @@ describe("a join", () => {
     const { steps, recovery } = recorder();
     expect((await all(recovery)).counts.logins).toBe(0);
     expect(steps).toEqual([]);
-  });
-});
-
-describe("the wait for a verdict", () => {
-  const states = (...answers: string[]) => {
-    const asked: string[] = [];
-    let notify = (_: string) => {};
-    let stopped = 0;
-    const database = {
-      query: async () => {
-        const state = answers.shift() ?? "ready";
-        asked.push(state);
-        if (state === "away") throw new Failure(1, "away", null, "ECONNREFUSED");
-        if (state === "denied to ask") throw new Failure(1, "denied", null, "42501");
-        return [{ state }];
-      },
-      listen: async (_: string, onNotify: (payload: string) => void) => {
-        notify = onNotify;
-        return () => {
-          stopped++;
-        };
-      },
-    } as unknown as Database;
-    return { database, asked, notify: (id: string) => notify(id), stops: () => stopped };
-  };
-
-  test("ends when the request waits no more, also where nothing notifies and the database was away", async () => {
-    const { database, asked, stops } = states("waiting", "away", "waiting", "denied");
-    await awaitVerdict(database, "id", 1);
-    expect(asked).toEqual(["waiting", "away", "waiting", "denied"]);
-    expect(stops()).toBe(1);
-    const deaf = { ...database, listen: () => Promise.reject(new Error("a pooler")) } as Database;
-    await awaitVerdict(deaf, "id", 1);
-  });
-
-  test("asks again at once when it is notified of its own request", async () => {
-    const { database, asked, notify } = states("waiting", "ready");
-    const waiting = awaitVerdict(database, "id", 600_000);
-    await Bun.sleep(20);
-    notify("another");
-    await Bun.sleep(20);
-    expect(asked).toEqual(["waiting"]);
-    notify("id");
-    await waiting;
-    expect(asked).toEqual(["waiting", "ready"]);
-  });
-
-  test("ends when it may not ask", async () => {
-    const { database, stops } = states("denied to ask");
-    await expect(awaitVerdict(database, "id", 1)).rejects.toThrow("denied");
-    expect(stops()).toBe(1);
   });
 });

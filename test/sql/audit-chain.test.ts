@@ -1,21 +1,20 @@
 // The chain itself: one line through all entries however many write and chain at once, and a lock that no
 // caller can keep.
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import pg from "pg";
 import type postgres from "postgres";
 import { chainAudit } from "../../src/audit/chain.ts";
 import { ENTRY_COLUMNS, readEntry } from "../../src/audit/entries.ts";
-import { Offences } from "../../src/audit/offences.ts";
-import { findStopped } from "../../src/audit/stopped.ts";
+import { AuditProblems } from "../../src/audit/problems.ts";
 import { verifyAudit } from "../../src/audit/verify.ts";
+import { isChainingStopped } from "../../src/audit/waiting.ts";
 import { Failure } from "../../src/failure.ts";
-import { array, type Database } from "../../src/postgres/database.ts";
+import type { Database } from "../../src/postgres/database.ts";
+import { array } from "../../src/postgres/values.ts";
 import { entryBytes } from "../../vault/audit.ts";
 import { createDatabase, ROLES, type TestDatabase } from "../support/database.ts";
 import { outcome } from "./attempt.ts";
-
-setDefaultTimeout(120_000);
 
 let database: TestDatabase;
 let owner: postgres.Sql;
@@ -50,7 +49,7 @@ async function counts() {
 async function expectWhole(): Promise<void> {
   expect(await chainAudit(auditor)).toBe(true);
   const verdict = await verifyAudit(auditor, { signed: [], onProgress: () => {} });
-  expect(verdict.offences.named).toEqual([]);
+  expect(verdict.problems.named).toEqual([]);
   const { entries, chained, waiting } = await counts();
   expect([chained, waiting]).toEqual([entries, 0]);
   expect(verdict.end.position).toBe(BigInt(entries));
@@ -315,12 +314,12 @@ describe("what waits", () => {
     });
   }
 
-  test("for long, while somebody holds the head, is an offence that names the first entry", async () => {
+  test("for long, while somebody holds the head, is a problem that names the first entry", async () => {
     const read = await waiting();
     await whileHeld(async () => {
-      const offences = new Offences();
-      expect(await findStopped(auditor, "busy", read, offences)).toBe(true);
-      expect(offences.named).toEqual([
+      const problems = new AuditProblems();
+      expect(await isChainingStopped(auditor, "busy", read, problems)).toBe(true);
+      expect(problems.named).toEqual([
         {
           ...{ kind: "not-chained", position: null, entry: read.waiting.first },
           message: expect.stringMatching(
@@ -345,21 +344,21 @@ describe("what waits", () => {
     });
   });
 
-  test("is no offence where it is young, is chained meanwhile, or somebody works off a backlog", async () => {
+  test("is no problem where it is young, is chained meanwhile, or somebody works off a backlog", async () => {
     const read = await waiting();
-    const offences = new Offences();
+    const problems = new AuditProblems();
     await whileHeld(async () => {
       const young = { ...read, waiting: { ...read.waiting, isOld: false } };
-      expect(await findStopped(auditor, "busy", young, offences)).toBe(false);
+      expect(await isChainingStopped(auditor, "busy", young, problems)).toBe(false);
       const moved = { ...read, position: read.position - 1n };
-      expect(await findStopped(auditor, "busy", moved, offences)).toBe(false);
+      expect(await isChainingStopped(auditor, "busy", moved, problems)).toBe(false);
     });
-    expect(await findStopped(auditor, "busy", read, offences)).toBe(false);
-    expect(offences.count).toBe(0);
+    expect(await isChainingStopped(auditor, "busy", read, problems)).toBe(false);
+    expect(problems.count).toBe(0);
     await expectWhole();
   });
 
-  test("is an offence at once where chaining fails, with what the database says, and not where it did before", async () => {
+  test("is a problem at once where chaining fails, with what the database says, and not where it did before", async () => {
     await owner`insert into pii_vault.audit (login_oid, action, items) values (1, 'a.b', 0)`;
     const { waiting, end } = await verifyAudit(auditor, { signed: [], onProgress: () => {} });
     const read = { waiting, position: end.position };
@@ -367,15 +366,15 @@ describe("what waits", () => {
     const run = async (statement: string) => await owner.unsafe(statement);
     await run("revoke execute on procedure pii_vault.chain_audit(integer) from veil_auditor");
     try {
-      const offences = new Offences();
-      expect(await findStopped(auditor, failure, read, offences)).toBe(true);
-      expect(offences.named[0]?.message).toMatch(/entry \d+ is the first of them \(.*42501/);
+      const problems = new AuditProblems();
+      expect(await isChainingStopped(auditor, failure, read, problems)).toBe(true);
+      expect(problems.named[0]?.message).toMatch(/entry \d+ is the first of them \(.*42501/);
     } finally {
       await run("grant execute on procedure pii_vault.chain_audit(integer) to veil_auditor");
     }
-    const offences = new Offences();
-    expect(await findStopped(auditor, failure, read, offences)).toBe(false);
-    expect(offences.count).toBe(0);
+    const problems = new AuditProblems();
+    expect(await isChainingStopped(auditor, failure, read, problems)).toBe(false);
+    expect(problems.count).toBe(0);
     await expectWhole();
   });
 });
@@ -530,7 +529,7 @@ describe("nobody keeps the chain from growing", () => {
     const sql = database.sql(database.url("revealer"));
     const settings = ["indexscan", "indexonlyscan", "bitmapscan", "nestloop", "sort"];
     for (const name of settings) await sql.unsafe(`set enable_${name} = off`);
-    await sql.unsafe("set statement_timeout = '20s'");
+    await sql.unsafe("set statement_timeout = '200s'");
     await owner.unsafe(`
       insert into pii_vault.audit (login_oid, action, items)
       select 1, 'a.note', n from generate_series(1, 20000) n`);

@@ -1,13 +1,5 @@
 // Whatever a superuser does to the audit afterwards, verifying finds it and names the place.
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  describe,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -15,13 +7,11 @@ import type postgres from "postgres";
 import { chainAudit } from "../../src/audit/chain.ts";
 import { addLine, readCheckpoints, writeLine } from "../../src/audit/checkpoints.ts";
 import { listAudit } from "../../src/audit/list.ts";
-import { type Verdict, verifyAudit } from "../../src/audit/verify.ts";
+import { type VerifiedAudit, verifyAudit } from "../../src/audit/verify.ts";
 import { Failure } from "../../src/failure.ts";
 import type { Database } from "../../src/postgres/database.ts";
 import { type AuditKey, generateAuditKey } from "../../vault/checkpoint.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
-
-setDefaultTimeout(60_000);
 
 const ENTRIES = 30;
 const folder = mkdtempSync(join(tmpdir(), "veil-audit-"));
@@ -69,11 +59,12 @@ async function sign(path: string, by: AuditKey = key): Promise<void> {
   addLine(path, await writeLine(by, { chain, position, entry, hash, madeAt, marks }));
 }
 
-const verify = async (signed: Awaited<ReturnType<typeof readCheckpoints>>): Promise<Verdict> =>
-  await verifyAudit(auditor, { signed, onProgress: () => {} });
+const verify = async (
+  signed: Awaited<ReturnType<typeof readCheckpoints>>,
+): Promise<VerifiedAudit> => await verifyAudit(auditor, { signed, onProgress: () => {} });
 
-const messages = ({ offences }: Verdict): string[] =>
-  offences.named.map(({ message }) => message.replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/, "DATE"));
+const messages = ({ problems }: VerifiedAudit): string[] =>
+  problems.named.map(({ message }) => message.replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/, "DATE"));
 
 /** Past triggers and constraints, as only a superuser can. */
 async function tamper(...statements: string[]): Promise<void> {
@@ -129,7 +120,7 @@ test("an audit that nobody has touched verifies, alone and against its checkpoin
   }
 });
 
-test("entries that come after a checkpoint, or wait, are no offence", async () => {
+test("entries that come after a checkpoint, or wait, are no problem", async () => {
   const signed = await readCheckpoints(checkpoints, key);
   await owner.unsafe("insert into pii_vault.audit (login_oid, action, items) values (1, 'a.b', 0)");
   const waiting = await verify(signed);
@@ -353,7 +344,7 @@ const CASES: readonly Case[] = [
 describe("found, and where it was:", () => {
   test.each(CASES)("%s", async (_, statements, alone, withCheckpoints = alone) => {
     await tamper(...statements);
-    const clean = (verdict: Verdict) =>
+    const clean = (verdict: VerifiedAudit) =>
       messages(verdict).map((message) =>
         message.replace(/entry (\d+)/g, (all, id) => (Number(id) > ENTRIES ? "entry NEW" : all)),
       );
@@ -395,12 +386,12 @@ test("a chain of many pages verifies, entries of ten thousand tokens among them,
     expect(listed).toEqual(Array.from({ length: 2501 - first }, (_, i) => first + i));
   }
   await tamper("update pii_vault.audit set items = 0 where login = 'carol' and items = 2100");
-  expect((await verify([])).offences.named).toMatchObject([
+  expect((await verify([])).problems.named).toMatchObject([
     { kind: "entry-changed", position: BigInt(ENTRIES + 2100) },
   ]);
 });
 
-test("of many offences the first ten are named, all are counted, and what was signed is named too", async () => {
+test("of many problems the first ten are named, all are counted, and what was signed is named too", async () => {
   await tamper(
     "update pii_vault.audit_chain set position = position + 1000 where position > 3",
     "update pii_vault.audit_chain set position = position - 999 where position > 1000",
@@ -409,8 +400,8 @@ test("of many offences the first ten are named, all are counted, and what was si
     "update pii_vault.audit_head set position = position + 1",
   );
   const verdict = await verify(await readCheckpoints(checkpoints, key));
-  expect(verdict.offences.count).toBe(ENTRIES - 3 + 1 + 1);
-  expect(verdict.offences.named.map(({ kind, position }) => `${kind} ${position}`)).toEqual([
+  expect(verdict.problems.count).toBe(ENTRIES - 3 + 1 + 1);
+  expect(verdict.problems.named.map(({ kind, position }) => `${kind} ${position}`)).toEqual([
     "rewritten 4",
     ...Array.from({ length: 9 }, (__, i) => `entry-changed ${i + 4}`),
   ]);
@@ -481,7 +472,7 @@ describe("a file of checkpoints is refused", () => {
 });
 
 test("the checkpoint of another database is refused by its chain", async () => {
-  const other = await createDatabase();
+  const other = await createDatabase({ copied: false });
   try {
     const path = join(folder, "foreign.jsonl");
     const there = await verifyAudit(other.open(other.url("auditor")), {

@@ -1,17 +1,14 @@
 // What an eraser's or an ETL host's login could try, or meet, beside what its command does: holds on what no token
 // stands for, settings of the session, arrays of another shape, transactions that are never ended, plans.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createHash, randomUUID } from "node:crypto";
 import type postgres from "postgres";
-import { forget, planForget } from "../../src/erasure/erasure.ts";
+import { forget, planForget } from "../../src/erasure/forget.ts";
 import { addHold, releaseHold } from "../../src/erasure/holds.ts";
-import { migrate } from "../../src/postgres/migrate.ts";
 import { createDatabase, type Role } from "../support/database.ts";
 import { attempt, outcome } from "./attempt.ts";
 import { type ErasureScene, FRESH, makeErasureScene } from "./erasure-scene.ts";
 import { type Argument, callLoad, countRows, loadArguments } from "./host.ts";
-
-setDefaultTimeout(120_000);
 
 let scene: ErasureScene;
 beforeAll(async () => {
@@ -43,19 +40,15 @@ async function loadOver(
 }
 
 test("a held user is not forgotten, whatever the rows hold: plain values, fresh tokens, nothing", async () => {
-  const adopted = await createDatabase({ migrated: false });
+  const adopted = await createDatabase();
   try {
     const owner = adopted.sql(adopted.ownerUrl);
     await owner.unsafe(`
-      create table public.user_logins (user_id varchar(128), device_type varchar(32),
-        masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32), app_version integer,
-        create_date date);
       insert into public.user_logins (user_id, masked_ip, masked_device_id) values
         ('plain', '192.0.2.7', 'a phone'), ('mixed', '192.0.2.8', 'ip1_${"a".repeat(26)}'),
         ('fresh', 'ip0_${"a".repeat(26)}', null), ('none', null, null)`);
-    await migrate(adopted.open(adopted.ownerUrl));
-    const policy = adopted.open(await adopted.addLogin("policy"));
-    const url = await adopted.addLogin("eraser");
+    const policy = adopted.open(adopted.url("policy"));
+    const url = adopted.url("eraser");
     const [eraser, sql] = [adopted.open(url), adopted.sql(url)];
     const rows = () => owner`select * from public.user_logins order by user_id`;
     const before = [...(await rows())];

@@ -1,25 +1,24 @@
 // Erasures and loads at once, over connections of their own: whichever comes first, no row is left with a token
 // that stands for an original which is gone, and nothing that was forgotten comes back.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
-import { identities } from "../../src/config/config.ts";
-import { expire, forget } from "../../src/erasure/erasure.ts";
-import { Opener } from "../../src/keys/opener.ts";
-import { Availability } from "../../src/line/availability.ts";
+import { readIdentities } from "../../src/config/keys.ts";
+import { expire } from "../../src/erasure/expire.ts";
+import { forget } from "../../src/erasure/forget.ts";
+import { OpeningKeys } from "../../src/keys/open.ts";
 import { KnownOriginals } from "../../src/line/known-originals.ts";
 import { load } from "../../src/line/load.ts";
-import { type Stored, storeBatch } from "../../src/line/store.ts";
-import { array } from "../../src/postgres/database.ts";
-import { replay } from "../../src/recovery/quarantine.ts";
+import type { StoredPart } from "../../src/line/protect-and-load.ts";
+import { array } from "../../src/postgres/values.ts";
+import { replay } from "../../src/recovery/replay.ts";
 import type { Message } from "../../src/sqs/queue.ts";
 import { seal } from "../../vault/seal.ts";
 import { until } from "../line/stored.ts";
+import { storeMessages } from "../support/store-messages.ts";
 import { outcome } from "./attempt.ts";
 import { type ErasureScene, FRESH, makeErasureScene } from "./erasure-scene.ts";
 import { callLoad, loadArguments, makeHost } from "./host.ts";
-
-setDefaultTimeout(120_000);
 
 let scene: ErasureScene;
 beforeAll(async () => {
@@ -40,8 +39,9 @@ const messageOf = (
 /** Whether a session waits for the gate. */
 const waits = async (): Promise<boolean> => {
   const [row] = await scene.owner`
-    select count(*)::int as n from pg_locks
-    where relation = 'pii_vault.erasure_gate'::regclass and not granted`;
+    select count(*)::int as n from pg_locks l join pg_database d on d.oid = l.database
+    where d.datname = current_database() and not l.granted
+      and l.relation = 'pii_vault.erasure_gate'::regclass`;
   return Number(row?.n) > 0;
 };
 
@@ -143,17 +143,13 @@ class Watched extends KnownOriginals {
   }
 }
 
-async function storeAll(known: KnownOriginals, messages: readonly Message[]): Promise<Stored[]> {
+async function storeAll(
+  knownOriginals: KnownOriginals,
+  messages: readonly Message[],
+): Promise<StoredPart[]> {
   const { subkeys, dataKeys } = scene.host;
-  const stored: Stored[] = [];
-  const patience = { milliseconds: 20_000, signal: new AbortController().signal };
-  await storeBatch({ database: scene.as("etl"), subkeys, dataKeys, known }, messages, {
-    available: new Availability("it", patience, () => {}),
-    refusals: { sinceTaken: 0 },
-    onStored: (part) => stored.push(part),
-    onRetry: () => {},
-  });
-  return stored;
+  const database = scene.as("etl");
+  return await storeMessages({ database, subkeys, dataKeys, knownOriginals }, messages, 20_000);
 }
 
 test("what a host has seen stored and was forgotten since needs nothing sent again", async () => {
@@ -229,10 +225,14 @@ test("a replay brings back nothing that was forgotten, and its body is gone", as
   await owner.unsafe(
     `alter role ${new URL(url).username} set default_transaction_isolation = 'repeatable read'`,
   );
-  const opener = new Opener({ identities: identities(host.keys), verifyKey: null, subkeys: null });
+  const keys = new OpeningKeys({
+    identities: readIdentities(host.keys),
+    verifyKey: null,
+    subkeys: null,
+  });
   const outcomes: string[] = [];
-  const replayer = { opener, subkeys: host.subkeys, dataKeys: host.dataKeys };
-  await replay({ ...replayer, database: scene.database.open(url) }, [messageId], "fixed", (one) =>
+  const replayer = { keys, reason: "fixed", subkeys: host.subkeys, dataKeys: host.dataKeys };
+  await replay({ ...replayer, database: scene.database.open(url) }, [messageId], (one) =>
     outcomes.push(one.outcome),
   );
   expect(outcomes).toEqual(["replayed"]);
@@ -258,24 +258,16 @@ test("fifty erasures among loads that go on: nothing is lost, nothing comes back
   let isOver = false;
   let stored = 0;
   const loader = async (each: number) => {
-    const known = new KnownOriginals();
     const { subkeys, dataKeys } = await makeHost(host.keys);
-    const used = { database: database.open(database.url("etl")), subkeys, dataKeys, known };
-    const patience = { milliseconds: 20_000, signal: new AbortController().signal };
+    const etl = database.open(database.url("etl"));
+    const used = { database: etl, subkeys, dataKeys, knownOriginals: new KnownOriginals() };
     for (let round = 0; !isOver || round < 5; round++) {
       const messages = Array.from({ length: 20 }, (_, i) => {
         const n = pool[(round * 7 + i * 3 + each * 11) % pool.length]!;
         // Old, so that it may expire too, and one user for each, so that it may be forgotten.
         return messageOf(`user ${n}`, ...valuesOf(n), new Date("2021-06-01T00:00:00Z"));
       });
-      await storeBatch(used, messages, {
-        available: new Availability("it", patience, () => {}),
-        refusals: { sinceTaken: 0 },
-        onStored: ({ result }) => {
-          stored += result.loaded;
-        },
-        onRetry: () => {},
-      });
+      for (const { result } of await storeMessages(used, messages, 20_000)) stored += result.loaded;
     }
   };
   const erasing = async () => {

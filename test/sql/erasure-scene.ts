@@ -3,12 +3,12 @@ import { expect } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
 import { checkInvariant, INVARIANTS } from "../../src/check.ts";
-import { identities } from "../../src/config/config.ts";
-import { Opener } from "../../src/keys/opener.ts";
+import { readIdentities } from "../../src/config/keys.ts";
+import { OpeningKeys } from "../../src/keys/open.ts";
 import type { LoadResult } from "../../src/line/load.ts";
 import type { Database } from "../../src/postgres/database.ts";
-import { reveal } from "../../src/recovery/reveal.ts";
 import { createDatabase, type Role, type TestDatabase } from "../support/database.ts";
+import { reveal } from "../support/reveal.ts";
 import { type Host, makeHost } from "./host.ts";
 
 export type Login = {
@@ -57,7 +57,11 @@ export async function makeErasureScene(
     opened.set(role, known);
     return known;
   };
-  const opener = new Opener({ identities: identities(host.keys), verifyKey: null, subkeys: null });
+  const keys = new OpeningKeys({
+    identities: readIdentities(host.keys),
+    verifyKey: null,
+    subkeys: null,
+  });
   return {
     ...{ database: used, owner, host, as },
     load: (...logins) =>
@@ -78,7 +82,7 @@ export async function makeErasureScene(
         order by user_id, create_date, masked_ip, masked_device_id`),
     ],
     revealed: async (...tokens) => {
-      const { revealed } = await reveal(as("revealer"), opener, tokens, "a test");
+      const { revealed } = await reveal(as("revealer"), keys, tokens, "a test");
       return tokens.map((token) => revealed.find((one) => one.token === token)?.original ?? null);
     },
     inVault: async (...tokens) => {

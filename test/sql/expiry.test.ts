@@ -1,12 +1,10 @@
 // Retention: what no login has had for so long goes, step by step, and comes back with a new login.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { createHash, randomUUID } from "node:crypto";
-import { type Expired, expire } from "../../src/erasure/erasure.ts";
+import { type Expired, expire } from "../../src/erasure/expire.ts";
 import { addHold, releaseHold } from "../../src/erasure/holds.ts";
 import { attempt } from "./attempt.ts";
 import { type ErasureScene, makeErasureScene } from "./erasure-scene.ts";
-
-setDefaultTimeout(120_000);
 
 let scene: ErasureScene;
 beforeAll(async () => {

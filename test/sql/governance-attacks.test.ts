@@ -1,21 +1,11 @@
 // The table of attacks on governed recovery, each over a real login: what somebody tries who has a role or
 // two and wants more than the policy gives. Every one of them gets nothing, and leaves a record.
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  describe,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import type postgres from "postgres";
 import { createDatabase, ROLES, type Role, type TestDatabase } from "../support/database.ts";
 import { attempt, outcome } from "./attempt.ts";
 import { keepBusy } from "./busy.ts";
 import { type Host, makeHost } from "./host.ts";
-
-setDefaultTimeout(120_000);
 
 let database: TestDatabase;
 let host: Host;

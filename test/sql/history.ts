@@ -1,19 +1,21 @@
-// A database that has seen everything that may rightly happen to one: an adopted table, dropped partitions,
+// A database that has seen everything that may rightly happen to one: rows from before veil, dropped partitions,
 // replays, discards, forgotten tokens, requests, data keys of both kinds.
-import { identities } from "../../src/config/config.ts";
-import { expire, forget } from "../../src/erasure/erasure.ts";
+import { readIdentities } from "../../src/config/keys.ts";
+import { expire } from "../../src/erasure/expire.ts";
+import { forget } from "../../src/erasure/forget.ts";
 import { DataKeys } from "../../src/keys/data-keys.ts";
-import { Opener } from "../../src/keys/opener.ts";
+import { OpeningKeys } from "../../src/keys/open.ts";
 import { load } from "../../src/line/load.ts";
 import { parseMessage } from "../../src/login/parse.ts";
 import { maxSeals, protect } from "../../src/login/protect.ts";
 import type { Database } from "../../src/postgres/database.ts";
 import { migrate } from "../../src/postgres/migrate.ts";
-import { discard, replay } from "../../src/recovery/quarantine.ts";
-import { reveal } from "../../src/recovery/reveal.ts";
+import { discard } from "../../src/recovery/quarantine.ts";
+import { replay } from "../../src/recovery/replay.ts";
 import { generateIdentity } from "../../vault/age.ts";
 import { seal } from "../../vault/seal.ts";
 import { ROLES, type Role, type TestDatabase } from "../support/database.ts";
+import { reveal } from "../support/reveal.ts";
 import type { Host } from "./host.ts";
 
 const noon = (day: string): Date => new Date(`${day}T12:00:00Z`);
@@ -51,22 +53,20 @@ async function loadFor(
   await load(etl, host.subkeys, key, protect([message], host.subkeys, key.dataKey));
 }
 
-export const PUBLISHED = `create table public.user_logins (user_id varchar(128),
-  device_type varchar(32), masked_ip varchar(256), masked_device_id varchar(256),
-  locale varchar(32), app_version integer, create_date date)`;
-
 /** Of an empty database; the answer names a login of each role. */
 export async function makeHistory(
   database: TestDatabase,
   host: Host,
 ): Promise<Record<Role, string>> {
   const owner = database.open(database.ownerUrl);
-  await owner.query(PUBLISHED);
+  await migrate(owner);
+  // As they came from elsewhere: no message stands for them, and not all of their values are tokens.
   await owner.query(`insert into public.user_logins values
     ('a1', null, '192.0.2.200', 'an old device', null, null, '2019-12-31'),
     ('a2', null, '192.0.2.201', null, null, null, '2030-01-02'),
     ('a3', null, null, null, null, null, null)`);
-  await migrate(owner);
+  await owner.query(`insert into etl.adopted (day, messages, plain_values)
+    values ('2019-12-31', 1, 2), ('2030-01-02', 1, 1), (null, 1, 0)`);
   const urls = {} as Record<Role, string>;
   for (const role of ROLES) urls[role] = await database.addLogin(role);
   const etl = database.open(urls.etl);
@@ -94,11 +94,21 @@ export async function makeHistory(
   await loadFor(host, etl, "post-quantum", 2);
   await loadFor(host, etl, "classic", 3);
 
-  const opener = new Opener({ identities: identities(host.keys), verifyKey: null, subkeys: null });
-  const replayer = { database: operator, opener, subkeys: host.subkeys, dataKeys: host.dataKeys };
-  await replay(replayer, ["replayed"], "fixed", () => {});
+  const keys = new OpeningKeys({
+    identities: readIdentities(host.keys),
+    verifyKey: null,
+    subkeys: null,
+  });
+  const replayer = {
+    database: operator,
+    keys,
+    reason: "fixed",
+    subkeys: host.subkeys,
+    dataKeys: host.dataKeys,
+  };
+  await replay(replayer, ["replayed"], () => {});
   await discard(operator, ["discarded"], null);
-  await reveal(revealer, opener, [host.token("ip", "203.0.113.1")], "case 1");
+  await reveal(revealer, keys, [host.token("ip", "203.0.113.1")], "case 1");
   // Forgotten: the row stays, and its token stands for nothing. Expired: the day is long gone.
   const eraser = database.open(urls.eraser);
   await forget(eraser, { tokens: [host.token("ip", "203.0.113.8")] }, "request 1");

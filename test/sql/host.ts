@@ -1,11 +1,11 @@
 // An ETL host as far as the database can tell: keys, and batches protected with them.
 import type postgres from "postgres";
-import { tokenKey } from "../../src/config/config.ts";
+import { readTokenKey } from "../../src/config/keys.ts";
 import { DataKeys, type SealingKey } from "../../src/keys/data-keys.ts";
-import { type LoadResult, load } from "../../src/line/load.ts";
+import { argumentsOf, type LoadResult, load } from "../../src/line/load.ts";
 import { parseMessage } from "../../src/login/parse.ts";
 import { maxSeals, type Protected, protect } from "../../src/login/protect.ts";
-import { array, byteaArray, type Database } from "../../src/postgres/database.ts";
+import type { Database } from "../../src/postgres/database.ts";
 import type { Field } from "../../vault/canonical.ts";
 import type { Subkeys } from "../../vault/keys.ts";
 import { makeToken } from "../../vault/token.ts";
@@ -30,7 +30,7 @@ export type Host = {
 
 export async function makeHost(given?: TestKeys): Promise<Host> {
   const keys = given ?? (await makeKeys());
-  const subkeys = tokenKey(keys);
+  const subkeys = readTokenKey(keys);
   const dataKeys = new DataKeys(subkeys, [keys.VEIL_RECIPIENTS]);
   const protectMessages: Host["protect"] = async (messages) => {
     const parsed = messages.map(({ id, body, sentAt }) => {
@@ -57,31 +57,10 @@ export type Argument = Uint8Array | string | number | null;
 
 /** The arguments of `etl.load`, by name, for a test to bend one of them. */
 export function loadArguments(host: Host, batch: Batch): Record<string, Argument> {
-  const { key, rows, rejected } = batch;
-  const originals = [...batch.originals];
-  return {
-    batch: crypto.randomUUID(),
-    generation: host.subkeys.generation,
-    key_check: host.subkeys.check,
-    data_key: key.wrapped.id,
-    wrapped: key.wrapped.wrapped,
-    recipients: array(key.wrapped.recipients),
-    proof: key.wrapped.proof,
-    tokens: array(originals.map(([token]) => token)),
-    sealed: byteaArray(originals.map(([, sealed]) => sealed)),
-    message_ids: array(rows.map((row) => row.messageId)),
-    sent_ats: array(rows.map((row) => row.sentAt.toISOString())),
-    user_ids: array(rows.map((row) => row.userId)),
-    device_types: array(rows.map((row) => row.deviceType)),
-    masked_ips: array(rows.map((row) => row.maskedIp)),
-    masked_device_ids: array(rows.map((row) => row.maskedDeviceId)),
-    locales: array(rows.map((row) => row.locale)),
-    app_versions: array(rows.map((row) => row.appVersion)),
-    rejected_ids: array(rejected.map((message) => message.messageId)),
-    rejected_sent_ats: array(rejected.map((message) => message.sentAt.toISOString())),
-    rejected_reasons: array(rejected.map((message) => message.reason)),
-    rejected_bodies: byteaArray(rejected.map((message) => message.sealed)),
-  };
+  return argumentsOf(crypto.randomUUID(), host.subkeys, batch.key, batch) as Record<
+    string,
+    Argument
+  >;
 }
 
 /** The bare statement: no transaction of its own, no second try. */

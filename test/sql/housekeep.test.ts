@@ -1,11 +1,9 @@
 // The ledger's daily partitions, with the day injected: made ahead, taken away after 30 days, and
 // never at the cost of a load.
-import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
 import type postgres from "postgres";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { callLoad, type Host, loadArguments, makeHost } from "./host.ts";
-
-setDefaultTimeout(60_000);
 
 let database: TestDatabase;
 let owner: postgres.Sql;

@@ -1,17 +1,10 @@
 // The one statement that stores a batch: all of it or nothing, once however often it is sent.
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
 import type postgres from "postgres";
 import { Failure } from "../../src/failure.ts";
 import { load, requireTokenKey } from "../../src/line/load.ts";
-import { array, byteaArray, type Database } from "../../src/postgres/database.ts";
+import type { Database } from "../../src/postgres/database.ts";
+import { array, byteaArray } from "../../src/postgres/values.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { makeKeys } from "../support/keys.ts";
 import { outcome } from "./attempt.ts";
@@ -25,8 +18,6 @@ import {
   type Message,
   makeHost,
 } from "./host.ts";
-
-setDefaultTimeout(60_000);
 
 let database: TestDatabase;
 let owner: postgres.Sql;

@@ -1,6 +1,6 @@
 // Whoever may create in `public` plants functions and operators there that fit veil's calls better than those of
 // pg_catalog: no command of veil's runs one, as whatever login.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,8 +9,6 @@ import { createScene, type Scene, type Variables } from "../cli/scene.ts";
 import type { Role } from "../support/database.ts";
 import { calledFunctions, readTexts } from "../support/queries.ts";
 import { type Run, veil } from "../support/veil.ts";
-
-setDefaultTimeout(120_000);
 
 let scene: Scene;
 let owner: postgres.Sql;

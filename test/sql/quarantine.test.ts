@@ -1,32 +1,17 @@
 // What could not become a row: kept, looked at on record, replayed once, or given up; over a real login
 // of veil_operator.
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
 import type postgres from "postgres";
-import { identities, optionalTokenKey, optionalVerifyKey } from "../../src/config/config.ts";
-import { Opener } from "../../src/keys/opener.ts";
+import { readIdentities, readOptionalTokenKey, readVerifyKey } from "../../src/config/keys.ts";
+import { OpeningKeys } from "../../src/keys/open.ts";
 import { load } from "../../src/line/load.ts";
 import type { Database } from "../../src/postgres/database.ts";
-import {
-  discard,
-  listEntries,
-  openBodies,
-  type ReplayOutcome,
-  replay,
-} from "../../src/recovery/quarantine.ts";
+import { discard, listEntries, openBodies } from "../../src/recovery/quarantine.ts";
+import { type ReplayOutcome, replay } from "../../src/recovery/replay.ts";
 import { seal } from "../../vault/seal.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { attempt, outcome } from "./attempt.ts";
 import { type Host, makeHost } from "./host.ts";
-
-setDefaultTimeout(180_000);
 
 let database: TestDatabase;
 let owner: postgres.Sql;
@@ -51,12 +36,14 @@ beforeEach(async () => {
 });
 afterEach(() => Promise.all([etl.close(), operator.close()]));
 
-const opener = (keys = host.keys): Opener =>
-  new Opener({
-    identities: identities(keys),
-    verifyKey: optionalVerifyKey(keys),
-    subkeys: optionalTokenKey(keys),
+const openingKeys = (keys = host.keys): OpeningKeys =>
+  new OpeningKeys({
+    identities: readIdentities(keys),
+    verifyKey: readVerifyKey(keys),
+    subkeys: readOptionalTokenKey(keys),
   });
+
+const bodiesFor = (reason: string | null) => ({ database: operator, keys: openingKeys(), reason });
 
 const SENT = new Date("2026-02-28T23:59:59Z");
 
@@ -80,8 +67,8 @@ const replayAll = async (
   dataKeys = host.dataKeys,
 ): Promise<ReplayOutcome[]> => {
   const outcomes: ReplayOutcome[] = [];
-  const replayer = { database, opener: opener(), subkeys: host.subkeys, dataKeys };
-  await replay(replayer, ids, reason, (outcome) => outcomes.push(outcome));
+  const replayer = { database, keys: openingKeys(), reason, subkeys: host.subkeys, dataKeys };
+  await replay(replayer, ids, (outcome) => outcomes.push(outcome));
   return outcomes;
 };
 
@@ -126,7 +113,7 @@ test("a body is shown to the operator as it was sent, on record", async () => {
     { id: "show-2", sentAt: SENT, body: "" },
   ]);
   const asked = ["show-1", "show-2", "show-unknown"];
-  const { bodies } = await openBodies(operator, opener(), asked, "show", "ticket 7");
+  const { bodies } = await openBodies(bodiesFor("ticket 7"), asked, "show");
   expect(bodies.map((entry) => [entry.messageId, entry.body, entry.verified])).toEqual([
     ["show-1", body, true],
     ["show-2", "", true],
@@ -312,7 +299,7 @@ test("a discard empties the body for good, keeps the entry and is on record", as
     reason: "an old rule",
   });
   expect(await discard(operator, ["discard-1"], null)).toBe(0);
-  expect((await openBodies(operator, opener(), ["discard-1"], "show", null)).bodies).toEqual([]);
+  expect((await openBodies(bodiesFor(null), ["discard-1"], "show")).bodies).toEqual([]);
   expect((await replayAll(operator, ["discard-1"]))[0]?.outcome).toBe("not open");
   expect((await audit("discard-1")).filter(([action]) => action === "quarantine.discard")).toEqual([
     ["quarantine.discard", database.login("operator"), 1, "no use"],

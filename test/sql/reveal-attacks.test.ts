@@ -1,20 +1,11 @@
 // No original without a record: what a reader who wants no trace may try, over a real login of
 // veil_revealer. Each attack gets nothing, and the same steps with a commit in between get the seal.
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  describe,
-  expect,
-  setDefaultTimeout,
-  test,
-} from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import postgres from "postgres";
-import { database as databaseConfig } from "../../src/config/config.ts";
+import { readDatabase as databaseConfig } from "../../src/config/database-url.ts";
 import { load } from "../../src/line/load.ts";
 import { type Cluster, startCluster, stopCluster } from "../../src/local/cluster.ts";
 import { openDatabase } from "../../src/postgres/database.ts";
@@ -24,8 +15,6 @@ import { hasOwnServer, startOwnCluster } from "../support/servers.ts";
 import { attempt, outcome, serverVersion } from "./attempt.ts";
 import { keepBusy } from "./busy.ts";
 import { type Host, type Message, makeHost } from "./host.ts";
-
-setDefaultTimeout(120_000);
 
 const OWN_TRANSACTION = "VL002";
 const UNKNOWN = "VL001";

@@ -1,16 +1,14 @@
 // A caller who may make temporary objects again shadows every type and name that veil's definer
 // functions use: whatever he plants runs as himself, never as veil_owner.
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
 import { INVARIANTS } from "../../src/check.ts";
-import { array, byteaArray } from "../../src/postgres/database.ts";
+import { array, byteaArray } from "../../src/postgres/values.ts";
 import { createDatabase, ROLES, type Role, type TestDatabase } from "../support/database.ts";
 import { outcome } from "./attempt.ts";
 import { keepBusy } from "./busy.ts";
 import { callLoad, type Host, loadArguments, makeHost } from "./host.ts";
-
-setDefaultTimeout(120_000);
 
 let database: TestDatabase;
 let owner: postgres.Sql;
@@ -164,6 +162,10 @@ afterAll(async () => {
 
 /** Each definer function, called so that it runs to its end. */
 const CALLS: Record<string, (role: Role, sql: postgres.Sql) => Promise<void>> = {
+  "etl.schema_hash": async (_, sql) => {
+    const [row] = await sql.unsafe("select etl.schema_hash() as hash");
+    expect(row?.hash).toMatch(/^[0-9a-f]{64}$/);
+  },
   "etl.schema_version": async (_, sql) => {
     const [row] = await sql.unsafe("select etl.schema_version() > 0 as reached");
     expect(row?.reached).toBe(true);

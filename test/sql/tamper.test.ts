@@ -1,23 +1,22 @@
 // What somebody who can write to the database may do to the vault: whatever he alters is refused, and
 // the untouched tokens of the same call are answered.
-import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
 import type postgres from "postgres";
 import {
-  identities,
-  optionalTokenKey,
-  optionalVerifyKey,
-  tokenKey,
-} from "../../src/config/config.ts";
-import { Opener } from "../../src/keys/opener.ts";
+  readIdentities,
+  readOptionalTokenKey,
+  readTokenKey,
+  readVerifyKey,
+} from "../../src/config/keys.ts";
+import { OpeningKeys } from "../../src/keys/open.ts";
 import type { Database } from "../../src/postgres/database.ts";
-import { type RevealResult, reveal } from "../../src/recovery/reveal.ts";
+import type { RevealedPage } from "../../src/recovery/reveal.ts";
 import { generateDataKey, proveDataKey, wrapDataKey } from "../../vault/data-key.ts";
 import { seal } from "../../vault/seal.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { makeKeys } from "../support/keys.ts";
+import { reveal } from "../support/reveal.ts";
 import { type Host, makeHost } from "./host.ts";
-
-setDefaultTimeout(180_000);
 
 let database: TestDatabase;
 let owner: postgres.Sql;
@@ -38,22 +37,22 @@ afterEach(async () => {
 type Configured = "verify key" | "token key" | "both" | "neither";
 const CONFIGURED: readonly Configured[] = ["verify key", "token key", "both", "neither"];
 
-function opener(configured: Configured): Opener {
+function openingKeys(configured: Configured): OpeningKeys {
   const { VEIL_IDENTITY, VEIL_VERIFY_KEY, VEIL_TOKEN_KEY } = host.keys;
   const env = {
     VEIL_IDENTITY,
     ...(configured === "verify key" || configured === "both" ? { VEIL_VERIFY_KEY } : {}),
     ...(configured === "token key" || configured === "both" ? { VEIL_TOKEN_KEY } : {}),
   };
-  return new Opener({
-    identities: identities(env),
-    verifyKey: optionalVerifyKey(env),
-    subkeys: optionalTokenKey(env),
+  return new OpeningKeys({
+    identities: readIdentities(env),
+    verifyKey: readVerifyKey(env),
+    subkeys: readOptionalTokenKey(env),
   });
 }
 
-const ask = (tokens: readonly string[], configured: Configured): Promise<RevealResult> =>
-  reveal(revealer, opener(configured), tokens, null);
+const ask = (tokens: readonly string[], configured: Configured): Promise<RevealedPage> =>
+  reveal(revealer, openingKeys(configured), tokens, null);
 
 const ip = (n: number): string => `198.51.${n >> 8}.${n & 255}`;
 
@@ -76,7 +75,7 @@ async function sealApart(count: number): Promise<string[]> {
   return tokens;
 }
 
-const originals = (result: RevealResult) => result.revealed.map((found) => found.original);
+const originals = (result: RevealedPage) => result.revealed.map((found) => found.original);
 
 test("what nobody touched is revealed, and verified where a key says so", async () => {
   const tokens = await sealAll(3);
@@ -297,7 +296,7 @@ test("what was sealed for another identity is refused, and what is not there is 
     VEIL_VERIFY_KEY: host.keys.VEIL_VERIFY_KEY,
   });
   const [theirs] = (await sealAll(1, others, 7)) as [string];
-  expect(tokenKey(others.keys).check).toEqual(host.subkeys.check);
+  expect(readTokenKey(others.keys).check).toEqual(host.subkeys.check);
   for (const configured of CONFIGURED) {
     const result = await ask([theirs, absent, a], configured);
     expect(result.refused).toEqual([theirs]);

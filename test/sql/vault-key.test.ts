@@ -1,14 +1,10 @@
 // The vault's key and what it takes for a token: each token once, whoever brings it when, and nothing else.
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import type postgres from "postgres";
-import { migrations } from "../../sql/migrations.ts";
-import { array } from "../../src/postgres/database.ts";
-import { migrate } from "../../src/postgres/migrate.ts";
+import { array } from "../../src/postgres/values.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
 import { outcome } from "./attempt.ts";
 import { callLoad, type Host, loadArguments, type Message, makeHost } from "./host.ts";
-
-setDefaultTimeout(60_000);
 
 let database: TestDatabase;
 let owner: postgres.Sql;
@@ -104,28 +100,4 @@ test("loads do not read the vault through, also where it was empty when their pl
   let after = await scans();
   while (after.single < before.single + 20) after = await scans();
   expect(after.all).toBe(before.all);
-});
-
-test("a vault that was filled before this key keeps its originals, and has them once", async () => {
-  const old = await createDatabase({ migrated: false });
-  try {
-    const sql = old.sql(old.ownerUrl);
-    for (const { version, name, sql: text } of migrations.filter(({ version }) => version < 10)) {
-      await sql.begin(async (transaction) => {
-        await transaction.unsafe(text);
-        await transaction`insert into etl.migrations (version, name) values (${version}, ${name})`;
-      });
-    }
-    const token = host.token("ip", "203.0.113.1");
-    const put = () => sql`
-      insert into pii_vault.originals (token, data_key, sealed)
-      values (${token}, gen_random_uuid(), ${Buffer.alloc(44, 1)})`;
-    await put();
-    expect(await migrate(old.open(old.ownerUrl))).toMatchObject({ from: 9 });
-    const rows = await sql`select token, sealed from pii_vault.originals`;
-    expect([...rows]).toEqual([{ token, sealed: Buffer.alloc(44, 1) }]);
-    expect(await outcome(put())).toBe("23505");
-  } finally {
-    await old.drop();
-  }
 });

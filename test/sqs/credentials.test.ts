@@ -5,10 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { Failure } from "../../src/failure.ts";
+import { openFastCalls } from "../../src/sqs/fast-calls.ts";
 import { openQueue } from "../../src/sqs/queue.ts";
-import { openWire } from "../../src/sqs/wire.ts";
 import * as server from "../support/recorder.ts";
-import { bySdk, byWire, CREDENTIALS, calls } from "../support/sqs-calls.ts";
+import { byFetch, bySdk, CREDENTIALS, calls } from "../support/sqs-calls.ts";
 
 const restores: (() => void)[] = [];
 afterEach(async () => {
@@ -73,26 +73,26 @@ describe("credentials", () => {
       const signer = (await client.config.signer()) as Signer;
       client.config.signer = (() => Promise.resolve(wrap(signer))) as never;
     }
-    const wire = openWire(client);
+    const fast = openFastCalls(client);
     await bySdk(client, RECEIVE);
     sqs.requests.length = 0;
-    return { sqs, wire };
+    return { sqs, fast };
   };
   const ids = ({ requests }: server.Recorder) =>
     requests.map((request) => Number(server.readAuthorization(request).accessKeyId.slice(4)));
 
   test("that do not expire, or not soon, are asked for once", async () => {
     for (const expiration of [undefined, new Date(Date.now() + 3_600_000)]) {
-      const { sqs, wire } = await from(() => expiration);
-      for (let i = 0; i < 5; i++) expect(await byWire(wire, RECEIVE)).toEqual({});
+      const { sqs, fast } = await from(() => expiration);
+      for (let i = 0; i < 5; i++) expect(await byFetch(fast, RECEIVE)).toEqual({});
       expect(ids(sqs)).toEqual([1, 1, 1, 1, 1]);
     }
   });
 
   test("that have expired, or are about to, are new at the next call", async () => {
     for (const left of [-1_000, 60_000]) {
-      const { sqs, wire } = await from((n) => new Date(Date.now() + (n < 8 ? left : 3_600_000)));
-      for (let i = 0; i < 12; i++) expect(await byWire(wire, RECEIVE)).toEqual({});
+      const { sqs, fast } = await from((n) => new Date(Date.now() + (n < 8 ? left : 3_600_000)));
+      for (let i = 0; i < 12; i++) expect(await byFetch(fast, RECEIVE)).toEqual({});
       const used = ids(sqs);
       expect(used.slice(1).every((n, i) => n >= used[i]!)).toBe(true);
       expect(new Set(used.slice(0, 3)).size).toBe(3);
@@ -104,10 +104,10 @@ describe("credentials", () => {
     const hour = 3_600_000;
     const start = Date.now();
     setSystemTime(start);
-    const { sqs, wire } = await from((n) => new Date(start + n * hour));
+    const { sqs, fast } = await from((n) => new Date(start + n * hour));
     for (const hours of [0, 0, 1, 1, 1, 2, 2]) {
       setSystemTime(start + hours * hour);
-      expect(await byWire(wire, RECEIVE)).toEqual({});
+      expect(await byFetch(fast, RECEIVE)).toEqual({});
     }
     expect(ids(sqs)).toEqual([1, 1, 2, 2, 2, 3, 3]);
   });
@@ -121,13 +121,13 @@ describe("credentials", () => {
         return signer.sign({ ...request, headers: { ...headers, "x-other": "1" } }, options);
       },
     });
-    const { sqs, wire } = await from(
+    const { sqs, fast } = await from(
       (n) => new Date(Date.now() + (n < 12 ? 0 : 3_600_000)),
       otherwise,
     );
     signatures = 0;
     for (let i = 1; i <= 10; i++) {
-      expect(await byWire(wire, RECEIVE)).toEqual({});
+      expect(await byFetch(fast, RECEIVE)).toEqual({});
       expect(signatures).toBe(i);
     }
     expect(new Set(ids(sqs)).size).toBeGreaterThan(1);
@@ -148,9 +148,9 @@ describe("credentials", () => {
       return signer.sign(...given);
     };
     client.config.signer = (() => Promise.resolve({ sign: counted })) as never;
-    const wire = openWire(client);
+    const fast = openFastCalls(client);
     await bySdk(client, RECEIVE);
-    for (let i = 0; i < 5; i++) expect(await byWire(wire, RECEIVE)).toEqual({});
+    for (let i = 0; i < 5; i++) expect(await byFetch(fast, RECEIVE)).toEqual({});
     expect(signatures).toBe(2);
     for (const { headers } of sqs.requests) expect(headers["x-amz-security-token"]).toBeUndefined();
   });
@@ -159,10 +159,10 @@ describe("credentials", () => {
     for (const name of ["CredentialsProviderError", "TimeoutError"]) {
       const sqs = await server.record(server.answer(200, "{}"));
       const client = new SQSClient({ endpoint: sqs.url, region: REGION, credentials: CREDENTIALS });
-      const wire = openWire(client);
+      const fast = openFastCalls(client);
       await bySdk(client, RECEIVE);
       client.config.credentials = () => Promise.reject(Object.assign(new Error("none"), { name }));
-      expect(await byWire(wire, RECEIVE)).toBeNull();
+      expect(await byFetch(fast, RECEIVE)).toBeNull();
       expect(sqs.requests).toHaveLength(1);
     }
   });
@@ -230,13 +230,13 @@ test("a clock that is wrong is put right by the client, and the next call is sig
       reply(response, request, index);
     });
     const client = new SQSClient({ endpoint: sqs.url, region: REGION, credentials: CREDENTIALS });
-    const wire = openWire(client);
+    const fast = openFastCalls(client);
     await bySdk(client, RECEIVE);
-    expect(await byWire(wire, RECEIVE)).toEqual({});
+    expect(await byFetch(fast, RECEIVE)).toEqual({});
     serverAhead = hours * 3_600_000;
-    expect(await byWire(wire, RECEIVE)).toBeNull();
+    expect(await byFetch(fast, RECEIVE)).toBeNull();
     await bySdk(client, RECEIVE);
-    expect(await byWire(wire, RECEIVE)).toEqual({});
+    expect(await byFetch(fast, RECEIVE)).toEqual({});
     const last = sqs.requests.at(-1)!;
     expect(last.headers["amz-sdk-request"]).toBeUndefined();
     expect(server.signatureOf(last, CREDENTIALS.secretAccessKey)).toBe(

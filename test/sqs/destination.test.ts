@@ -1,9 +1,9 @@
 // Where the lean transport of the hot calls sends them: wherever the SDK's client does, and nowhere else.
 import { afterEach, describe, expect, spyOn, test } from "bun:test";
 import { SQSClient, type SQSClientConfig } from "@aws-sdk/client-sqs";
-import { openWire } from "../../src/sqs/wire.ts";
+import { openFastCalls } from "../../src/sqs/fast-calls.ts";
 import * as server from "../support/recorder.ts";
-import { bySdk, byWire, CREDENTIALS, calls, SESSION } from "../support/sqs-calls.ts";
+import { byFetch, bySdk, CREDENTIALS, calls, SESSION } from "../support/sqs-calls.ts";
 
 const restores: (() => void)[] = [];
 afterEach(async () => {
@@ -11,7 +11,7 @@ afterEach(async () => {
   await server.stopRecorders();
 });
 
-/** Where the SDK's client and the wire send a call, and for which region they sign it; nothing is sent. */
+/** Where the SDK's client and a fast call go, and for which region they sign; nothing is sent. */
 async function destinations(settings: SQSClientConfig, queueUrl: string) {
   const sent: { readonly url: string; readonly host: string; readonly scope: string }[] = [];
   const keep = (url: string, headers: Readonly<Record<string, string>>) => {
@@ -36,10 +36,10 @@ async function destinations(settings: SQSClientConfig, queueUrl: string) {
     maxAttempts: 1,
     requestHandler: { handle } as unknown as NonNullable<SQSClientConfig["requestHandler"]>,
   });
-  const wire = openWire(client);
+  const fast = openFastCalls(client);
   const { receive } = calls(queueUrl);
   await expect(bySdk(client, receive)).rejects.toThrow("not sent");
-  await byWire(wire, receive);
+  await byFetch(fast, receive);
   return sent;
 }
 
@@ -119,14 +119,14 @@ describe("a request goes where the SDK's goes", () => {
   test("so that nothing is sent before the client has sent something, or for another queue", async () => {
     const sqs = await server.record(server.answer(200, "{}"));
     const client = new SQSClient({ endpoint: sqs.url, region, credentials: CREDENTIALS });
-    const wire = openWire(client);
+    const fast = openFastCalls(client);
     const { receive } = calls("http://sqs.example/1/logins");
-    for (let i = 0; i < 5; i++) expect(await byWire(wire, receive)).toBeNull();
+    for (let i = 0; i < 5; i++) expect(await byFetch(fast, receive)).toBeNull();
     expect(sqs.requests).toEqual([]);
     await bySdk(client, receive);
     const other = { ...receive[1], QueueUrl: "http://sqs.example/1/other" };
-    expect(await byWire(wire, ["ReceiveMessage", other])).toBeNull();
-    expect(await byWire(wire, receive)).toEqual({});
+    expect(await byFetch(fast, ["ReceiveMessage", other])).toBeNull();
+    expect(await byFetch(fast, receive)).toEqual({});
     expect(sqs.requests).toHaveLength(2);
   });
 
@@ -142,10 +142,10 @@ describe("a request goes where the SDK's goes", () => {
       });
     }
     const client = new SQSClient({ endpoint: sqs.url, region, credentials: CREDENTIALS });
-    const wire = openWire(client);
+    const fast = openFastCalls(client);
     const { receive } = calls("http://sqs.example/1/logins");
     await bySdk(client, receive);
-    expect(await byWire(wire, receive)).toEqual({});
+    expect(await byFetch(fast, receive)).toEqual({});
     expect(proxy.requests).toEqual([]);
     expect(sqs.requests).toHaveLength(2);
   });
@@ -155,11 +155,11 @@ describe("a request goes where the SDK's goes", () => {
       const elsewhere = await server.record(server.answer(200, "{}"));
       const sqs = await server.record(server.answer(status, "{}", { location: elsewhere.url }));
       const client = new SQSClient({ endpoint: sqs.url, region, credentials: SESSION });
-      const wire = openWire(client);
+      const fast = openFastCalls(client);
       const { receive } = calls("http://sqs.example/1/logins");
       const error: unknown = await bySdk(client, receive).catch((reason: unknown) => reason);
       expect(error).toMatchObject({ $metadata: { httpStatusCode: status } });
-      expect(await byWire(wire, receive)).toBeNull();
+      expect(await byFetch(fast, receive)).toBeNull();
       expect(sqs.requests).toHaveLength(2);
       expect(elsewhere.requests).toEqual([]);
     }
@@ -172,11 +172,11 @@ describe("a request goes where the SDK's goes", () => {
       server.answer(200, "{}")(response, ...rest);
     });
     const client = new SQSClient({ endpoint: sqs.url, region, credentials: CREDENTIALS });
-    const wire = openWire(client);
+    const fast = openFastCalls(client);
     const { receive } = calls("http://sqs.example/1/logins");
     await bySdk(client, receive);
     ports.clear();
-    for (let i = 0; i < 20; i++) expect(await byWire(wire, receive)).toEqual({});
+    for (let i = 0; i < 20; i++) expect(await byFetch(fast, receive)).toEqual({});
     expect(ports.size).toBe(1);
   });
 });

@@ -4,11 +4,12 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
-import * as config from "../../src/config/config.ts";
+import type { QueueConfig } from "../../src/config/queue-url.ts";
+import { readQueue } from "../../src/config/queue-url.ts";
 import { Failure } from "../../src/failure.ts";
 import { acknowledge } from "../../src/line/acknowledge.ts";
 import { Availability } from "../../src/line/availability.ts";
-import { type Message, openQueue, type Queue, type QueueConfig } from "../../src/sqs/queue.ts";
+import { type Message, openQueue, type Queue } from "../../src/sqs/queue.ts";
 import { createQueue, useSqs } from "../support/servers.ts";
 
 const CANARY = "kanarienvogel";
@@ -35,7 +36,7 @@ async function open(settings: Partial<QueueConfig> & { readonly queue: string })
 /** A queue at the real protocol's server, opened as the variables say. */
 async function openReal(attributes: Record<string, string> = {}) {
   const { env, name, send } = await createQueue(attributes);
-  const settings = { ...config.queue(env), region: "us-east-1", credentials: CREDENTIALS };
+  const settings = { ...readQueue(env), region: "us-east-1", credentials: CREDENTIALS };
   return { queue: await open(settings), name, send, settings };
 }
 
@@ -393,7 +394,7 @@ describe("opening a queue", () => {
   test("by a URL whose scheme is in capitals does not look it up as a name", async () => {
     const { settings } = await openReal();
     const env = { QUEUE_URL: settings.queue.replace("http:", "HTTP:") };
-    const { queue } = config.queue(env);
+    const { queue } = readQueue(env);
     await open({ ...settings, queue });
   });
 

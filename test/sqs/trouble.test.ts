@@ -4,11 +4,11 @@ import { afterEach, describe, expect, spyOn, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { Failure } from "../../src/failure.ts";
+import { openFastCalls } from "../../src/sqs/fast-calls.ts";
 import { openQueue } from "../../src/sqs/queue.ts";
-import { openWire } from "../../src/sqs/wire.ts";
 import { advance, endClock, startClock } from "../support/fake-clock.ts";
 import * as server from "../support/recorder.ts";
-import { bySdk, byWire, calls, SESSION } from "../support/sqs-calls.ts";
+import { byFetch, bySdk, calls, SESSION } from "../support/sqs-calls.ts";
 
 const never = new AbortController().signal;
 const restores: (() => void)[] = [];
@@ -33,7 +33,7 @@ function expectHarmless(error: unknown): void {
   }
 }
 
-/** A wire whose client has asked once, and a server that then answers as told. */
+/** Fast calls whose client has asked once, and a server that then answers as told. */
 async function open(reply: server.Reply, maxAttempts = 1) {
   const sqs = await server.record((response, request, index) =>
     (index === 0 ? server.answer(200, "{}") : reply)(response, request, index),
@@ -45,9 +45,9 @@ async function open(reply: server.Reply, maxAttempts = 1) {
     maxAttempts,
   });
   restores.push(() => client.destroy());
-  const wire = openWire(client);
+  const fast = openFastCalls(client);
   await bySdk(client, DELETE);
-  return { sqs, client, wire };
+  return { sqs, client, fast };
 }
 
 const isLean = ({ headers }: server.Recorded) => headers["amz-sdk-request"] === undefined;
@@ -85,8 +85,8 @@ describe("an answer that only the client can use is left to it, after one reques
   };
   for (const [name, reply] of Object.entries(replies)) {
     test(name, async () => {
-      const { sqs, wire } = await open(reply);
-      expect(await byWire(wire, RECEIVE)).toBeNull();
+      const { sqs, fast } = await open(reply);
+      expect(await byFetch(fast, RECEIVE)).toBeNull();
       expect(sqs.requests).toHaveLength(2);
     });
   }
@@ -94,8 +94,8 @@ describe("an answer that only the client can use is left to it, after one reques
   test("bodies of any script are checked by their bytes", async () => {
     const bodies = ["", "ä € 😀", "\u0000", " ".repeat(262_144), "\ufeff{}"];
     const all = bodies.map((body) => delivery(body));
-    const { wire } = await open(messages(...all));
-    expect(await byWire(wire, RECEIVE)).toEqual({ Messages: all });
+    const { fast } = await open(messages(...all));
+    expect(await byFetch(fast, RECEIVE)).toEqual({ Messages: all });
   });
 });
 
@@ -196,8 +196,14 @@ describe("a server that is silent", () => {
   };
   for (const [name, reply] of Object.entries(silences)) {
     test(`${name} is a time-out that tells nothing`, async () => {
-      const { sqs, wire } = await open(reply);
-      const error: unknown = await byWire(wire, DELETE, 50).catch((reason: unknown) => reason);
+      const { sqs, fast } = await open(reply);
+      startClock();
+      restores.push(endClock);
+      const asked = byFetch(fast, DELETE, 50).catch((reason: unknown) => reason);
+      await sqs.arrival(1);
+      await advance(50);
+      endClock();
+      const error: unknown = await asked;
       expect(error).toMatchObject({ name: "TimeoutError", message: "no answer in time" });
       expectHarmless(error);
       await sqs.ending(1);
@@ -217,7 +223,7 @@ test("after three failures in a row the client is asked at once, for half a minu
     maxAttempts: 1,
     requestHandler: { handle } as never,
   });
-  const wire = openWire(client);
+  const fast = openFastCalls(client);
   await bySdk(client, RECEIVE).catch(() => {});
   let status = 500;
   const fetched = spyOn(globalThis, "fetch").mockImplementation((() =>
@@ -225,7 +231,7 @@ test("after three failures in a row the client is asked at once, for half a minu
   restores.push(() => fetched.mockRestore());
   const sends = async (expected: unknown): Promise<boolean> => {
     const before = fetched.mock.calls.length;
-    expect(await byWire(wire, RECEIVE)).toEqual(expected);
+    expect(await byFetch(fast, RECEIVE)).toEqual(expected);
     return fetched.mock.calls.length > before;
   };
   const twoFailures = async () => {

@@ -1,10 +1,10 @@
 // A migrated database of a test file's own, with a real login for each role.
 import { randomBytes } from "node:crypto";
 import postgres from "postgres";
-import { database as databaseConfig } from "../../src/config/config.ts";
+import { readDatabase as databaseConfig } from "../../src/config/database-url.ts";
 import { type Database, openDatabase } from "../../src/postgres/database.ts";
-import { migrate } from "../../src/postgres/migrate.ts";
-import { atEnd, usePostgres } from "./servers.ts";
+import { hasOwnServer, usePostgres } from "./servers.ts";
+import { copyTemplate, migrateDatabase, withDatabase } from "./test-server.ts";
 
 export const ROLES = [
   ...(["etl", "analyst", "revealer", "operator", "auditor"] as const),
@@ -30,46 +30,21 @@ export type TestDatabase = {
 
 const suffix = (): string => randomBytes(5).toString("hex");
 
-/** A migrated database to copy: to migrate another one takes ten times as long. Made where a second is needed. */
-let template: Promise<string> | null = null;
-let migrated = 0;
+export type DatabaseOptions = {
+  /** If not, the database is empty, and has no logins: their roles may not exist. */
+  readonly migrated?: boolean;
+  /** A copy of one that was migrated, which is fast. If not, its audit chain is no other database's. */
+  readonly copied?: boolean;
+};
 
-async function migrateDatabase(url: string): Promise<void> {
-  const owner = openDatabase(databaseConfig({ DATABASE_URL: url }));
-  await migrate(owner);
-  await owner.close();
-}
-
-async function makeTemplate(admin: postgres.Sql, serverUrl: string): Promise<string> {
-  const name = `veil_template_${suffix()}`;
-  await admin.unsafe(`create database ${name}`);
-  await migrateDatabase(withPath(serverUrl, name));
-  atEnd(async () => {
-    const last = postgres(serverUrl, { max: 1, onnotice: () => {} });
-    await last.unsafe(`drop database ${name} with (force)`);
-    await last.end();
-  });
-  return name;
-}
-
-/** Without `migrated`, the database is empty and its logins' roles may not exist: none are made. */
-export async function createDatabase(options: { migrated?: boolean } = {}): Promise<TestDatabase> {
+export async function createDatabase(options: DatabaseOptions = {}): Promise<TestDatabase> {
+  const { migrated = true, copied = true } = options;
   const server = await usePostgres();
   const name = `veil_test_${suffix()}`;
   const admin = postgres(server.url, { max: 1, onnotice: () => {} });
-  const isCopy = options.migrated !== false && migrated++ > 0;
-  if (isCopy) {
-    template ??= makeTemplate(admin, server.url);
-    const source = await template;
-    await admin.unsafe(`create database ${name} template ${source}`);
-    // The rights on a database are not copied with it.
-    await admin`
-      update pg_database set datacl = (select datacl from pg_database where datname = ${source})
-      where datname = ${name}`;
-  } else {
-    await admin.unsafe(`create database ${name}`);
-  }
-  const ownerUrl = withPath(server.url, name);
+  if (migrated && copied) await copyTemplate(admin, server.template, name);
+  else await admin.unsafe(`create database ${name}`);
+  const ownerUrl = withDatabase(server.url, name);
   const clients: postgres.Sql[] = [];
   const databases: Database[] = [];
   const logins: string[] = [];
@@ -84,20 +59,26 @@ export async function createDatabase(options: { migrated?: boolean } = {}): Prom
     databases.push(database);
     return database;
   };
-  const addLogin = async (role: Role): Promise<string> => {
-    const login = `test_${role}_${suffix()}`;
-    await admin.unsafe(`create role ${login} login password 'test' in role veil_${role}`);
-    logins.push(login);
+  const urlOf = (login: string): string => {
     const url = new URL(ownerUrl);
     url.username = login;
     url.password = "test";
     return url.href;
   };
+  const addLogins = async (roles: readonly Role[]): Promise<string[]> => {
+    const made = roles.map((role) => `test_${role}_${suffix()}`);
+    const create = (login: string, i: number) =>
+      `create role ${login} login password 'test' in role veil_${roles[i]}`;
+    await admin.unsafe(made.map(create).join(";"));
+    logins.push(...made);
+    return made.map(urlOf);
+  };
 
   const urls = new Map<Role, string>();
-  if (options.migrated !== false) {
-    if (!isCopy) await migrateDatabase(ownerUrl);
-    for (const role of ROLES) urls.set(role, await addLogin(role));
+  if (migrated && !copied) await migrateDatabase(ownerUrl);
+  if (migrated) {
+    const made = await addLogins(ROLES);
+    for (const [i, role] of ROLES.entries()) urls.set(role, made[i]!);
   }
   const url = (role: Role): string => {
     const found = urls.get(role);
@@ -109,7 +90,7 @@ export async function createDatabase(options: { migrated?: boolean } = {}): Prom
     ownerUrl,
     url,
     login: (role) => new URL(url(role)).username,
-    addLogin,
+    addLogin: async (role) => (await addLogins([role]))[0]!,
     sql,
     open,
     drop: async () => {
@@ -117,15 +98,12 @@ export async function createDatabase(options: { migrated?: boolean } = {}): Prom
         ...clients.map((client) => client.end({ timeout: 1 })),
         ...databases.map((database) => database.close()),
       ]);
-      await admin.unsafe(`drop database ${name} with (force)`);
-      for (const login of logins) await admin.unsafe(`drop role ${login}`);
+      // A server of our own is thrown away soon, and a drop would make it write all that it has to disk.
+      if (!hasOwnServer) {
+        await admin.unsafe(`drop database ${name} with (force)`);
+        for (const login of logins) await admin.unsafe(`drop role ${login}`);
+      }
       await admin.end();
     },
   };
-}
-
-function withPath(url: string, database: string): string {
-  const changed = new URL(url);
-  changed.pathname = `/${database}`;
-  return changed.href;
 }

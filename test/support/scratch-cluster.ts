@@ -1,18 +1,12 @@
 // A PostgreSQL of one's own, for tests, harnesses and benchmarks: in a temporary folder, on a free loopback
-// port. It and its folder are gone after `stop`, and at the latest when the process exits.
+// port. It and its folder are gone after `stop`, and at the latest when the process ends, by a kill too.
 import { spawn } from "node:child_process";
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import {
-  type Cluster,
-  findBinaries,
-  initCluster,
-  serverAccount,
-  startCluster,
-  stopCluster,
-} from "../../src/local/cluster.ts";
+import { findBinaries, serverAccount } from "../../src/local/binaries.ts";
+import { type Cluster, initCluster, startCluster, stopCluster } from "../../src/local/cluster.ts";
+import { makeOwnFolder } from "./own-folder.ts";
 
 /** The superuser's, and that of every login that `urlOf` is asked for. */
 export const SCRATCH_PASSWORD = "test-superuser";
@@ -42,8 +36,9 @@ export async function startScratchCluster(
   settings: Readonly<Record<string, string>> = {},
   packageName?: string,
 ): Promise<ScratchCluster> {
-  const [binaries, account] = [await findBinaries(packageName), serverAccount()];
-  const folder = mkdtempSync(join(tmpdir(), `veil-${name}-`));
+  const account = serverAccount();
+  const binaries = await findBinaries(account, packageName);
+  const { path: folder, remove } = makeOwnFolder(name);
   const cluster: Cluster = {
     ...{ binaries, account },
     data: join(folder, "data"),
@@ -52,13 +47,14 @@ export async function startScratchCluster(
   const stop = () => {
     if (!running.delete(stop)) return;
     stopCluster(cluster, "immediate");
-    rmSync(folder, { recursive: true, force: true });
+    remove();
   };
   running.add(stop);
   try {
     // The server's account writes its log there.
     chmodSync(folder, 0o777);
-    initCluster(cluster, SCRATCH_PASSWORD);
+    // Thrown away before the machine could lose it.
+    initCluster(cluster, SCRATCH_PASSWORD, "--no-sync");
     const port = await startCluster(cluster, settings);
     const urlOf = (login: string, database = "postgres") =>
       `postgres://${login}:${SCRATCH_PASSWORD}@127.0.0.1:${port}/${database}`;

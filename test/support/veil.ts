@@ -1,5 +1,6 @@
 // The command line as a user meets it: a process of its own, with an environment of its own.
 import { fileURLToPath } from "node:url";
+import { endsWithUs } from "./ends-with-us.ts";
 
 const CLI = fileURLToPath(new URL("../../src/cli.ts", import.meta.url));
 
@@ -38,11 +39,14 @@ export async function veil(args: readonly string[], options: RunOptions = {}): P
 
 /** Starts `veil ARGS`; for a test that sends signals or reads along. */
 export function startVeil(args: readonly string[], options: RunOptions = {}) {
-  return Bun.spawn([process.execPath, "--no-env-file", options.program ?? CLI, ...args], {
-    env: baseEnv(options.env),
-    cwd: options.cwd ?? "/",
-    stdin: new Blob([options.stdin ?? ""]),
-    stdout: "pipe",
-    stderr: "pipe",
-  });
+  return Bun.spawn(
+    endsWithUs([process.execPath, "--no-env-file", options.program ?? CLI, ...args]),
+    {
+      env: baseEnv(options.env),
+      cwd: options.cwd ?? "/",
+      stdin: new Blob([options.stdin ?? ""]),
+      stdout: "pipe",
+      stderr: "pipe",
+    },
+  );
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { Progress, printable, type Terminal, table } from "../../src/terminal/terminal.ts";
+import { Progress, plural, printable, type Terminal, table } from "../../src/terminal/terminal.ts";
 
 describe("printable text", () => {
   test("leaves alone what every script of the world needs", () => {
@@ -187,4 +187,9 @@ describe("progress", () => {
     expect(written.err.split("░").length - 1).toBe(30 - filled);
     expect(written.err).toContain(` ${done} of ${Math.max(done, total)} `);
   });
+});
+
+test("one is one, and all else is many", () => {
+  const said = [0, 1, 2].map((n) => plural(n, "body", "bodies"));
+  expect([...said, plural(1, "day")]).toEqual(["0 bodies", "1 body", "2 bodies", "1 day"]);
 });

@@ -185,9 +185,10 @@ describe("every other text", () => {
   test("of any length is read in a time that its length alone decides", () => {
     for (const piece of [":", "::", "0:", "1.", "0", "f:f"]) {
       const text = piece.repeat(200_000);
-      const start = performance.now();
+      // This process's own time: others may keep it waiting.
+      const start = process.cpuUsage();
       expect(canonicalHex(text)).toStartWith("30");
-      expect(performance.now() - start).toBeLessThan(1000);
+      expect(process.cpuUsage(start).user).toBeLessThan(1_000_000);
     }
   });
 });

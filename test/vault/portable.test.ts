@@ -42,4 +42,4 @@ test("vault, message and protect give the same bytes under Deno, without any per
   } finally {
     rmSync(cache, { recursive: true, force: true });
   }
-}, 60_000);
+});

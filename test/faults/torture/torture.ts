@@ -1,10 +1,11 @@
 // `bun run torture`: veil under fire, for as many kills as one likes, and whether it kept its promise. The
 // seed repeats the messages and the sequence of faults; where exactly in a process's work a fault strikes
 // is up to the scheduler, too. `torture steady` and `torture hot`: see there.
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { makeOwnFolder } from "../../support/own-folder.ts";
 import { bodies } from "../bodies/bodies.ts";
 import { hot } from "./hot.ts";
 import { buildBinary, fromSource, type Progress, type Result, torture } from "./run.ts";
@@ -63,10 +64,8 @@ const number = (text: string | undefined, fallback: number): number => {
   return Number.isFinite(value) && value >= 0 ? value : misused();
 };
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(130));
-const temporary = (folder: string): string => {
-  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
-  return folder;
-};
+// Whatever it makes in a temporary folder is gone when it ends, by a kill too.
+process.env.TMPDIR = makeOwnFolder("torture").path;
 
 const isTerminal = process.stderr.isTTY === true;
 let told = performance.now();
@@ -92,9 +91,9 @@ process.stdout.write(`${result.report}${result.verdict}\n`);
 process.exit(result.clean ? 0 : 1);
 
 function programOf(): readonly string[] {
-  if (sabotage !== undefined) return fromSource(temporary(sabotagedCopy(sabotage)));
+  if (sabotage !== undefined) return fromSource(sabotagedCopy(sabotage));
   if (!values.binary) return fromSource();
-  return buildBinary(temporary(mkdtempSync(join(tmpdir(), "veil-torture-"))));
+  return buildBinary(mkdtempSync(join(tmpdir(), "veil-torture-")));
 }
 
 function run(): Promise<Result> {

@@ -1,5 +1,7 @@
 // One veil process after another, each life behind the same two proxies. A kill at a named point happens
 // inside the proxy, before the bytes that lead away from that point go on.
+
+import { endsWithUs } from "../../support/ends-with-us.ts";
 import { PG_POINTS, type PgPoint } from "../proxies/pg-control.ts";
 import { type PgProxy, startPgProxy } from "../proxies/pg-proxy.ts";
 import { SQS_POINTS, type SqsPoint, type SqsProxy, startSqsProxy } from "../proxies/sqs-proxy.ts";
@@ -89,7 +91,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     ...options.env,
   };
   const spawn = (args: readonly string[]) =>
-    Bun.spawn([...program, ...args], {
+    Bun.spawn(endsWithUs([...program, ...args]), {
       cwd: "/",
       env,
       stdin: "ignore",

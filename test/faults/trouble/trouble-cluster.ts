@@ -1,6 +1,6 @@
 // A PostgreSQL of one test's own, migrated, that can be stopped and started again on the same port.
 import postgres from "postgres";
-import { database as databaseConfig } from "../../../src/config/config.ts";
+import { readDatabase as databaseConfig } from "../../../src/config/database-url.ts";
 import { openDatabase } from "../../../src/postgres/database.ts";
 import { migrate } from "../../../src/postgres/migrate.ts";
 import { SCRATCH_PASSWORD, type ScratchCluster } from "../../support/scratch-cluster.ts";

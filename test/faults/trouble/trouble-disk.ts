@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, chownSync, mkdtempSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { serverAccount } from "../../../src/local/cluster.ts";
+import { serverAccount } from "../../../src/local/binaries.ts";
 
 export type Disk = {
   readonly folder: string;

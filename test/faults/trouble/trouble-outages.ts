@@ -1,7 +1,7 @@
 // The ways in which a database can be away for a while, each as something that begins and ends. Those of the
 // server itself are real; the proxy does what a server cannot be asked for.
 import type postgres from "postgres";
-import type { Waits } from "../../../src/commands/session.ts";
+import type { Waits } from "../../../src/commands/servers.ts";
 import type { Scene } from "./trouble-scene.ts";
 
 export type Outage = {

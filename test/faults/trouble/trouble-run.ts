@@ -2,7 +2,7 @@
 import { expect } from "bun:test";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import type { Waits } from "../../../src/commands/session.ts";
+import type { Waits } from "../../../src/commands/servers.ts";
 import type { Summary } from "../../line/stored.ts";
 import { startVeil } from "../../support/veil.ts";
 

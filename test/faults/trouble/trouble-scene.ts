@@ -1,7 +1,7 @@
 // What each of the trouble tests has for itself: a migrated database and a queue, each behind its proxy,
 // and a list of what was sent. Whatever the test does to its servers, nobody else's are touched.
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Waits } from "../../../src/commands/session.ts";
+import type { Waits } from "../../../src/commands/servers.ts";
 import { LOADS } from "../../../src/line/line.ts";
 import { comeBack } from "../../line/stored.ts";
 import { createDatabase } from "../../support/database.ts";

@@ -1,0 +1,247 @@
+-- What every erasure is made of: the gate that keeps loads out, the tombstones, the rows whose tokens are replaced, and
+-- the digests by which a receipt says what it was of and nothing more.
+
+-- One that no longer binds is deleted, by a load or on record; none is ever made to say something else.
+create or replace trigger tombstones_final
+  before update or truncate on pii_vault.tombstones
+  for each statement execute function pii_vault.refuse_change();
+
+-- From here to the end of the transaction no load is under way, and none begins.
+create or replace function pii_vault.close_gate() returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pii_vault.require_read_committed('an erasure');
+  perform pii_vault.commit_to_disk();
+  -- Loads wait behind whoever waits here; and behind a caller who has gone without a word.
+  perform pii_vault.at_most('lock_timeout', '5s');
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '10s');
+  -- Token by token, also where nothing is known of the tables' sizes yet; and never by a plan that was made for a
+  -- few tokens when there are many.
+  perform set_config('enable_seqscan', 'off', true);
+  perform set_config('plan_cache_mode', 'force_custom_plan', true);
+  begin
+    lock table pii_vault.erasure_gate in exclusive mode;
+  exception when lock_not_available then
+    raise exception using
+      errcode = '55P03',
+      message = 'a load, or another erasure, does not end; nothing was changed',
+      hint = 'try again; pg_locks of pii_vault.erasure_gate names the session that holds it';
+  end;
+end
+$$;
+
+-- By this, tombstones and a receipt can be held against each other.
+create or replace function pii_vault.token_digest(tokens text[]) returns text
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select encode(
+    sha256(convert_to(coalesce(string_agg(t, E'\n' order by t collate "C"), ''), 'UTF8')), 'hex'
+  )
+  from unnest(tokens) t
+$$;
+
+create or replace function pii_vault.count_by_field(tokens text[]) returns json
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select json_build_object(
+    'ip', count(*) filter (where starts_with(t, 'ip')),
+    'device_id', count(*) filter (where not starts_with(t, 'ip'))
+  )
+  from unnest(tokens) t
+$$;
+
+create or replace function pii_vault.user_digest(user_id text) returns text
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select encode(sha256(convert_to(user_id, 'UTF8')), 'hex')
+$$;
+
+-- What stands in this user's rows in place of originals, but for what stands for nothing already. `is_token` is false
+-- of a value that is no token of its column.
+create or replace function pii_vault.values_of_user(user_id text)
+  returns table (field text, value text, is_token boolean, logins bigint)
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select v.field, v.value, v.value ~ (v.prefix || '[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'), v.logins
+  from (
+    select o.field, case o.field when 'ip' then '^ip' else '^dev' end, o.token, count(*)
+    from pii_vault.occurrences o
+    where o.user_id = values_of_user.user_id
+    group by o.field, o.token
+  ) v (field, prefix, value, logins)
+  where v.value !~ (v.prefix || '0_[a-z2-7]{25}[aeimquy4]$')
+$$;
+
+-- How many others use what this user's rows have; looked for among so many of their logins for each.
+create or replace function pii_vault.assess_user(user_id text, most integer)
+  returns table (field text, value text, is_token boolean, logins bigint, others bigint)
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select v.field, v.value, v.is_token, v.logins,
+    case when not v.is_token then 0 else (
+      select count(distinct coalesce(s.user_id, ''))
+      from (
+        select o.user_id from pii_vault.occurrences o
+        where o.field = v.field and o.token = v.value
+          and o.user_id is distinct from assess_user.user_id
+        limit most
+      ) s
+    ) end
+  from pii_vault.values_of_user(assess_user.user_id) v
+$$;
+
+-- How many logins have this token, and how many users they are of; looked for among so many.
+create or replace function pii_vault.users_of(
+  token text, most integer, out logins bigint, out users bigint
+)
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  with had as (
+    select o.user_id from pii_vault.occurrences o
+    where o.field = pii_vault.field_of(users_of.token) and o.token = users_of.token
+  )
+  select
+    (select count(*) from (select from had limit most) l),
+    -- One, and whoever is somebody else.
+    coalesce(
+      (
+        select 1 + (
+          select count(distinct coalesce(s.user_id, ''))
+          from (
+            select h.user_id from had h where h.user_id is distinct from one.user_id limit most
+          ) s
+        )
+        from (select h.user_id from had h limit 1) one
+      ),
+      0
+    )
+$$;
+
+-- What becomes of each: erase; keep, because several users have it; forgotten already; unknown.
+create or replace function pii_vault.assess_tokens(tokens text[], most integer)
+  returns table (
+    "position" bigint, token text, field text, logins bigint, users bigint, outcome text
+  )
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select a.place, a.token, pii_vault.field_of(a.token), a.logins, a.users,
+    case
+      when a.users > 1 then 'keep'
+      -- A decoy is to nobody what the vault holds.
+      when a.users = 0 and exists (select from pii_vault.canaries c where c.token = a.token)
+        then 'unknown'
+      when a.users = 1 and not starts_with(a.token, 'ip0_') and not starts_with(a.token, 'dev0_')
+        then 'erase'
+      when exists (select from pii_vault.originals o where o.token = a.token) then 'erase'
+      else coalesce(
+        (
+          select case t.kind when 'forgotten' then 'forgotten' else 'erase' end
+          from pii_vault.tombstones t where t.token = a.token
+        ),
+        'unknown'
+      )
+    end
+  from (
+    select t.place, t.token, u.logins, u.users
+    from (
+      select min(g.place) as place, g.token
+      from unnest(tokens) with ordinality g (token, place) group by g.token
+    ) t
+    cross join lateral pii_vault.users_of(t.token, most) u
+    offset 0
+  ) a
+$$;
+
+-- Deletes the originals of these tokens and puts a stone in the place of each. Returns how many there were.
+create or replace function pii_vault.bury(tokens text[], kind text, erasure uuid) returns integer
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  originals integer;
+begin
+  -- What expired before is forgotten now.
+  delete from pii_vault.tombstones t where t.token = any (bury.tokens);
+  delete from pii_vault.originals o where o.token = any (bury.tokens);
+  get diagnostics originals = row_count;
+  insert into pii_vault.tombstones (token, kind, erasure)
+  select u.token, bury.kind, bury.erasure
+  from unnest(bury.tokens) u (token) order by u.token collate "C";
+  return originals;
+end
+$$;
+
+-- Puts the fresh values in the place of the old ones: in this user's rows, or in whose they are if none is named.
+-- Returns how many rows that were. By their place in the table, because one row may have two: nobody but veil_owner
+-- writes there, and no load is under way.
+create or replace function pii_vault.replace_values(
+  user_id text, fields text[], old text[], fresh text[]
+) returns integer
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  replaced integer;
+  wanted integer;
+begin
+  with rows as materialized (
+    -- A user's rows are looked for by the user: others' logins may have the same token a million times.
+    select o.field, o.token, o.place from pii_vault.occurrences o
+    where o.user_id = replace_values.user_id
+    union all
+    select o.field, o.token, o.place
+    from unnest(replace_values.fields, replace_values.old) n (field, old)
+    join pii_vault.occurrences o on o.field = n.field and o.token = n.old
+    where replace_values.user_id is null
+  ),
+  changes as (
+    select r.place,
+      max(n.fresh) filter (where n.field = 'ip') as ip,
+      max(n.fresh) filter (where n.field = 'device_id') as device
+    from rows r
+    join unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
+      on n.field = r.field and n.old = r.token
+    group by r.place
+  ),
+  updated as (
+    update public.user_logins l
+    set masked_ip = coalesce(c.ip, l.masked_ip), masked_device_id = coalesce(c.device, l.masked_device_id)
+    from changes c
+    where l.ctid = c.place
+    returning 1
+  )
+  select (select count(*) from updated), (select count(*) from changes) into replaced, wanted;
+  if replaced <> wanted then
+    raise exception using
+      errcode = 'VL016',
+      message = format('public.user_logins took %s of %s changes; nothing was erased', replaced, wanted),
+      hint = 'a trigger or a rule on it drops them: veil needs each of them made';
+  end if;
+  return replaced;
+end
+$$;
+
+-- Where the entry of an erasure stands in the audit's chain; no row until it does. Only to who made it.
+create or replace function pii_vault.place_of(entry bigint) returns table ("position" bigint, hash text)
+  language plpgsql stable security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    select c.position, encode(c.hash, 'hex')
+    from pii_vault.audit_chain c
+    join pii_vault.audit a on a.id = c.entry
+    where a.id = place_of.entry and a.login_oid = pii_vault.caller()
+      and a.action ~ '^(erasure|hold|tombstone)[.]';
+end
+$$;
+

@@ -1,0 +1,83 @@
+-- Closes the quarantine entry and writes its row, with the message's own id and date. The entry, not the ledger (which
+-- has had the id since the message was quarantined), makes it happen once.
+
+create or replace function etl.replay(
+  request uuid,
+  message_id text,
+  generation integer,
+  key_check bytea,
+  data_key uuid,
+  wrapped bytea,
+  recipients text[],
+  proof bytea,
+  tokens text[],
+  sealed bytea[],
+  user_id text,
+  device_type text,
+  masked_ip text,
+  masked_device_id text,
+  locale text,
+  app_version integer
+) returns boolean
+  language plpgsql security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  admitted pii_vault.requests;
+  entry etl.quarantine;
+  forgotten text[];
+begin
+  perform pii_vault.require_read_committed('a replay');
+  admitted := pii_vault.admit(replay.request, 'replay');
+  if (replay.message_id = any (admitted.subjects)) is not true then
+    raise exception using
+      errcode = 'VL001', message = 'the request does not name this message';
+  end if;
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
+  lock table pii_vault.erasure_gate in row share mode;
+  perform etl.check_key(replay.generation, replay.key_check, true);
+  select q.* into entry
+  from etl.quarantine q
+  where q.message_id = replay.message_id and q.state = 'open'
+  for update;
+  if not found then
+    return false;
+  end if;
+  -- The very body that was asked for, so that the record says what this row was made of.
+  if not exists (
+    select from unnest(admitted.subjects, admitted.digests) as h (id, digest)
+    where h.id = replay.message_id and h.digest = sha256(entry.sealed)
+  ) then
+    raise exception using
+      errcode = 'VL001', message = 'the request is not for the body that is quarantined now';
+  end if;
+  if replay.data_key is not null then
+    perform etl.register_data_key(
+      replay.data_key, replay.generation, replay.wrapped, replay.recipients, replay.proof
+    );
+  end if;
+  -- What it held stands in the row: nothing of it is kept beside that.
+  update etl.quarantine q
+  set state = 'replayed', sealed = null, changed_at = clock_timestamp(), changed_by = session_user
+  where q.message_id = replay.message_id;
+  select s.forgotten into forgotten
+  from etl.store_originals(
+    replay.tokens, replay.sealed, replay.data_key, array[replay.masked_ip],
+    array[replay.masked_device_id]
+  ) s;
+  insert into public.user_logins (
+    user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+  ) values (
+    replay.user_id, replay.device_type,
+    (pii_vault.freshen('ip', array[replay.masked_ip], forgotten))[1],
+    (pii_vault.freshen('device_id', array[replay.masked_device_id], forgotten))[1],
+    replay.locale, replay.app_version, (entry.sent_at at time zone interval '0')::date
+  );
+  perform pii_vault.record(
+    'quarantine.replayed', admitted.id, '{}', array[replay.message_id], 1, null, null
+  );
+  return true;
+end
+$$;
+

@@ -1,0 +1,86 @@
+// The SQL of this folder as text inside the program: a compiled binary migrates without a file beside it.
+import { createHash } from "node:crypto";
+import close from "./close.sql" with { type: "text" };
+import admit from "./current/admit.sql" with { type: "text" };
+import approvals from "./current/approvals.sql" with { type: "text" };
+import audit from "./current/audit.sql" with { type: "text" };
+import canaries from "./current/canaries.sql" with { type: "text" };
+import chain from "./current/chain.sql" with { type: "text" };
+import check from "./current/check.sql" with { type: "text" };
+import erasure from "./current/erasure.sql" with { type: "text" };
+import expire from "./current/expire.sql" with { type: "text" };
+import forget from "./current/forget.sql" with { type: "text" };
+import grants from "./current/grants.sql" with { type: "text" };
+import guards from "./current/guards.sql" with { type: "text" };
+import holds from "./current/holds.sql" with { type: "text" };
+import housekeep from "./current/housekeep.sql" with { type: "text" };
+import load from "./current/load.sql" with { type: "text" };
+import originals from "./current/originals.sql" with { type: "text" };
+import policy from "./current/policy.sql" with { type: "text" };
+import quarantine from "./current/quarantine.sql" with { type: "text" };
+import replay from "./current/replay.sql" with { type: "text" };
+import requests from "./current/requests.sql" with { type: "text" };
+import reveal from "./current/reveal.sql" with { type: "text" };
+import views from "./current/views.sql" with { type: "text" };
+import roles from "./roles.sql" with { type: "text" };
+import loadTables from "./steps/001_load.sql" with { type: "text" };
+import loginsTable from "./steps/002_logins.sql" with { type: "text" };
+import vaultTables from "./steps/003_vault.sql" with { type: "text" };
+import recordTables from "./steps/004_record.sql" with { type: "text" };
+import sweep from "./sweep.sql" with { type: "text" };
+
+export type Step = { readonly name: string; readonly sql: string };
+
+export type Texts = {
+  /** Run every time, before the rest. */
+  readonly roles: string;
+  /** Tables, each step once. Forward only: a released one is never edited, a later one changes what it made. */
+  readonly steps: readonly Step[];
+  /**
+   * Every function, view and trigger, each once. Where `create or replace` is refused (another return type, say), a
+   * step drops the old one first.
+   */
+  readonly current: readonly string[];
+  /** Drops what is there and not in `current`. */
+  readonly sweep: string;
+  readonly grants: string;
+  /** Run every time, after the rest. */
+  readonly close: string;
+};
+
+export const TEXTS: Texts = {
+  roles,
+  steps: [
+    { name: "load", sql: loadTables },
+    { name: "logins", sql: loginsTable },
+    { name: "vault", sql: vaultTables },
+    { name: "record", sql: recordTables },
+  ],
+  // In an order in which each SQL function finds what it calls.
+  current: [
+    ...[guards, views, audit, chain, policy, requests, admit, reveal, approvals],
+    ...[originals, quarantine, load, replay, housekeep],
+    ...[erasure, holds, forget, expire, canaries, check],
+  ],
+  sweep,
+  grants,
+  close,
+};
+
+/** The last step: as far as a database has to have come. */
+export const SCHEMA_VERSION = TEXTS.steps.length;
+
+/** Of everything but the steps. Two programs with one step and one hash make the same functions. */
+export function schemaHash({
+  roles: first,
+  current,
+  sweep: swept,
+  grants: given,
+  close: last,
+}: Texts): string {
+  const hash = createHash("sha256");
+  // Lengths keep the texts apart.
+  for (const text of [first, ...current, swept, given, last])
+    hash.update(`${text.length}\n${text}`);
+  return hash.digest("hex");
+}
