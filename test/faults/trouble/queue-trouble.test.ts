@@ -6,7 +6,15 @@ import { MOST_RECEIVERS } from "../../../src/line/receive.ts";
 import { SQS_FAULTS, type SqsFault } from "../proxies/sqs-faults.ts";
 import { withGate } from "./trouble-gate.ts";
 import { AWAY, eventually } from "./trouble-run.ts";
-import { EXPIRED_MS, everyKind, LONG, REAL_TIME, type Scene, withScene } from "./trouble-scene.ts";
+import {
+  EXPIRED_MS,
+  everyKind,
+  LONG,
+  REAL_TIME,
+  type Scene,
+  type SceneOptions,
+  withScene,
+} from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
 setDefaultTimeout(300_000);
@@ -29,26 +37,33 @@ const OF_ACTION: Readonly<Record<"receive" | "delete", readonly SqsFault[]>> = {
   delete: [...PASSING, "partial", "lose"],
 };
 /** How long veil waits for a queue that says nothing at all. */
-const IMPATIENT = { queueAnswerMs: 2000, followPollSeconds: 1 };
+const IMPATIENT = {
+  ...{ queueAnswerMs: 3000, followPollSeconds: 1 },
+  startDelaysMs: Array.from({ length: 50 }, () => 500),
+};
 /** On a busy machine it then gives up good answers as well: what was in them comes back sooner here. */
 const SILENT = { slower: 10 };
+const AWAY_TO_DELETE = /^warning: cannot delete .+; waiting for it, nothing is lost$/;
+/** What is not deleted whatever the queue says is to come back. */
+const OPTIONS: Partial<Record<SqsFault, SceneOptions>> = {
+  silence: SILENT,
+  partial: REAL_TIME,
+  lose: REAL_TIME,
+};
 /** Of these a consumer sees nothing. */
 const UNSEEN: readonly SqsFault[] = ["empty", "partial", "lose"];
 const DOES: Readonly<Record<string, string>> = { receive: "answers", delete: "deletes" };
 
 const back = (action: string) => new RegExp(`^the queue ${DOES[action]} again after [0-9]+ s$`);
 
-/** That of this action's outage was told, and of nothing but outages of the queue, each with its end. */
+/** That of this action's outage was told, and of nothing but outages of the queue. */
 function expectOutages(said: readonly string[], action: string): void {
   expect(said.some((line) => back(action).test(line))).toBe(true);
-  const ends = said.filter((line) =>
-    /^the queue (answers|deletes) again after [0-9]+ s$/.test(line),
+  // A stop can come before the end of one that only a busy machine brought about.
+  const others = said.filter(
+    (line) => !AWAY.test(line) && !/^the queue \w+ again after/.test(line),
   );
-  const begins = said.filter((line) => AWAY.test(line));
-  expect({ begins: begins.length, all: said.length }).toEqual({
-    begins: ends.length,
-    all: 2 * ends.length,
-  });
+  expect(others).toEqual([]);
 }
 
 async function expectAddsUp(scene: Scene, summary: Record<string, unknown>): Promise<void> {
@@ -65,7 +80,7 @@ for (const action of ["receive", "delete"] as const) {
   for (const fault of OF_ACTION[action]) {
     if (!everyKind && ALIKE.includes(fault)) continue;
     test.concurrent(`--follow waits while each ${action} meets: ${fault}`, () =>
-      withScene(fault === "silence" ? SILENT : {}, async (scene) => {
+      withScene(OPTIONS[fault] ?? {}, async (scene) => {
         const { sqs } = scene;
         const waits = fault === "silence" ? IMPATIENT : {};
         const run = scene.start(["etl", "--follow", "--json"], {}, waits);
@@ -74,7 +89,8 @@ for (const action of ["receive", "delete"] as const) {
         sqs.failNext(fault, action, 1e9);
         scene.send(200);
         const isSeen = !UNSEEN.includes(fault);
-        if (isSeen) await run.says(AWAY);
+        if (isSeen) await run.says(action === "delete" ? AWAY_TO_DELETE : AWAY);
+        else await eventually("it strikes", () => sqs.struck.has(fault));
         if (action === "delete" && isSeen) {
           // While nothing can be deleted, nothing is received. Each receiver may have been about to ask;
           // whoever goes on asking does so at once, and more often.
@@ -82,7 +98,10 @@ for (const action of ["receive", "delete"] as const) {
           scene.send(20 * MOST_RECEIVERS);
           await scene.keptHidden();
           expect(sqs.counts["receive-sent"] - polls).toBeLessThanOrEqual(MOST_RECEIVERS);
-          expect(scene.mostReceived()).toBeLessThan(2);
+          if (fault !== "silence") expect(scene.mostReceived()).toBeLessThan(2);
+        } else if (fault === "lose") {
+          const isBack = () => [...scene.shared.deliveries.values()].some((times) => times > 1);
+          await eventually("some come again", isBack);
         } else {
           await sleep(EXPIRED_MS);
         }
@@ -98,7 +117,7 @@ for (const action of ["receive", "delete"] as const) {
         else expect(said).toEqual([]);
         await expectAddsUp(scene, summary());
         // What SQS hands out and veil never sees, or does not delete whatever it says, comes again.
-        const comesAgain = action === "receive" || fault === "partial" || fault === "lose";
+        const comesAgain = action === "receive" || fault in OPTIONS;
         if (!comesAgain) expect(scene.deliveredOtherThanOnce()).toBe(0);
         if (action === "receive") expect(summary().duplicates).toBe(0);
         if (fault === "lose") expect(summary().duplicates).toBeGreaterThan(0);
