@@ -7,6 +7,7 @@ import { checkInvariant, INVARIANTS } from "../../src/check.ts";
 import { discard } from "../../src/recovery/quarantine.ts";
 import { atTerminal } from "../cli/pseudo-terminal.ts";
 import { createDatabase, ROLES, type Role, type TestDatabase } from "../support/database.ts";
+import { hasOwnServer } from "../support/servers.ts";
 import { type Run, veil } from "../support/veil.ts";
 import { attempt, outcome } from "./attempt.ts";
 import { BREAKS } from "./breaks.ts";
@@ -42,7 +43,8 @@ async function changed<T>(change: string, work: (url: string) => Promise<T>): Pr
     await sql.end();
     return await work(inDatabase(urls.operator, name));
   } finally {
-    await admin.unsafe(`drop database ${name} with (force)`);
+    // Our own server is thrown away, and a drop would make it write all that it has to disk.
+    if (!hasOwnServer) await admin.unsafe(`drop database ${name} with (force)`);
   }
 }
 
@@ -188,7 +190,7 @@ test("an analyst, a revealer and an etl host may not check", async () => {
   for (const role of ROLES.filter((role) => !/operator|auditor/.test(role))) {
     const run = await check(urls[role], "--json");
     expect(run.code).toBe(1);
-    expect(run.stderr).toMatch(/^error: .* 42501: permission denied for function check_invariant/);
+    expect(run.stderr).toMatch(/^error: the login \w+ may not do this: it lacks veil_operator\n/);
     expect(JSON.parse(run.stdout)).toEqual({
       ...{ ok: false, invariants: [], seconds: expect.any(Number) },
     });
