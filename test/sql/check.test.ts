@@ -7,6 +7,7 @@ import { checkInvariant, INVARIANTS } from "../../src/check.ts";
 import { discard } from "../../src/recovery/quarantine.ts";
 import { atTerminal } from "../cli/pseudo-terminal.ts";
 import { createDatabase, ROLES, type Role, type TestDatabase } from "../support/database.ts";
+import { hasOwnServer } from "../support/servers.ts";
 import { type Run, veil } from "../support/veil.ts";
 import { attempt, outcome } from "./attempt.ts";
 import { BREAKS } from "./breaks.ts";
@@ -42,7 +43,8 @@ async function changed<T>(change: string, work: (url: string) => Promise<T>): Pr
     await sql.end();
     return await work(inDatabase(urls.operator, name));
   } finally {
-    await admin.unsafe(`drop database ${name} with (force)`);
+    // Our own server is thrown away, and a drop would make it write all that it has to disk.
+    if (!hasOwnServer) await admin.unsafe(`drop database ${name} with (force)`);
   }
 }
 
