@@ -285,17 +285,17 @@ pii_vault.occurrences as
     create_date,
     place
    FROM ( SELECT 'ip'::text AS text,
-            (l.masked_ip)::text AS masked_ip,
-            (l.user_id)::text AS user_id,
-            l.create_date,
-            l.ctid
+            (masked_ip)::text AS masked_ip,
+            (user_id)::text AS user_id,
+            create_date,
+            ctid
            FROM public.user_logins l
         UNION ALL
          SELECT 'device_id'::text AS text,
-            (l.masked_device_id)::text AS masked_device_id,
-            (l.user_id)::text AS user_id,
-            l.create_date,
-            l.ctid
+            (masked_device_id)::text AS masked_device_id,
+            (user_id)::text AS user_id,
+            create_date,
+            ctid
            FROM public.user_logins l) o(field, token, user_id, create_date, place)
   WHERE (token IS NOT NULL);
 
