@@ -37,7 +37,7 @@ export async function runDuplicates(context: Context, command: DuplicatesCommand
         );
         terminal.out(`${JSON.stringify(objects)}\n`);
       } else if (command.format === "csv") {
-        // An adopted table's tokens are whatever somebody has put there.
+        // What stands there may be whatever somebody has put there.
         terminal.out([COLUMNS, ...cells].map(csvLine).join(""));
       } else if (rows.length === 0) {
         terminal.err("no token is shared by several users\n");

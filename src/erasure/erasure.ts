@@ -1,5 +1,5 @@
 // Originals that are erased, by token, by user or by age: what would be done, what was, and its receipt. The
-// rules are the database's (sql/015); nothing of what is erased comes here.
+// rules are the database's (sql/current/erasure.sql, forget.sql, expire.sql); nothing of what is erased comes here.
 
 import { Failure, Interrupted } from "../failure.ts";
 import { array, type Database, type Row, type Value } from "../postgres/database.ts";
@@ -10,7 +10,7 @@ import { readCommitted } from "../postgres/read-committed.ts";
 export type Subject = { readonly tokens: readonly string[] } | { readonly user: string };
 
 /**
- * `replace`: a value of an adopted table that is no token. `forgotten`: it was before. `keep`: others have it.
+ * `replace`: a value that is no token. `forgotten`: it was before. `keep`: others have it.
  */
 export type Outcome = "erase" | "keep" | "replace" | "forgotten" | "held" | "unknown";
 
@@ -58,7 +58,7 @@ export type Receipt = {
   readonly forgotten?: number;
   readonly unknown?: number;
   readonly held?: number;
-  /** Values of an adopted table that were no tokens, and are replaced. */
+  /** Values that were no tokens, and are replaced. */
   readonly plain?: number;
   /** How many of the erased had one. */
   readonly originals: number;

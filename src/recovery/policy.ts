@@ -1,5 +1,5 @@
 // What a request for originals has to meet, field by field. The rules live in the database and are enforced
-// there (sql/013); here they are read, changed and written out.
+// there (sql/current/policy.sql); here they are read, changed and written out.
 import type { Database, Query, Row } from "../postgres/database.ts";
 
 export const POLICY_FIELDS = ["ip", "device_id", "body"] as const;

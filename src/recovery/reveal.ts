@@ -46,7 +46,7 @@ export type Recovery = {
   readonly onProgress?: (step: "recorded" | "revealed", tokens: number) => void;
 };
 
-/** As many as a request may have (sql/006): the fewer requests, the fewer flushes. */
+/** As many as a request may have (sql/current/reveal.sql): the fewer requests, the fewer flushes. */
 export const TOKENS_PER_REQUEST = 10_000;
 
 /** For a few tokens: everything at once. Throws if a request is refused. */
