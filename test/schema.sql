@@ -279,21 +279,25 @@ CREATE TRIGGER verdicts_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_v
 -- views
 
 pii_vault.occurrences as
- SELECT 'ip'::text AS field,
-    (l.masked_ip)::text AS token,
-    (l.user_id)::text AS user_id,
-    l.create_date,
-    l.ctid AS place
-   FROM public.user_logins l
-  WHERE (l.masked_ip IS NOT NULL)
-UNION ALL
- SELECT 'device_id'::text AS field,
-    (l.masked_device_id)::text AS token,
-    (l.user_id)::text AS user_id,
-    l.create_date,
-    l.ctid AS place
-   FROM public.user_logins l
-  WHERE (l.masked_device_id IS NOT NULL);
+ SELECT field,
+    token,
+    user_id,
+    create_date,
+    place
+   FROM ( SELECT 'ip'::text AS text,
+            (masked_ip)::text AS masked_ip,
+            (user_id)::text AS user_id,
+            create_date,
+            ctid
+           FROM public.user_logins l
+        UNION ALL
+         SELECT 'device_id'::text AS text,
+            (masked_device_id)::text AS masked_device_id,
+            (user_id)::text AS user_id,
+            create_date,
+            ctid
+           FROM public.user_logins l) o(field, token, user_id, create_date, place)
+  WHERE (token IS NOT NULL);
 
 public.user_logins_per_token_and_day as
  SELECT field,
@@ -302,7 +306,7 @@ public.user_logins_per_token_and_day as
     count(*) AS logins,
     count(DISTINCT user_id) AS users
    FROM pii_vault.occurrences o
-  GROUP BY field, token, create_date;
+  GROUP BY token, field, create_date;
 
 public.user_logins_shared_tokens as
  SELECT field,
@@ -312,7 +316,7 @@ public.user_logins_shared_tokens as
     min(create_date) AS first_day,
     max(create_date) AS last_day
    FROM pii_vault.occurrences o
-  GROUP BY field, token
+  GROUP BY token, field
  HAVING (count(DISTINCT user_id) > 1);
 
 -- functions
@@ -646,7 +650,7 @@ AS $function$
       )
   )
   select
-    (select count(*) from pii_vault.occurrences),
+    (select count(l.masked_ip) + count(l.masked_device_id) from public.user_logins l),
     (select count(*) from lost),
     array(select l.token::text from lost l order by l.token limit 5)
 $function$
@@ -687,7 +691,7 @@ AS $function$
     having sum(d.plain) > 0
   )
   select
-    (select count(*) from pii_vault.occurrences),
+    (select count(l.masked_ip) + count(l.masked_device_id) from public.user_logins l),
     (select coalesce(sum(b.plain), 0)::bigint from broken b),
     array(
       select format('%s: %s values', etl.day_text(b.day), b.plain) from broken b order by b.day limit 5
@@ -2090,8 +2094,7 @@ AS $function$
   ),
   old as materialized (
     select p.token, p.position, p.sealed_at, (
-      select count(*) from pii_vault.occurrences o
-      where o.field = pii_vault.field_of(p.token) and o.token = p.token
+      select count(*) from pii_vault.occurrences o where o.token = p.token
     ) as logins
     from page p
     where p.token not in (
@@ -3417,8 +3420,7 @@ AS $function$
   from unnest(tokens) t (token)
   where exists (
     select from pii_vault.occurrences o
-    where o.field = pii_vault.field_of(t.token) and o.token = t.token
-      and (o.create_date < day) is not true
+    where o.token = t.token and (o.create_date < day) is not true
     offset 0
   )
 $function$
@@ -3442,7 +3444,7 @@ CREATE OR REPLACE FUNCTION pii_vault.users_of(token text, most integer, OUT logi
 AS $function$
   with had as (
     select o.user_id from pii_vault.occurrences o
-    where o.field = pii_vault.field_of(users_of.token) and o.token = users_of.token
+    where o.token = users_of.token
   )
   select
     (select count(*) from (select from had limit most) l),

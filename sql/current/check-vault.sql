@@ -139,7 +139,7 @@ as $$
       )
   )
   select
-    (select count(*) from pii_vault.occurrences),
+    (select count(l.masked_ip) + count(l.masked_device_id) from public.user_logins l),
     (select count(*) from lost),
     array(select l.token::text from lost l order by l.token limit 5)
 $$;
@@ -180,7 +180,7 @@ as $$
     having sum(d.plain) > 0
   )
   select
-    (select count(*) from pii_vault.occurrences),
+    (select count(l.masked_ip) + count(l.masked_device_id) from public.user_logins l),
     (select coalesce(sum(b.plain), 0)::bigint from broken b),
     array(
       select format('%s: %s values', etl.day_text(b.day), b.plain) from broken b order by b.day limit 5

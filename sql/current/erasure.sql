@@ -106,7 +106,7 @@ create or replace function pii_vault.users_of(
 as $$
   with had as (
     select o.user_id from pii_vault.occurrences o
-    where o.field = pii_vault.field_of(users_of.token) and o.token = users_of.token
+    where o.token = users_of.token
   )
   select
     (select count(*) from (select from had limit most) l),

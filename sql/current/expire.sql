@@ -9,8 +9,7 @@ as $$
   from unnest(tokens) t (token)
   where exists (
     select from pii_vault.occurrences o
-    where o.field = pii_vault.field_of(t.token) and o.token = t.token
-      and (o.create_date < day) is not true
+    where o.token = t.token and (o.create_date < day) is not true
     offset 0
   )
 $$;
@@ -36,8 +35,7 @@ as $$
   ),
   old as materialized (
     select p.token, p.position, p.sealed_at, (
-      select count(*) from pii_vault.occurrences o
-      where o.field = pii_vault.field_of(p.token) and o.token = p.token
+      select count(*) from pii_vault.occurrences o where o.token = p.token
     ) as logins
     from page p
     where p.token not in (

@@ -32,7 +32,7 @@ export async function runDuplicates(context: Context, command: DuplicatesCommand
       );
       terminal.out(`${JSON.stringify(objects)}\n`);
     } else if (command.format === "csv") {
-      // In a table from before veil, anything may stand in the place of a token.
+      // Anything may stand there that somebody has put there.
       terminal.out([COLUMNS, ...cells].map(csvLine).join(""));
     } else if (rows.length === 0) {
       terminal.err("no token is shared by several users\n");

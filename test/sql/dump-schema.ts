@@ -77,7 +77,7 @@ const SECTIONS: readonly { readonly title: string; readonly query: string }[] = 
     title: "views",
     query: `
       select format(E'%I.%I as\\n%s', n.nspname, c.relname,
-        replace(pg_get_viewdef(c.oid), 'user_logins.', '')) as line
+        regexp_replace(pg_get_viewdef(c.oid), '\\m[lo]\\.', '', 'g')) as line
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
       where {{ours}} and c.relkind in ('v', 'm')
       order by n.nspname collate "C", c.relname collate "C"`,
