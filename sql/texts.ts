@@ -7,6 +7,7 @@ import audit from "./current/audit.sql" with { type: "text" };
 import canaries from "./current/canaries.sql" with { type: "text" };
 import chain from "./current/chain.sql" with { type: "text" };
 import check from "./current/check.sql" with { type: "text" };
+import checkVault from "./current/check-vault.sql" with { type: "text" };
 import erasure from "./current/erasure.sql" with { type: "text" };
 import expire from "./current/expire.sql" with { type: "text" };
 import forget from "./current/forget.sql" with { type: "text" };
@@ -60,7 +61,7 @@ export const TEXTS: Texts = {
   current: [
     ...[guards, views, audit, chain, policy, requests, admit, reveal, approvals],
     ...[originals, quarantine, load, replay, housekeep],
-    ...[erasure, holds, forget, expire, canaries, check],
+    ...[erasure, holds, forget, expire, canaries, checkVault, check],
   ],
   sweep,
   grants,

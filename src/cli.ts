@@ -12,7 +12,9 @@ import { WORKER_COMMAND } from "./workers/command.ts";
 
 const interrupt = new AbortController();
 
-/** Each command is imported where it runs, and so is this: a start pays for what it needs, and no more. */
+/**
+ * Imported where a command runs, like the commands themselves: a start pays only for what it needs.
+ */
 const contextWith = (waits: Partial<Waits>) => async (): Promise<Context> => {
   const { environment } = await import("./config/environment.ts");
   return { env: environment(), terminal, interrupt: interrupt.signal, waits };
@@ -101,13 +103,14 @@ async function exit(code: number): Promise<never> {
 function listen(): void {
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.on(signal, () => {
-      // A worker ends when its parent says so: Ctrl-C and a service's stop reach both of them.
+      // Ctrl-C and a service's stop reach parent and workers alike, and a worker ends when its
+      // parent says so.
       if (process.argv[2] === WORKER_COMMAND) return;
       if (interrupt.signal.aborted) process.exit(130);
       interrupt.abort();
     });
   }
-  // The reader of a pipe may leave early (`| head`): that is no failure of ours. Other errors: see `exit`.
+  // The reader of a pipe may leave early (`| head`). That is no failure. Other errors: see `exit`.
   process.stdout.on("error", (error) => {
     if (codeOf(error) === "EPIPE") process.exit(0);
   });

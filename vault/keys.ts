@@ -1,6 +1,6 @@
-// The token key and what is derived from it. One secret of 32 bytes per generation; every use has a
-// subkey of its own under a versioned label, so that handing one of them out (the verify key, for
-// recovery) hands out nothing else.
+// The token key and what is derived from it. There is one secret of 32 bytes per generation.
+// Every use has a subkey of its own under a versioned label. So whoever is given one of them (the verify
+// key, for recovery) is given nothing else.
 import { hkdf } from "@noble/hashes/hkdf.js";
 import { sha256 } from "@noble/hashes/sha2.js";
 import { randomBytes } from "@noble/hashes/utils.js";

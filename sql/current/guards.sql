@@ -2,34 +2,34 @@
 --
 -- veil's SQLSTATEs, by the names that src/postgres/sqlstates.ts gives them:
 --
---   VL001 NO_SUCH_REQUEST     no such request of this login, or not for this message or body
---   VL002 SAME_TRANSACTION    the request was recorded by this very transaction
---   VL003 REQUEST_EXPIRED     the request, or its approval, is too old
---   VL004 NOT_FLUSHED         the request is not known to be on disk yet: try again
---   VL005 ON_STANDBY          a standby serves no request
---   VL006 INVALID_ARGUMENT    an argument is out of its bounds
---   VL010 WRONG_TOKEN_KEY     another token key is registered for this generation
---   VL011 UNKNOWN_GENERATION  no token key is registered for this generation
---   VL012 DATA_KEY_CONFLICT   another data key is registered under this id
---   VL013 ORIGINALS_LACKING   a row has a token without an original: send it, too
---   VL014 MALFORMED_LOAD      an array of a load is null, no plain list, or of another length
---   VL015 WRONG_ISOLATION     this needs READ COMMITTED
---   VL016 ROWS_LOST           public.user_logins took fewer rows or changes than it was given
---   VL020 APPEND_ONLY         a trigger refuses the change
---   VL030 REASON_REQUIRED     this needs a reason
---   VL031 APPROVAL_PENDING    the request waits for approval
---   VL032 APPROVAL_DENIED     the request was denied
---   VL033 PURPOSE_REFUSED     the policy does not allow the purpose
---   VL034 BORROWED_LOGIN      the session goes by another login than it connected as
---   VL035 OVER_BUDGET         the request would exceed the budget of its login
---   VL036 OWN_REQUEST         nobody decides on a request of his own
---   VL037 NOTHING_TO_DECIDE   no verdict, or no review, is waited for
---   VL040 UNDER_HOLD          a legal hold stands against it
---   VL041 VALUE_IN_USE        a canary's value is in use, or was
---   VL042 NOT_FOUND           there is no such request, hold or canary
---   VL043 NOT_CHAINABLE       the audit is chained by a statement of its own, and only where it is whole
---   VL090 TABLE_IN_THE_WAY    migrate: a table of veil's name was there before veil
---   VL091 MADE_BY_OLD_VEIL    migrate: the database is of a veil from before the steps
+--     VL001 NO_SUCH_REQUEST     no such request of this login, or not for this message or body
+--     VL002 SAME_TRANSACTION    the request was recorded by this very transaction
+--     VL003 REQUEST_EXPIRED     the request, or its approval, is too old
+--     VL004 NOT_FLUSHED         the request is not known to be on disk yet: try again
+--     VL005 ON_STANDBY          a standby serves no request
+--     VL006 INVALID_ARGUMENT    an argument is out of its bounds
+--     VL010 WRONG_TOKEN_KEY     another token key is registered for this generation
+--     VL011 UNKNOWN_GENERATION  no token key is registered for this generation
+--     VL012 DATA_KEY_CONFLICT   another data key is registered under this id
+--     VL013 ORIGINALS_LACKING   a row has a token without an original: send it, too
+--     VL014 MALFORMED_LOAD      an array of a load is null, no plain list, or of another length
+--     VL015 WRONG_ISOLATION     this needs READ COMMITTED
+--     VL016 ROWS_LOST           public.user_logins took fewer rows or changes than it was given
+--     VL020 APPEND_ONLY         a trigger refuses the change
+--     VL030 REASON_REQUIRED     this needs a reason
+--     VL031 APPROVAL_PENDING    the request waits for approval
+--     VL032 APPROVAL_DENIED     the request was denied
+--     VL033 PURPOSE_REFUSED     the policy does not allow the purpose
+--     VL034 BORROWED_LOGIN      the session goes by another login than it connected as
+--     VL035 OVER_BUDGET         the request would exceed the budget of its login
+--     VL036 OWN_REQUEST         nobody decides on a request of his own
+--     VL037 NOTHING_TO_DECIDE   no verdict, or no review, is waited for
+--     VL040 UNDER_HOLD          a legal hold stands against it
+--     VL041 VALUE_IN_USE        a canary's value is in use, or was
+--     VL042 NOT_FOUND           there is no such request, hold or canary
+--     VL043 NOT_CHAINABLE       the audit is chained by a statement of its own, and only where it is whole
+--     VL090 TABLE_IN_THE_WAY    migrate: a table of veil's name was there before veil
+--     VL091 MADE_BY_OLD_VEIL    the database is of a veil from before the steps (said by `veil migrate` itself)
 --
 -- Every definer function of veil's has the search path `pg_catalog, pg_temp`, in this order. With an empty one, its
 -- caller's pg_temp would be searched first for type names, and a domain named uuid there would run code as the owner.

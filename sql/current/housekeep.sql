@@ -85,7 +85,7 @@ begin
   foreach day in array missing loop
     continue when exists (select from etl.ledger_default l where l.sent_on = day);
     partition := 'ledger_' || to_char(day, 'YYYYMMDD');
-    -- Made apart and attached, because that locks the ledger against other changes of its shape only;
+    -- Made apart and attached, because that locks the ledger only against other changes of its shape.
     -- "create table … partition of" would wait for every load, and make every load wait.
     execute format(
       'create table etl.%I (like etl.ledger including defaults including constraints)', partition

@@ -3,8 +3,8 @@
 -- Every place where a token, or whatever stands in its column, occurs in a row: what holds for ip and for device_id
 -- alike is said of this. Both legs are cast to text: with another type in one of them, the planner uses no index.
 --
--- A look-up by a token goes by the index only where the token has the database's own collation, as a parameter has;
--- one from a column that is collate "C" needs `collate "default"`.
+-- A look-up by a token goes by the index only where the token has the database's own collation. A parameter has it. A
+-- token from a column that is collate "C" needs `collate "default"`.
 create or replace view pii_vault.occurrences as
   select
     'ip'::text as field, l.masked_ip::text as token, l.user_id::text as user_id, l.create_date,

@@ -6,10 +6,12 @@ import { printable, type Terminal } from "../terminal/terminal.ts";
 import { withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
 
+const NEEDS = { roles: ["veil_operator"], orRoles: ["veil_auditor"] } as const;
+
 export async function runCheck(context: Context, json: boolean): Promise<void> {
   const { terminal } = context;
   const findings: Finding[] = [];
-  await withDatabase(context, { roles: ["veil_operator"] }, async ({ database }) => {
+  await withDatabase(context, NEEDS, async ({ database }) => {
     const started = performance.now();
     try {
       for (const [i, invariant] of INVARIANTS.entries()) {

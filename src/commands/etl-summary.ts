@@ -13,7 +13,7 @@ export type Ran = {
   readonly isStopped: boolean;
   readonly isFailed: boolean;
   /** Null if it never came to one. */
-  readonly session: Servers | null;
+  readonly servers: Servers | null;
 };
 
 /** The counts that a report and the summary both give. */
@@ -42,15 +42,15 @@ const inFlightElsewhere = ({ inFlight }: Ran): string =>
     ? `${inFlight} messages are in flight elsewhere (another consumer, or one that ended a moment ago)\n`
     : "";
 
-const programOf = ({ session }: Ran): string => session?.program ?? "veil";
+const programOf = ({ servers }: Ran): string => servers?.program ?? "veil";
 
 function nothingCame(ran: Ran): string {
-  const { seconds, isStopped, inFlight, session } = ran;
+  const { seconds, isStopped, inFlight, servers } = ran;
   const elsewhere = inFlightElsewhere(ran);
   if (isStopped) return `stopped after ${seconds} s; no message came\n${elsewhere}`;
   const program = programOf(ran);
   const hint =
-    session?.local && inFlight === 0
+    servers?.local && inFlight === 0
       ? `the samples are in the database already: try ${program} quarantine list, or start over with ${program} etl --reset-local\n`
       : "";
   return `the queue is empty: nothing to do (${seconds} s)\n${elsewhere}${hint}`;

@@ -53,11 +53,11 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
     variables: ["VEIL_TOKEN_KEY", "VEIL_RECIPIENTS"],
   } as const;
   let inFlight = 0;
-  let session: Servers | null = null;
+  let servers: Servers | null = null;
   let failure: unknown = null;
   try {
     await withServers(context, needs, async (opened) => {
-      session = opened;
+      servers = opened;
       inFlight = await run(await prepare(context, opened, command, counts), crew);
     });
   } catch (error) {
@@ -73,7 +73,7 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
     seconds: Math.round((performance.now() - startedAt) / 10) / 100,
     isStopped: context.interrupt.aborted,
     isFailed: failure !== null,
-    session,
+    servers,
   };
   if (command.json) context.terminal.out(jsonSummary(ran));
   else if (failure === null || counts.received + counts.handedBack > 0)
@@ -84,7 +84,7 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
 /** All that a run is made of, before the first connection. */
 type Run = {
   readonly command: EtlCommand;
-  readonly session: Servers;
+  readonly servers: Servers;
   readonly interrupt: AbortSignal;
   readonly waits: Waits;
   readonly counts: Counts;
@@ -100,15 +100,15 @@ type Run = {
 /** Reads all of the configuration, and each file once. */
 async function prepare(
   context: Context,
-  session: Servers,
+  servers: Servers,
   command: EtlCommand,
   counts: Counts,
 ): Promise<Run> {
-  const variables = lineVariables(session.env);
-  const env = withLineVariables(session.env, variables);
+  const variables = lineVariables(servers.env);
+  const env = withLineVariables(servers.env, variables);
   const subkeys = readTokenKey(env);
   const recipients = readRecipients(env);
-  const queueConfig = session.local?.queue ?? readQueue(env);
+  const queueConfig = servers.local?.queue ?? readQueue(env);
   const dataKeys = new DataKeys(subkeys, recipients);
   await dataKeys.take(0).catch(() => {
     throw misuse(
@@ -118,11 +118,11 @@ async function prepare(
   });
   return {
     command,
-    session,
+    servers,
     interrupt: context.interrupt,
     waits: { ...LINE_WAITS, ...QUEUE_WAITS, ...START_WAITS, ...context.waits },
     counts,
-    screen: new EtlScreen(session.terminal, command.log, counts),
+    screen: new EtlScreen(servers.terminal, command.log, counts),
     variables,
     subkeys,
     dataKeys,
@@ -188,13 +188,13 @@ const runAlone = (run: Run, queue: Queue): Promise<void> => {
 };
 
 const runCrew = (run: Run, crew: Crew): Promise<void> => {
-  const { command, session, variables, queueConfig, counts } = run;
+  const { command, servers, variables, queueConfig, counts } = run;
   const start = {
     version: describeVersion(),
     variables,
     follow: command.follow,
     queue: queueConfig,
-    isLocal: session.local !== null,
+    isLocal: servers.local !== null,
     graceSeconds: command.graceSeconds,
   };
   return runWorkers(crew, { ...lineOptions(run), start }, counts);
@@ -209,8 +209,8 @@ const lineOptions = ({ command, interrupt, screen }: Run) => ({
 
 /** What a run that goes on does besides: it keeps house and reports. Returns what ends that. */
 function beginFollowing(run: Run): () => void {
-  const { session, screen, queueConfig } = run;
-  const { terminal, local } = session;
+  const { servers, screen, queueConfig } = run;
+  const { terminal, local } = servers;
   const timers = [setInterval(() => keepHouse(run), HOUSEKEEPING_MS)];
   if (!terminal.isStderrTerminal) timers.push(setInterval(screen.report, REPORT_MS));
   if (local !== null) {

@@ -1,11 +1,11 @@
-// Deletes what is stored, and only that. What SQS does not confirm is asked for again, entry by entry; what
-// it never confirms comes back, and changes nothing.
+// Deletes what is stored, and only that. Where SQS does not confirm a message, it is asked again; a message
+// that it never confirms comes back, and changes nothing.
 import { setTimeout as sleep } from "node:timers/promises";
 import { isQueueOutage } from "../sqs/errors.ts";
 import type { Message, Queue } from "../sqs/queue.ts";
 import type { Availability } from "./availability.ts";
 
-/** How often an entry is asked for that SQS fails on while it does the others. */
+/** How often SQS is asked to delete an entry that fails while the others succeed. */
 const ATTEMPTS = 6;
 
 export type Acknowledged = {

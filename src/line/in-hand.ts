@@ -8,8 +8,8 @@ const BATCH_MESSAGES = 500;
 /** Bodies have up to a megabyte: a batch of such ones has to stay one that the database takes. */
 const BATCH_CHARACTERS = 4 * 2 ** 20;
 /**
- * Little memory, and far below the 120,000 messages that SQS lets be in flight: beyond those, a standard
- * queue answers long polls with nothing, and with no error.
+ * Little memory, and far below the 120,000 messages that SQS lets be in flight. Beyond those a standard
+ * queue answers long polls with nothing, and reports no error.
  */
 const MAX_MESSAGES = 2000;
 const MAX_CHARACTERS = 32 * 2 ** 20;
@@ -60,8 +60,8 @@ export class InHand {
   }
 
   /**
-   * Room for up to `most` messages, once there is some. 0: this receiver is not needed any more, because
-   * those that still hold reservations can take all that may yet be received, or nothing is to be.
+   * Room for up to `most` messages, once there is some. 0: this receiver is no longer needed. Either nothing
+   * more is to be received, or the other receivers have reserved all that may be.
    */
   async reserve(most: number): Promise<number> {
     while (!this.#ended) {

@@ -40,7 +40,7 @@ export type StoredPart = {
 /** The database takes none of a part as it is; `failure` says why. Half of it may do. */
 type RefusedPart = { readonly kind: "refused"; readonly failure: Failure };
 
-/** So often what takes too long is tried as a whole, before its halves are. */
+/** What takes too long is tried so often as a whole, before its halves are. */
 const TOO_LONG_ATTEMPTS = 3;
 
 /** Waits for a database that is away. Throws when nothing more can be stored. */

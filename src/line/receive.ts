@@ -1,7 +1,6 @@
 // Receivers: each polls for ten messages at a time, until the queue is drained or a stop. There are as many
 // as the queue keeps busy: one more after each full answer, one less after each poor one. They rest while
-// nothing can be stored or deleted: a message that is received in vain loses one of the deliveries after
-// which it goes to a dead-letter queue.
+// nothing can be stored or deleted: each delivery in vain brings a message nearer to the dead-letter queue.
 import { setTimeout as sleep } from "node:timers/promises";
 import { isQueueOutage } from "../sqs/errors.ts";
 import { MESSAGES_PER_CALL, type Message, type Queue } from "../sqs/queue.ts";
@@ -64,8 +63,8 @@ export class Receivers {
 
   /**
    * A poll that is cut off may take messages with it, which come back only when their visibility ends. So a
-   * stop lets short polls finish, and cuts long ones after a moment. But not before what will not be stored is
-   * handed back: that ends polls by itself, and would fall into the hands of those that were cut off.
+   * stop lets short polls finish, and cuts long ones after a moment. What will not be stored is handed back
+   * first: a poll that was cut off before that could take those messages with it, too.
    */
   async #cutPolls(): Promise<void> {
     const { inHand, stop, waits } = this.#receiving;

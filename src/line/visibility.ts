@@ -8,8 +8,8 @@ import type { Notice } from "./availability.ts";
 import type { Delivery, InHand } from "./in-hand.ts";
 
 /**
- * Each time a message is hidden for twice as long, up to ten minutes: an outage of hours costs few calls,
- * and a process that is killed meanwhile leaves its messages hidden no longer than that.
+ * Each time a message is hidden for twice as long, up to ten minutes. So an outage of hours costs few calls,
+ * and a process that is killed leaves its messages hidden for ten minutes at most.
  */
 const LONGEST_SECONDS = 600;
 /** SQS hides a message for twelve hours in all, counted from its receipt. */

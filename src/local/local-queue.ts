@@ -1,5 +1,5 @@
-// The queue of the embedded default: a server that commands share, filled with the sample messages that
-// have no row yet.
+// The queue of the embedded default: a server that commands share, filled with the sample messages
+// that have no row yet.
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import {
@@ -37,8 +37,8 @@ function readQueue(file = queueFile): QueueState | null {
 }
 
 /**
- * The queue that another command runs, or a new one with the sample messages that have no row yet:
- * `alone`, what still runs was left behind, with messages in flight to nobody.
+ * The queue that another command runs, or a new one with the sample messages that have no row yet.
+ * `alone`: a queue that still runs was left behind, and its messages are in flight to nobody.
  */
 export async function shareQueue(
   alone: boolean,
@@ -55,10 +55,10 @@ export async function shareQueue(
   const pending = sampleBodies()
     .map((_, index) => index)
     .filter((index) => !(ids[index] ?? []).some((id) => stored.has(id)));
-  // A name of its own: a server whose starter was killed may still come up, and write to its own file.
+  // A name of its own. A server whose starter was killed may still come up and write its own file.
   const own = join(run, `queue-${randomUUID()}.json`);
   const queue = await startQueue(own, pending);
-  // Before the first of them can be received.
+  // Written before the first message can be received.
   for (const [index, id] of queue.sent) ids[index] = [...(ids[index] ?? []), id];
   writeFileSync(`${idsFile}.new`, JSON.stringify(ids));
   renameSync(`${idsFile}.new`, idsFile);
@@ -102,7 +102,9 @@ async function startQueue(file: string, pending: readonly number[]): Promise<Que
   );
 }
 
-/** Stops the server that commands share, and those whose starter was killed before they were shared. */
+/**
+ * Stops the server that commands share, and those whose starter was killed before they were shared.
+ */
 export async function stopQueue(): Promise<void> {
   for (const name of readdirSync(run)) {
     if (!/^queue.*\.json$/.test(name)) continue;
@@ -126,7 +128,9 @@ async function stopServer(queue: QueueState): Promise<void> {
   }
 }
 
-/** Whether our server listens there: after a reboot its process id may belong to anybody. */
+/**
+ * Whether our server listens there. After a reboot its process id may belong to another program.
+ */
 async function answers(endpoint: string): Promise<boolean> {
   try {
     return (await fetch(`${endpoint}/health`, { signal: AbortSignal.timeout(1000) })).ok;

@@ -1,9 +1,9 @@
-// The embedded default: a real PostgreSQL and a real SQS-protocol queue that veil starts itself when
-// neither is configured. Everything it makes lives under `.veil/` of the checkout, generated keys and
-// passwords too; `bun run etl --reset-local` removes it.
+// The embedded default: a real PostgreSQL and a real SQS-protocol queue that veil starts itself
+// when neither is configured. Everything it makes lives under `.veil/` of the checkout, generated
+// keys and passwords too; `bun run etl --reset-local` removes it.
 //
-// Commands that run at once share the servers, and the last one out stops them. Whatever a crash, a
-// kill or a reboot left behind is found by the next command, and used or cleared away.
+// Commands that run at once share the servers, and the last one to leave stops them. The next
+// command finds whatever a crash, a kill or a reboot left behind, and uses it or clears it away.
 import { accessSync, chmodSync, constants, existsSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Environment } from "../config/environment.ts";
@@ -25,14 +25,16 @@ import { checkout, home, keys, run } from "./places.ts";
 export type Local = {
   /** Database and keys, as a person would have set them. What is set already stays as it is. */
   readonly env: Environment;
-  /** For the command that needs it. */
+  /** Null for a command that needs no queue. */
   readonly queue: QueueConfig | null;
   /** Where an analyst can connect while the servers run, without the password. */
   readonly analystUrl: string;
   readonly close: () => Promise<void>;
 };
 
-/** Throws in a compiled binary, which carries no servers: it has no source files beside it. */
+/**
+ * Throws in a compiled binary. It carries no servers, and is known by having no sources beside it.
+ */
 export function requireCheckout(needed: string): void {
   if (existsSync(join(checkout, "src", "local", "queue-server.ts"))) return;
   throw misuse(
@@ -41,7 +43,10 @@ export function requireCheckout(needed: string): void {
   );
 }
 
-/** The variables that name the local keys, for commands that need no server. Null before there are any. */
+/**
+ * The variables that name the local keys, for commands that need no server. Null before there are
+ * any.
+ */
 export function localKeys(): Environment | null {
   return existsSync(join(keys, "recipients.txt")) ? keyFiles() : null;
 }
@@ -88,7 +93,7 @@ export async function openLocal(
   }
 }
 
-/** For a process that a command has started: the servers run until it has left, too, however that one ends. */
+/** For a process that a command has started: the servers run until this one has left, too. */
 export async function joinLocal(): Promise<() => Promise<void>> {
   const lease = openLease(run);
   await lease.exclusively(async () => {});
@@ -115,7 +120,7 @@ function makeFolders(): void {
   }
 }
 
-/** What is set already stays, in either of its two spellings. */
+/** A variable that is set already stays as it is, in either of its two spellings. */
 function fill(env: Environment, additions: Environment): Environment {
   const missing = Object.entries(additions).filter(([name]) => {
     const plain = name.replace(/_FILE$/, "");

@@ -1,10 +1,10 @@
-// The queue of the embedded default, a process of its own: a real SQS protocol server (fauxqs), filled
-// with the sample messages that its caller names. Started as `queue-server.ts FOLDER NAME INDEX…`; writes
-// where it listens and which message has which id to FOLDER/NAME; ends on SIGTERM, or when no command is
-// there any more.
+// The queue of the embedded default, a process of its own: a real SQS protocol server (fauxqs). It
+// is started as `queue-server.ts FOLDER NAME INDEX…` and filled with the sample messages of these
+// numbers. FOLDER/NAME then says where it listens, and which message has which id. It ends on
+// SIGTERM, or when no command is present any more.
 //
-// Its messages live in memory: with fauxqs 2.4.1's own persistence, ChangeMessageVisibility to 0 fails
-// and loses the message.
+// Its messages live in memory: with fauxqs 2.4.1's own persistence, ChangeMessageVisibility to 0
+// fails and loses the message.
 import { readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { startFauxqs } from "fauxqs";
@@ -16,7 +16,7 @@ const QUEUE = "login-queue";
 const [folder = ".", name = "queue.json", ...indexes] = process.argv.slice(2);
 const file = join(folder, name);
 
-// The commands are gone, killed: nobody would stop this server, nor the database.
+// All commands were killed: nobody else would stop this server or the database.
 watchLease(folder, async () => {
   for (const left of readdirSync(folder)) {
     if (/^queue.*\.json/.test(left)) rmSync(join(folder, left), { force: true });
@@ -32,7 +32,7 @@ const sent = indexes.map((index) => {
   const { messageId } = server.sendMessage(QUEUE, bodies[Number(index)] ?? "");
   return [Number(index), messageId];
 });
-// Written beside and renamed: whoever waits for this file never reads half of it.
+// Written beside and renamed, so that nobody reads half of it.
 const state = { pid: process.pid, endpoint: server.address, url: queueUrl, sent };
 writeFileSync(`${file}.new`, JSON.stringify(state), { mode: 0o600 });
 renameSync(`${file}.new`, file);

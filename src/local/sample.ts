@@ -1,5 +1,5 @@
-// The hundred sample messages of the embedded default: made up, the same every time, with what real
-// ones show. Addresses are from the ranges that are reserved for documentation.
+// The hundred sample messages of the embedded default: made up, the same every time, and as varied
+// as real ones. Addresses are from the ranges that are reserved for documentation.
 
 const USERS = 40;
 const LOCALES = ["en_US", "de_DE", null, "pt_BR", "fr_FR", null, "ja_JP"];
@@ -13,7 +13,7 @@ const IPV6 = [
   "2001:0db8::0008:0800:200c:417a",
 ];
 
-/** Messages that cannot become rows; the quarantine shows what that looks like. */
+/** Messages that cannot become rows: they show what the quarantine looks like. */
 const BROKEN = [
   { foo: "oops, wrong type of message" },
   { user_id: "user-07", ip: ["203.0.113.7"], device_id: "593-47-5928", app_version: "2.3.0" },

@@ -52,8 +52,9 @@ export const NO_ANSWER = "NO_ANSWER";
 /** An answer came that belongs to another statement. */
 export const MIXED_ANSWERS = "MIXED_ANSWERS";
 
-// Connection failures of the driver and the platform, and SQLSTATE class 08. A server that is starting
-// or stopping, or has closed an idle connection. A standby that was the primary a moment ago.
+// Connection failures of the driver and the platform, and SQLSTATE class 08. A server that is
+// starting or stopping, or has closed an idle connection. A standby that was the primary a moment
+// ago.
 const BROKEN =
   /^(NO_ANSWER|MIXED_ANSWERS|CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|E(CONNREFUSED|CONNRESET|CONNABORTED|PIPE|TIMEDOUT|HOSTUNREACH|NETUNREACH|HOSTDOWN|NETDOWN|MFILE|NOTFOUND|AI_AGAIN)|ENOENT|ERR_SOCKET_CLOSED|ERR_SSL_WRONG_VERSION_NUMBER|ERR_STREAM_[A-Z_]+|FailedToOpenSocket|ConnectionRefused|08...|57P0[1-35]|25P03|25006|58000)$/;
 

@@ -131,7 +131,7 @@ const isDependedOn = (): Failure =>
     1,
     "something of somebody else's uses a function of veil's that this version does not have",
     "the server's log names both; drop what uses it, and migrate again: nothing was changed",
-    "2BP01",
+    DEPENDED_ON,
   );
 
 /** Any text of a message must fit, and lengths must count characters. */

@@ -1,7 +1,7 @@
-// The two calls that every message pays for, receive and delete, at a fraction of what the SDK's client spends on
-// them: the request that the client would send, with its endpoint, credentials and clock, by plain fetch. An
-// answer that is not 200, and whatever else is not plain, is left to the client. It retries, tells errors apart,
-// corrects the clock and asks for new credentials; what it learns is used here from then on.
+// Every message pays for two calls, receive and delete. They are sent by plain fetch here, at a fraction of what
+// the SDK's client spends on them. The request is the one that the client would send, with its endpoint,
+// credentials and clock. Any answer but a plain 200 is left to the client: it retries, tells errors apart,
+// corrects the clock and asks for new credentials. What it learns is used here from then on.
 import { hash } from "node:crypto";
 import type { SQSClient } from "@aws-sdk/client-sqs";
 import { makeCheckedSigner, type Signer } from "./signer.ts";

@@ -1,5 +1,5 @@
-// What the parent of `veil etl --workers` and its workers say to each other: one JSON object at a time, over
-// the channel that the runtime opens between them. Keys and passwords go this way, never by argv.
+// What the parent of `veil etl --workers` and its workers say to each other. Each says one JSON object at a
+// time, over the channel that the runtime opens between them. Keys and passwords go this way, never by argv.
 
 import type { LineVariables } from "../config/environment.ts";
 import type { QueueConfig } from "../config/queue-url.ts";

@@ -14,7 +14,7 @@ import { Shares } from "./shares.ts";
 
 /** Beyond this many, one PostgreSQL has no time for more; who has measured otherwise gives a number. */
 const MOST_AUTO_WORKERS = 8;
-/** So often in a row a worker dies before that is no accident; in a row: none lived for long. */
+/** A worker that dies so often in a row, and never lives for long, does not die by accident. */
 const MOST_DEATHS = 6;
 const LONG_LIFE_MS = 60_000;
 const SHORTEST_PAUSE_MS = 100;

@@ -30,8 +30,8 @@ export class Shares {
   }
 
   /**
-   * A worker that has used up what it was given asks for more: `give` is called with a share once there is
-   * one, or with 0 once nobody can give anything back any more.
+   * A worker that has used up what it was given asks for more. `give` is called with a share once there is
+   * one, or with 0 once no worker can give anything back.
    */
   ask(worker: number, give: (messages: number) => void): void {
     const holder = this.#holders.get(worker);

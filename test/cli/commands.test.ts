@@ -151,7 +151,8 @@ test.concurrent("migrate brings an empty database up, and changes nothing the se
     const env = { DATABASE_URL: database.ownerUrl };
     const first = JSON.parse(done(await veil(["migrate", "--json"], { env })).stdout);
     expect(first.from).toBe(0);
-    expect(first.to).toBe(first.applied.length);
+    expect(first.applied.at(-1)).toBe("functions");
+    expect(first.applied).toHaveLength(first.to + 1);
     const again = JSON.parse(done(await veil(["migrate", "--json"], { env })).stdout);
     expect(again).toEqual({ from: first.to, to: first.to, applied: [] });
     expect(done(await veil(["migrate"], { env })).stdout).toMatch(

@@ -1,24 +1,7 @@
 // The words: no sentence that needs a second reading, in pages and in comments.
-//
-// COMMENTS=all leaves out no source, and so lists the comments that are left to rewrite.
 import { expect, test } from "bun:test";
 import { DOCS, filesBelow, PAGES, README, read } from "./pages.ts";
 import { commentsOf, longSentences, proseOf } from "./sentences.ts";
-
-/** Sources whose comments are still to be rewritten. */
-const NOT_YET: readonly string[] = [
-  "src/line/load.ts",
-  "src/sqs/wire.ts",
-  "src/workers/parent.ts",
-  "sql/002_logins.sql",
-  "sql/004_ledger.sql",
-  "sql/009_check.sql",
-  "sql/010_load.sql",
-  "sql/013_policy.sql",
-  "sql/015_erasure.sql",
-  "sql/018_load.sql",
-  "vault/keys.ts",
-];
 
 const tooLong = (path: string, runs: ReturnType<typeof proseOf>): readonly string[] =>
   runs
@@ -30,9 +13,10 @@ test("no sentence of a page has more than 30 words", () => {
 });
 
 test("no sentence of a comment has more than 30 words", () => {
-  const sources = ["src", "sql", "vault"]
-    .flatMap((folder) => [...filesBelow(folder, ".ts"), ...filesBelow(folder, ".sql")])
-    .filter((path) => process.env.COMMENTS === "all" || !NOT_YET.includes(path));
+  const sources = ["src", "sql", "vault"].flatMap((folder) => [
+    ...filesBelow(folder, ".ts"),
+    ...filesBelow(folder, ".sql"),
+  ]);
   expect(sources.length).toBeGreaterThan(50);
   const long = sources.flatMap((path) =>
     tooLong(path, commentsOf(read(path), path.endsWith(".sql") ? "sql" : "ts")),

@@ -2,13 +2,13 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
-import { Failure } from "../../src/failure.ts";
 import { KnownOriginals } from "../../src/line/known-originals.ts";
-import type { Refusals } from "../../src/line/split.ts";
+import { parse } from "../../src/line/line.ts";
+import { type Refusals, storeInParts } from "../../src/line/split.ts";
 import type { Message } from "../../src/sqs/queue.ts";
 import { type Host, makeHost } from "../sql/host.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
-import { storeEach } from "../support/store-messages.ts";
+import { storeOf } from "../support/store-messages.ts";
 
 let database: TestDatabase;
 let owner: postgres.Sql;
@@ -34,17 +34,16 @@ const batchOf = (good: number, poison: number): Message[] =>
 /** How many messages of a batch were quarantined, and with which SQLSTATE it failed, or null. */
 async function storing(messages: readonly Message[], refusals: Refusals) {
   const { subkeys, dataKeys } = host;
-  const knownOriginals = new KnownOriginals();
   const etl = database.open(database.url("etl"));
+  const knownOriginals = new KnownOriginals();
+  const store = storeOf({ database: etl, subkeys, dataKeys, knownOriginals }, 0);
   let quarantined = 0;
   try {
-    const storing = { database: etl, subkeys, dataKeys, knownOriginals };
-    for await (const { result } of storeEach(storing, messages, 0, refusals)) {
+    for await (const { result } of storeInParts(store, refusals, parse(messages))) {
       quarantined += result.quarantined;
     }
   } catch (error) {
-    if (!(error instanceof Failure)) throw error;
-    return { quarantined, failure: error.code };
+    return { quarantined, failure: String((error as { code?: unknown }).code) };
   }
   return { quarantined, failure: null };
 }

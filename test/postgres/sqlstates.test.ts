@@ -18,6 +18,7 @@ const OF_VEIL = /'(VL[0-9A-Z]{3})'/g;
 test("the states that the SQL raises, and those that have a name, are the same", () => {
   const raised = new Set([...textOf("sql", ".sql").matchAll(OF_VEIL)].map(([, code]) => code!));
   expect(raised.size).toBeGreaterThan(20);
+  raised.add(states.MADE_BY_OLD_VEIL); // such a database has no function of ours that could say so
   expect(codes.filter((code) => code.startsWith("VL")).sort()).toEqual([...raised].sort());
 });
 

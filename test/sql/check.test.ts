@@ -7,6 +7,7 @@ import { checkInvariant, INVARIANTS } from "../../src/check.ts";
 import { discard } from "../../src/recovery/quarantine.ts";
 import { atTerminal } from "../cli/pseudo-terminal.ts";
 import { createDatabase, ROLES, type Role, type TestDatabase } from "../support/database.ts";
+import { hasOwnServer } from "../support/servers.ts";
 import { type Run, veil } from "../support/veil.ts";
 import { attempt, outcome } from "./attempt.ts";
 import { BREAKS } from "./breaks.ts";
@@ -42,7 +43,8 @@ async function changed<T>(change: string, work: (url: string) => Promise<T>): Pr
     await sql.end();
     return await work(inDatabase(urls.operator, name));
   } finally {
-    await admin.unsafe(`drop database ${name} with (force)`);
+    // Our own server is thrown away, and a drop would make it write all that it has to disk.
+    if (!hasOwnServer) await admin.unsafe(`drop database ${name} with (force)`);
   }
 }
 
@@ -115,10 +117,13 @@ test("an honest history of every kind holds everything, to an operator and an au
 
 test("what the program asks for is what the database knows, and nothing else is answered", async () => {
   const sql = database.sql(urls.operator);
-  const [row] = await sql`
-    select pg_get_functiondef('etl.check_invariant(text)'::regprocedure) as text`;
-  const known = [...String(row?.text).matchAll(/ invariant = '([a-z-]+)' then/g)];
-  expect(known.map((match) => match[1]).sort()).toEqual(INVARIANTS.map(({ name }) => name).sort());
+  const known = await sql`
+    select replace(substr(p.proname::text, 7), '_', '-') as name from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'etl' and p.proname like 'check\\_%' and p.pronargs = 0`;
+  expect(known.map((row) => String(row.name)).sort()).toEqual(
+    INVARIANTS.map(({ name }) => name).sort(),
+  );
   expect(await attempt(sql, "select etl.check_invariant('everything-is-well')")).toBe("VL006");
   expect(await attempt(sql, "select etl.check_invariant(null)")).toBe("VL006");
   await sql.end();
@@ -185,7 +190,7 @@ test("an analyst, a revealer and an etl host may not check", async () => {
   for (const role of ROLES.filter((role) => !/operator|auditor/.test(role))) {
     const run = await check(urls[role], "--json");
     expect(run.code).toBe(1);
-    expect(run.stderr).toMatch(/^error: .* 42501: permission denied for function check_invariant/);
+    expect(run.stderr).toContain("may not do this: it lacks veil_operator or veil_auditor\n");
     expect(JSON.parse(run.stdout)).toEqual({
       ...{ ok: false, invariants: [], seconds: expect.any(Number) },
     });

@@ -5,7 +5,7 @@
 // supported one.
 import { randomBytes } from "node:crypto";
 import postgres from "postgres";
-import { readDatabase as databaseConfig } from "../../src/config/database-url.ts";
+import { readDatabase } from "../../src/config/database-url.ts";
 import { openDatabase } from "../../src/postgres/database.ts";
 import { migrate } from "../../src/postgres/migrate.ts";
 import { startScratchCluster } from "./scratch-cluster.ts";
@@ -62,7 +62,7 @@ async function makeTemplate(url: string): Promise<string> {
 }
 
 export async function migrateDatabase(url: string): Promise<void> {
-  const owner = openDatabase(databaseConfig({ DATABASE_URL: url }));
+  const owner = openDatabase(readDatabase({ DATABASE_URL: url }));
   await migrate(owner);
   await owner.close();
 }

@@ -33,8 +33,8 @@ const TOGETHER = { redeliver: 0.5, redeliverWithinMs: 50, together: true };
 export const SABOTAGES: Readonly<Record<string, Sabotage>> = {
   "delete-before-commit": {
     files: /^src\/.+\.ts$/,
-    place: /for await \(const \w+ of storeInParts\(store, refusals, parse\((\w+)\)\)\)/,
-    change: "await run.line.queue.acknowledge($1, options.signal);\n$&",
+    place: /for await \(const stored of storeInParts\(/,
+    change: "await run.line.queue.acknowledge(batch, options.signal);\n$&",
     run: {},
   },
   "no-ledger": {
@@ -42,7 +42,7 @@ export const SABOTAGES: Readonly<Record<string, Sabotage>> = {
     defines: DEFINES_LOAD,
     place:
       /begin\s+insert into etl\.ledger \(sent_on, message_id\)[\s\S]*?exception when unique_violation then[\s\S]*?;\s+end;/,
-    change: "return ids;",
+    change: "fresh := ids;",
     run: {},
   },
   unsorted: {
@@ -56,7 +56,7 @@ export const SABOTAGES: Readonly<Record<string, Sabotage>> = {
   },
   "acknowledge-all": {
     files: /^src\/.+\.ts$/,
-    place: /\backnowledgeLater\(run, stored\.messages\)/,
+    place: /acknowledgeLater\(run, stored\.messages\)/,
     change: "acknowledgeLater(run, batch)",
     run: { focus: "refused-batch" },
   },
