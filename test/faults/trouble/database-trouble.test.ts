@@ -43,11 +43,10 @@ async function expectKept(scene: Scene, ended: Ended, outage: Outage): Promise<v
     ...{ received: all, acknowledged: all, handedBack: 0 },
   });
   expect(loaded + duplicates + quarantined).toBe(all);
-  // Of silence, a busy machine can make more, and connections are given up with loads on their way.
-  if (outage.waits === undefined) {
-    expect(said).toHaveLength(2);
-    expect(duplicates > 0).toBe(outage.commits ?? false);
-  }
+  // A busy machine can bring about more of silence.
+  if (outage.waits === undefined) expect(said).toHaveLength(2);
+  // Any other outage may have some, too: a connection that is given up can take another load's answer with it.
+  if (outage.commits) expect(duplicates).toBeGreaterThan(0);
   expect(scene.deliveredOtherThanOnce()).toBe(0);
   expect(await scene.verdict()).toEqual(KEPT);
 }
