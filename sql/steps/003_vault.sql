@@ -35,9 +35,9 @@ comment on table pii_vault.data_keys is
 -- No foreign key to data_keys: the one statement that inserts here registers the data key first, and a check of
 -- each row would cost more than the rest of its insert.
 --
--- The key is a btree. As a hash (an exclusion constraint), a token would be found in 1.3 instead of 3.5 µs and
--- stored in 7.5 instead of 10.5 (a backend's CPU, PostgreSQL 18). But a request reads a token's successor, so that
--- its cost tells nothing of what the vault holds, and everybody expects a primary key.
+-- The key is a btree. As a hash (an exclusion constraint), a token would be found in 1.3 instead of 3.5 and stored
+-- in 7.5 instead of 10.5 (microseconds of a backend, PostgreSQL 18). But a request reads a token's successor, so
+-- that its cost tells nothing of what the vault holds, and everybody expects a primary key.
 create table pii_vault.originals (
   token text collate "C" not null,
   data_key uuid not null,
@@ -45,7 +45,7 @@ create table pii_vault.originals (
   sealed_at timestamptz not null default clock_timestamp(),
   constraint originals_key primary key (token),
   -- 26 letters: no underscore stands among them, so one before the last 26 says that there are as many. A counted
-  -- repetition would cost 4.4 µs a token and not 1.7, because its automaton is built anew for each.
+  -- repetition would cost 4.4 microseconds a token and not 1.7, because its automaton is built anew for each.
   constraint originals_token check (
     token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'
     and substr(token, octet_length(token) - 26, 1) = '_'
