@@ -14,7 +14,7 @@ import { LARGEST_BODY } from "./hostile-shapes.ts";
 import { judge } from "./hostile-verdict.ts";
 
 // What hangs takes for ever; what is slow on a slow machine does not.
-setDefaultTimeout(300_000);
+setDefaultTimeout(900_000);
 
 const SEED = 42;
 /** `TEST_FAULTS=all`: everything at full length. */

@@ -16,6 +16,10 @@ const REPORTS = 30;
 /** A hang, not slowness: nothing at all was deleted for so long. */
 const HUNG_MS = 300_000;
 
+/** Of what veil says: the counts, once a minute, and that a busy machine's database took long to answer. */
+const UNREMARKABLE =
+  /^$|^\S+Z received=\d|has not answered for 5 s; waiting for it|^the database stores again after \d+ s$/;
+
 export async function bodies(
   args: readonly string[],
   say: (line: string) => void = (line) => process.stdout.write(`${line}\n`),
@@ -91,8 +95,7 @@ async function feed(
   const [stdout, stderr, code] = await output;
   const seconds = (Date.now() - startedAt) / 1000;
   say(`veil ended with ${code} after ${seconds.toFixed(0)} s: ${stdout.trim()}`);
-  // A line a minute says the counts; all else is a complaint.
-  const complaints = stderr.split("\n").filter((line) => !/^$|^\S+Z received=\d/.test(line));
+  const complaints = stderr.split("\n").filter((line) => !UNREMARKABLE.test(line));
   const findings = complaints.map((line) => `veil said: ${line}`);
   if (code !== 0) findings.push(`veil ended with exit code ${code}`);
   findings.push(...servers.complaints().map((line) => `PostgreSQL said: ${line}`));

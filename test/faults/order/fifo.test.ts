@@ -15,7 +15,7 @@ import { startVeil, veil } from "../../support/veil.ts";
 import { type FifoOptions, type FifoQueue, startFifoQueue } from "./fifo-queue.ts";
 
 // Several processes at once on a machine that others use as well.
-setDefaultTimeout(300_000);
+setDefaultTimeout(900_000);
 
 let database: TestDatabase;
 let keys: TestKeys;

@@ -15,7 +15,7 @@ import { makeKeys, type TestKeys } from "../../support/keys.ts";
 import { createQueue, useSqs } from "../../support/servers.ts";
 import { veil } from "../../support/veil.ts";
 
-setDefaultTimeout(300_000);
+setDefaultTimeout(900_000);
 
 /** This queue is a single server's: what a poll does not find at once is not there. */
 const WAITS = JSON.stringify({ drainPollSeconds: 0 });

@@ -9,7 +9,7 @@ import { AWAY, BACK, type Ended, eventually } from "./trouble-run.ts";
 import { everyKind, LONG, MORE_THAN_LOADS_TAKE, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(300_000);
+setDefaultTimeout(900_000);
 
 /** Every message is stored and deleted, or ready for another consumer; the summary says how many of each. */
 async function expectHandedBack(scene: Scene, ended: Ended): Promise<void> {

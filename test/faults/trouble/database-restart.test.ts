@@ -7,7 +7,7 @@ import { AWAY, expectOneOutage } from "./trouble-run.ts";
 import { everyKind, MORE_THAN_LOADS_TAKE, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(300_000);
+setDefaultTimeout(900_000);
 
 /** Time for several attempts to connect. */
 const AWAY_MS = 2000;

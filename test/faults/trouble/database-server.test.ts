@@ -11,7 +11,7 @@ import { AWAY, BACK, eventually, expectOneOutage } from "./trouble-run.ts";
 import { LONG, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(300_000);
+setDefaultTimeout(900_000);
 
 const waitingLoads = async (scene: Scene): Promise<number> => {
   const [row] = await scene.database.sql`

@@ -7,7 +7,7 @@ import { AWAY, BACK, type Ended, type Running } from "./trouble-run.ts";
 import { everyKind, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(300_000);
+setDefaultTimeout(900_000);
 
 const environment = (scene: Scene, { url }: Outage): Record<string, string> =>
   url === undefined ? {} : { DATABASE_URL: url(scene.env.DATABASE_URL ?? "") };

@@ -10,7 +10,7 @@ import { AWAY, eventually } from "./trouble-run.ts";
 import { everyKind, LONG, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(300_000);
+setDefaultTimeout(900_000);
 
 const folder = mkdtempSync(join(tmpdir(), "veil-credentials-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

@@ -6,10 +6,10 @@ import { listen, portOf } from "../proxies/listen.ts";
 import { errorResponse } from "../proxies/pg-wire.ts";
 import { withGate } from "./trouble-gate.ts";
 import { AWAY, eventually } from "./trouble-run.ts";
-import { everyKind, LONG, type Scene, withScene } from "./trouble-scene.ts";
+import { connecting, everyKind, LONG, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(300_000);
+setDefaultTimeout(900_000);
 
 const BACK = /^it can be reached again after [0-9]+ s$/;
 const NOTHING = { received: 0, loaded: 0, duplicates: 0, quarantined: 0, acknowledged: 0 };
@@ -29,7 +29,7 @@ const setServer = ({ pg, sqs }: Scene, server: (typeof SERVERS)[number], name: N
 };
 
 /** Short where each of a start's attempts takes as long. */
-const impatient = ({ env }: Scene) => ({ DATABASE_URL: `${env.DATABASE_URL}?connect_timeout=4` });
+const impatient = ({ env }: Scene) => ({ DATABASE_URL: connecting(env.DATABASE_URL ?? "", 4) });
 const IMPATIENT = { startDelaysMs: [100], queueAnswerMs: 2000 };
 
 for (const server of SERVERS) {

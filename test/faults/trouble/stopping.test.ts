@@ -7,7 +7,7 @@ import { AWAY, type Ended, eventually } from "./trouble-run.ts";
 import { everyKind, LONG, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(300_000);
+setDefaultTimeout(900_000);
 
 /** So many that receivers find no room for all: none of them waits at an empty queue. */
 const MORE_THAN_IS_HELD = 4500;

@@ -2,7 +2,7 @@
 // server itself are real; the proxy does what a server cannot be asked for.
 import type postgres from "postgres";
 import type { Waits } from "../../../src/commands/servers.ts";
-import type { Scene } from "./trouble-scene.ts";
+import { connecting, type Scene } from "./trouble-scene.ts";
 
 export type Outage = {
   readonly name: string;
@@ -106,7 +106,7 @@ export const OUTAGES: readonly Outage[] = [
     },
     end: pass,
     says: /\((CONNECTION_CLOSED|ECONNRESET|CONNECT_TIMEOUT)\)/,
-    url: (url) => `${url}?connect_timeout=4`,
+    url: (url) => connecting(url, 4),
   },
   {
     name: "fails over to read-only",

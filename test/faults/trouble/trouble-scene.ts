@@ -74,6 +74,13 @@ export type Scene = {
   readonly deliveredOtherThanOnce: () => number;
 };
 
+/** `url`, with so long to connect: when a connection is given up, others go with it. */
+export function connecting(url: string, seconds: number): string {
+  const changed = new URL(url);
+  changed.searchParams.set("connect_timeout", String(seconds));
+  return changed.href;
+}
+
 /** An hour that is no edge of anything; the same for all messages of a run. */
 const SENT_AT = Math.floor(Date.now() / 86_400_000) * 86_400_000 - 12 * 3_600_000;
 
@@ -110,7 +117,7 @@ async function stage(options: SceneOptions, undo: (() => unknown)[]): Promise<Sc
     ...queue.env,
     ...sqs.env,
     ...{ VEIL_TOKEN_KEY: keys.VEIL_TOKEN_KEY, VEIL_RECIPIENTS: keys.VEIL_RECIPIENTS },
-    DATABASE_URL: pg.url(database.etlUrl),
+    DATABASE_URL: connecting(pg.url(database.etlUrl), 600),
   };
   const sent: SentMessage[] = [];
   const send = (count: number, bytes = 0) => {

@@ -9,7 +9,7 @@ import { AWAY, BACK, eventually } from "./trouble-run.ts";
 import { EXPIRED_MS, everyKind, REAL_TIME, type Scene, withScene } from "./trouble-scene.ts";
 import { KEPT } from "./trouble-verdict.ts";
 
-setDefaultTimeout(300_000);
+setDefaultTimeout(900_000);
 
 const hidden = (gate: Gate) =>
   gate.entries("ChangeMessageVisibilityBatch").reduce((sum, size) => sum + size, 0);
