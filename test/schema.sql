@@ -1901,7 +1901,7 @@ CREATE OR REPLACE FUNCTION pii_vault.erased_among(tokens text[])
 AS $function$
   select g.token, t.kind = 'forgotten' and not pii_vault.may_return(pii_vault.field_of(g.token))
   from (select unnest(tokens)) g (token)
-  -- One by one, in whatever order the planner would rather have it.
+  -- One by one: "offset 0" keeps the planner from joining instead.
   cross join lateral (
     select s.kind from pii_vault.tombstones s where s.token = g.token offset 0
   ) t
@@ -1923,7 +1923,7 @@ begin
   end if;
   insert into pii_vault.spenders as s (login_oid) values (exceeded_budget.caller)
   on conflict (login_oid) do update set requests = s.requests + 1;
-  -- A statement of its own, with a snapshot of after the wait.
+  -- A statement of its own: its snapshot has what was committed while this one waited for the line.
   select case when s.hour + f.asked > p.hourly
     then format('%s %s an hour', p.hourly, f.what)
     else format('%s %s a day', p.daily, f.what)
@@ -2961,6 +2961,7 @@ AS $function$
 begin
   perform pii_vault.require_reason_length(remove_canary.reason);
   perform pii_vault.close_gate();
+  -- '~' is the sentinel behind all tokens (sql/steps/003_vault.sql).
   delete from pii_vault.canaries c
   where c.token = remove_canary.token and c.token <> '~';
   if not found then
@@ -3510,7 +3511,7 @@ $function$
 
 -- comments
 
-etl.adopted: rows that no ledger entry stands for and values that are no tokens, as they were found at first
+etl.adopted: rows without a ledger entry and values that are no tokens; empty until existing rows can be copied in
 etl.ledger_totals: how many messages of each day were stored, of days whose part of the ledger is gone
 etl.migrations: the last step, the hash of sql/current/, and how many routines which transaction wrote
 pii_vault.audit: who asked for which originals, when and why; written before the answer exists, never changed

@@ -63,6 +63,7 @@ as $$
 begin
   perform pii_vault.require_reason_length(remove_canary.reason);
   perform pii_vault.close_gate();
+  -- '~' is the sentinel behind all tokens (sql/steps/003_vault.sql).
   delete from pii_vault.canaries c
   where c.token = remove_canary.token and c.token <> '~';
   if not found then

@@ -55,7 +55,8 @@ begin
 end
 $$;
 
--- Puts those of the rejected messages into the quarantine that are fresh and no rows. Returns how many.
+-- Puts those of the rejected messages into the quarantine that are fresh and no rows. Returns how many. Those that the
+-- quarantine has already are taken out of the ledger again.
 create or replace function etl.quarantine_fresh(
   data_key uuid, fresh text[], row_ids text[],
   ids text[], sent_ats timestamptz[], reasons text[], bodies bytea[]

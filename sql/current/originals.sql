@@ -139,15 +139,15 @@ create or replace function pii_vault.erased_among(tokens text[]) returns table (
 as $$
   select g.token, t.kind = 'forgotten' and not pii_vault.may_return(pii_vault.field_of(g.token))
   from (select unnest(tokens)) g (token)
-  -- One by one, in whatever order the planner would rather have it.
+  -- One by one: "offset 0" keeps the planner from joining instead.
   cross join lateral (
     select s.kind from pii_vault.tombstones s where s.token = g.token offset 0
   ) t
 $$;
 
 -- Stores the originals that belong to these rows' tokens, the first one of each for good, and refuses rows whose
--- token would be left without an original. Answers with the tokens that were forgotten and stay so: the rows may
--- not have them, and need none of their originals.
+-- token would be left without an original. Lifts the tombstones of what may return. Answers with the tokens that
+-- were forgotten and stay so: the rows may not have them, and need none of their originals.
 --
 -- Tombstones are looked for where an original is about to be stored, or is missing, and nowhere else: a forgotten
 -- token has none.

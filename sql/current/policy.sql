@@ -3,6 +3,8 @@
 -- roll back: a request that breaks the policy commits as refused, and is never served.
 
 -- What the caller may not have any more, as "100 tokens of ip an hour"; null if this request keeps within his budget.
+-- Where there is any limit, it locks this login's line of `spenders` until the request commits: two requests of one
+-- login are counted one after the other.
 create or replace function pii_vault.exceeded_budget(
   caller oid, ip_tokens integer, device_tokens integer, bodies integer
 ) returns text
@@ -19,7 +21,7 @@ begin
   end if;
   insert into pii_vault.spenders as s (login_oid) values (exceeded_budget.caller)
   on conflict (login_oid) do update set requests = s.requests + 1;
-  -- A statement of its own, with a snapshot of after the wait.
+  -- A statement of its own: its snapshot has what was committed while this one waited for the line.
   select case when s.hour + f.asked > p.hourly
     then format('%s %s an hour', p.hourly, f.what)
     else format('%s %s a day', p.daily, f.what)

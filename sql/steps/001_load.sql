@@ -51,7 +51,7 @@ create table etl.adopted (
 );
 
 comment on table etl.adopted is
-  'rows that no ledger entry stands for and values that are no tokens, as they were found at first';
+  'rows without a ledger entry and values that are no tokens; empty until existing rows can be copied in';
 
 create table etl.quarantine (
   message_id text collate "C" not null,
