@@ -1,4 +1,4 @@
--- What every `veil migrate` does last: takes back the right to make something in public (sql/roles.sql).
+-- What `veil migrate` does last: takes back the right to make something in public (sql/open.sql).
 
 do $$
 declare

@@ -39,9 +39,6 @@ begin
     begin
       if not (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then
         begin
-          if not pg_catalog.pg_has_role(current_user, 'veil_owner', 'usage') then
-            raise insufficient_privilege;
-          end if;
           perform pg_catalog.set_config('role', 'veil_owner', true);
           perform pg_catalog.set_config('role', 'none', true);
         exception when insufficient_privilege then
@@ -69,6 +66,16 @@ begin
   if pg_catalog.to_regnamespace('pii_vault') is null then
     create schema pii_vault authorization veil_owner;
   end if;
+  -- The owner of a schema may drop and replace whatever stands in it.
+  if exists (
+    select from pg_catalog.pg_namespace n
+    where n.nspname in ('etl', 'pii_vault') and n.nspowner <> 'veil_owner'::regrole
+  ) then
+    raise exception using
+      errcode = 'VL090',
+      message = 'a schema etl or pii_vault was there before veil, and belongs to somebody else',
+      hint = 'drop it, or give it another name; then migrate again';
+  end if;
 end
 $$;
 
@@ -92,31 +99,6 @@ begin
       execute format('grant connect on database %I to %I', current_database(), wanted);
     end if;
   end loop;
-end
-$$;
-
--- Making tables and views in public takes a privilege there. It is taken back at the end of this transaction
--- (sql/close.sql). Up to 15, a login that does not inherit acts for the schema's owner only where it says so.
-do $$
-declare
-  owner name := (
-    select pg_catalog.pg_get_userbyid(n.nspowner) from pg_catalog.pg_namespace n
-    where n.nspname = 'public'
-  );
-begin
-  if pg_catalog.pg_has_role(owner, 'member') then
-    perform pg_catalog.set_config('role', owner::text, true);
-  end if;
-  if not pg_catalog.has_schema_privilege('veil_owner', 'public', 'create') then
-    grant create on schema public to veil_owner;
-  end if;
-  if not pg_catalog.has_schema_privilege('veil_owner', 'public', 'usage') then
-    grant usage on schema public to veil_owner;
-  end if;
-  if not pg_catalog.has_schema_privilege('veil_analyst', 'public', 'usage') then
-    grant usage on schema public to veil_analyst;
-  end if;
-  perform pg_catalog.set_config('role', 'none', true);
 end
 $$;
 

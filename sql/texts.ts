@@ -22,13 +22,16 @@ import quarantine from "./current/quarantine.sql" with { type: "text" };
 import replay from "./current/replay.sql" with { type: "text" };
 import requests from "./current/requests.sql" with { type: "text" };
 import reveal from "./current/reveal.sql" with { type: "text" };
+import triggers from "./current/triggers.sql" with { type: "text" };
 import views from "./current/views.sql" with { type: "text" };
+import open from "./open.sql" with { type: "text" };
 import roles from "./roles.sql" with { type: "text" };
 import loadTables from "./steps/001_load.sql" with { type: "text" };
 import loginsTable from "./steps/002_logins.sql" with { type: "text" };
 import vaultTables from "./steps/003_vault.sql" with { type: "text" };
 import recordTables from "./steps/004_record.sql" with { type: "text" };
-import sweep from "./sweep.sql" with { type: "text" };
+import sweepRelations from "./sweep-relations.sql" with { type: "text" };
+import sweepRoutines from "./sweep-routines.sql" with { type: "text" };
 
 export type Step = { readonly name: string; readonly sql: string };
 
@@ -37,33 +40,44 @@ export type Texts = {
   readonly roles: string;
   /** Tables, each step once. Forward only: a released one is never edited, a later one changes what it made. */
   readonly steps: readonly Step[];
+  /** Run where something is to be changed, before all that follows. */
+  readonly open: string;
+  /** Every view, before the functions that read them. */
+  readonly views: string;
   /**
-   * Every function, view and trigger, each once. Where `create or replace` is refused (another return type, say), a
-   * step drops the old one first.
+   * Every function and procedure, each once. Where `create or replace` is refused (another return type, say), a step
+   * drops the old one first.
    */
-  readonly current: readonly string[];
-  /** Drops what is there and not in `current`. */
-  readonly sweep: string;
+  readonly routines: readonly string[];
+  /** Every trigger, after the functions that they call. */
+  readonly triggers: string;
+  /** Drop what is there and not among the views and triggers, and not among the routines. */
+  readonly sweepRelations: string;
+  readonly sweepRoutines: string;
   readonly grants: string;
-  /** Run every time, after the rest. */
+  /** Undoes `open`. */
   readonly close: string;
 };
 
 export const TEXTS: Texts = {
   roles,
+  open,
   steps: [
     { name: "load", sql: loadTables },
     { name: "logins", sql: loginsTable },
     { name: "vault", sql: vaultTables },
     { name: "record", sql: recordTables },
   ],
+  views,
   // In an order in which each SQL function finds what it calls.
-  current: [
-    ...[guards, views, audit, chain, policy, requests, admit, reveal, approvals],
+  routines: [
+    ...[guards, audit, chain, policy, requests, admit, reveal, approvals],
     ...[originals, quarantine, load, replay, housekeep],
     ...[erasure, holds, forget, expire, canaries, checkVault, check],
   ],
-  sweep,
+  triggers,
+  sweepRelations,
+  sweepRoutines,
   grants,
   close,
 };
@@ -71,17 +85,27 @@ export const TEXTS: Texts = {
 /** The last step: as far as a database has to have come. */
 export const SCHEMA_VERSION = TEXTS.steps.length;
 
-/** Of everything but the steps. Two programs with one step and one hash make the same functions. */
-export function schemaHash({
-  roles: first,
-  current,
-  sweep: swept,
-  grants: given,
-  close: last,
-}: Texts): string {
+/** Of everything but the steps. Two programs with one step and one hash make the same schema. */
+export const schemaHash = (texts: Texts): string =>
+  hashOf([
+    texts.roles,
+    texts.open,
+    texts.views,
+    ...texts.routines,
+    texts.triggers,
+    texts.sweepRelations,
+    texts.sweepRoutines,
+    texts.grants,
+    texts.close,
+  ]);
+
+/** Of what is written under locks that wait for whoever reads and writes. */
+export const relationsHash = ({ views, triggers, sweepRelations }: Texts): string =>
+  hashOf([views, triggers, sweepRelations]);
+
+function hashOf(texts: readonly string[]): string {
   const hash = createHash("sha256");
   // Lengths keep the texts apart.
-  for (const text of [first, ...current, swept, given, last])
-    hash.update(`${text.length}\n${text}`);
+  for (const text of texts) hash.update(`${text.length}\n${text}`);
   return hash.digest("hex");
 }

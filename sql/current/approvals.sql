@@ -1,12 +1,5 @@
 -- A second person's verdict, and the review of what went without one.
 
-create or replace trigger verdicts_append_only
-  before update or delete or truncate on pii_vault.verdicts
-  for each statement execute function pii_vault.refuse_change();
-create or replace trigger reviews_append_only
-  before update or delete or truncate on pii_vault.reviews
-  for each statement execute function pii_vault.refuse_change();
-
 -- The request, for somebody else than who made it: by the login's id, which no `set role`, no renaming and
 -- no new login of an old name changes, and by its name too.
 create or replace function pii_vault.request_of_another(request uuid) returns pii_vault.requests

@@ -14,18 +14,17 @@ exception when character_not_in_repertoire or untranslatable_character then
 end
 $$;
 
--- Says as what its writer acts, where nothing else was said, and keeps to UTF-8.
-create or replace function pii_vault.complete_entry() returns trigger
+-- Keeps to UTF-8.
+create or replace function pii_vault.clean_entry() returns trigger
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  new.role := coalesce(new.role, pii_vault.acting_role());
   perform convert_to(concat(new.login, new.role, new.reason, new.details), 'UTF8');
   return new;
 exception when character_not_in_repertoire or untranslatable_character then
   new.login := pii_vault.as_utf8(new.login);
-  new.role := pii_vault.as_utf8(coalesce(new.role, pii_vault.acting_role()));
+  new.role := pii_vault.as_utf8(new.role);
   new.reason := pii_vault.as_utf8(new.reason);
   if pii_vault.as_utf8(new.details::text) is distinct from new.details::text then
     new.details := json_build_object('withheld', 'not UTF-8');
@@ -45,16 +44,6 @@ begin
 end
 $$;
 
-create or replace trigger audit_append_only
-  before update or delete or truncate on pii_vault.audit
-  for each statement execute function pii_vault.refuse_change();
-create or replace trigger audit_is_complete
-  before insert on pii_vault.audit
-  for each row execute function pii_vault.complete_entry();
-create or replace trigger audit_awaits_chaining
-  after insert on pii_vault.audit
-  for each row execute function pii_vault.await_chaining();
-
 -- One more entry, of the caller's. What it was done to stands in `details`, never an original. Returns its id.
 create or replace function pii_vault.record(
   action text, request uuid, tokens text[], message_ids text[], items integer, reason text, details json
@@ -66,9 +55,9 @@ declare
   entry bigint;
 begin
   insert into pii_vault.audit (
-    login_oid, action, request, tokens, message_ids, items, reason, details
+    login_oid, role, action, request, tokens, message_ids, items, reason, details
   ) values (
-    pii_vault.caller(), record.action, record.request, record.tokens, record.message_ids,
+    pii_vault.caller(), pii_vault.acting_role(), record.action, record.request, record.tokens, record.message_ids,
     record.items, nullif(btrim(record.reason), ''), record.details
   )
   returning id into entry;

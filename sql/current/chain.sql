@@ -17,16 +17,6 @@ begin
 end
 $$;
 
-create or replace trigger audit_chain_append_only
-  before update or delete or truncate on pii_vault.audit_chain
-  for each statement execute function pii_vault.refuse_change();
-create or replace trigger audit_head_moves_on
-  before update on pii_vault.audit_head
-  for each row execute function pii_vault.refuse_step_back();
-create or replace trigger audit_head_stays
-  before delete or truncate on pii_vault.audit_head
-  for each statement execute function pii_vault.refuse_change();
-
 -- An entry as bytes: a label, then each column as 00 where it is null, else 01, its length in four bytes and
 -- itself. Whatever a session has set is kept out: no output function of a time or of bytes, no textsend
 -- (client_encoding), no backslash (standard_conforming_strings).

@@ -120,7 +120,7 @@ declare
 begin
   -- A snapshot from before could miss both a dropped partition and its total.
   perform pii_vault.require_read_committed('a check');
-  if asked is null then
+  if asked is null or (invariant ~ '^[a-z]+(-[a-z]+)*$') is not true then
     raise exception using errcode = 'VL006', message = 'there is no such invariant';
   end if;
   -- Before the snapshot, so that it sees either a partition of the ledger or its total.

@@ -2,9 +2,6 @@
 -- the digests by which a receipt says what it was of and nothing more.
 
 -- One that no longer binds is deleted, by a load or on record; none is ever made to say something else.
-create or replace trigger tombstones_final
-  before update or truncate on pii_vault.tombstones
-  for each statement execute function pii_vault.refuse_change();
 
 -- From here to the end of the transaction no load is under way, and none begins.
 create or replace function pii_vault.close_gate() returns void

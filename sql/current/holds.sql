@@ -1,9 +1,5 @@
 -- Legal holds: what must not be erased meanwhile.
 
-create or replace trigger holds_kept
-  before delete or truncate on pii_vault.holds
-  for each statement execute function pii_vault.refuse_change();
-
 -- Which of these tokens a hold stands against: by name, or in a row of a user who is held.
 create or replace function pii_vault.held_among(tokens text[]) returns text[]
   language sql stable

@@ -234,3 +234,9 @@ begin
   return next;
 end
 $$;
+
+-- Reads a version back, for analysts. The body is parsed here and not at the call, so no caller's search path changes what it means.
+create or replace function etl.app_version_text(app_version integer) returns text
+  language sql immutable strict parallel safe
+  return (app_version / 1000000)::text || '.' || (app_version / 1000 % 1000)::text
+    || '.' || (app_version % 1000)::text;

@@ -3,10 +3,6 @@
 -- Everything here defends one sentence: no original without a record. A caller controls his own transactions,
 -- savepoints, cursors, settings and timing, so nothing that he could still undo counts.
 
-create or replace trigger requests_append_only
-  before update or delete or truncate on pii_vault.requests
-  for each statement execute function pii_vault.refuse_change();
-
 -- What stands for the digest of a seal where there is none.
 create or replace function pii_vault.random_digest() returns bytea
   language sql volatile

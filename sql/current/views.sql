@@ -1,4 +1,5 @@
 -- What analysts read user_logins through, and the one view through which veil reads both of its token columns.
+-- Written only where this file, or that of the triggers, has changed: replacing a view waits for whoever reads it.
 
 -- Every place where a token, or whatever stands in its column, occurs in a row: what holds for ip and for device_id
 -- alike is said of this. Both legs are cast to text: with another type in one of them, the planner uses no index.
@@ -45,9 +46,3 @@ create or replace view public.user_logins_per_token_and_day as
 
 comment on view public.user_logins_per_token_and_day is
   'how often each token logged in on each day, and as how many users';
-
--- The body is parsed here and not at the call, so no caller's search path changes what it means.
-create or replace function etl.app_version_text(app_version integer) returns text
-  language sql immutable strict parallel safe
-  return (app_version / 1000000)::text || '.' || (app_version / 1000 % 1000)::text
-    || '.' || (app_version % 1000)::text;

@@ -11,6 +11,9 @@ create table etl.migrations (
   hash text not null,
   written_in xid8 not null default pg_current_xact_id(),
   routines integer not null,
+  relations_hash text not null,
+  relations_written_in xid8 not null default pg_current_xact_id(),
+  relations integer not null,
   migrated_at timestamptz not null default clock_timestamp(),
   constraint migrations_key primary key (id),
   constraint migrations_step check (step > 0),
@@ -18,7 +21,7 @@ create table etl.migrations (
 );
 
 comment on table etl.migrations is
-  'the last step, the hash of sql/current/, and how many routines which transaction wrote';
+  'the last step, the hashes of sql/current/, and how many routines, views and triggers which transactions wrote';
 
 -- One row per stored message, so that a redelivery changes nothing. Partitioned by the day on which the message
 -- was sent: its id always comes with the same day, so (day, id) is as unique as the id.

@@ -1,7 +1,7 @@
 -- Who asked for which originals, what the policy made of it, and the audit with its chain.
 
 -- The address is null for a Unix socket. `details` is json and not jsonb: it is hashed as it was written. `role` has
--- no default, which would have to call a function; a trigger fills it in (sql/current/audit.sql).
+-- no default, which would have to call a function; pii_vault.record says it.
 create table pii_vault.audit (
   id bigint generated always as identity,
   at timestamptz not null default clock_timestamp(),

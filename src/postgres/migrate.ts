@@ -1,15 +1,16 @@
 // Brings a database to this program's schema, a fresh one and an older one along the same path. Safe to run again, by
 // twenty at once, and in twenty databases of one cluster at once.
-import { schemaHash, TEXTS, type Texts } from "../../sql/texts.ts";
+import { relationsHash, schemaHash, TEXTS, type Texts } from "../../sql/texts.ts";
 import { Failure, misuse } from "../failure.ts";
 import type { Database, Query } from "./database.ts";
-import { NEWER_HINT, OLDER_FORM_HINT, olderForm, otherStep } from "./schema.ts";
-import { DEPENDED_ON, INSUFFICIENT_PRIVILEGE, MADE_BY_OLD_VEIL } from "./sqlstates.ts";
+import { type LastMigration, RELATIONS, SHORT_WAITS, takeTurn } from "./last-migration.ts";
+import { NEWER_HINT, otherStep } from "./schema.ts";
+import { DEPENDED_ON, INSUFFICIENT_PRIVILEGE } from "./sqlstates.ts";
 
 export type Migrated = {
   readonly from: number;
   readonly to: number;
-  /** The names of the steps, and "functions" where those were not this program's. */
+  /** The names of the steps, and "functions" where those, or the views, were not this program's. */
   readonly applied: string[];
 };
 
@@ -24,9 +25,6 @@ export async function migrate(database: Database, texts: Texts = TEXTS): Promise
   return migrated;
 }
 
-/** Whoever waits for a lock makes others wait behind it; so not for long, and again. */
-const SHORT_WAITS = "set local lock_timeout = '2s'";
-
 /** All of it, or nothing of it. */
 async function bringUp(query: Query, texts: Texts): Promise<Migrated> {
   await query(SHORT_WAITS);
@@ -38,68 +36,58 @@ async function bringUp(query: Query, texts: Texts): Promise<Migrated> {
   if (found.step === 0) found = await takeTurn(query);
   const steps = texts.steps.slice(found.step);
   const applied = [...steps.map(({ name }) => name), ...(found.hash === hash ? [] : ["functions"])];
-  // Where nothing is to be done, no view and no trigger is locked: an analyst's long query would be in the way.
   if (applied.length > 0 || !found.isWhole) {
+    await query(texts.open);
     await query("set local role veil_owner");
     for (const { sql } of steps) await query(sql);
-    for (const sql of texts.current) await query(sql);
-    await query(texts.sweep);
-    await query(texts.grants);
-    await query(
-      `insert into etl.migrations (step, hash, routines)
-       select $1::integer, $2::text, pg_catalog.count(*) from pg_catalog.pg_proc p
-       where p.xmin = pg_catalog.pg_current_xact_id()::xid`,
-      [to, hash],
-    );
+    await writeCurrent(query, texts, { ...found, hasStepped: steps.length > 0 });
     await query("set local role none");
+    await query(texts.close);
   }
-  await query(texts.close);
   return { from: found.step, to, applied };
 }
 
-type Found = {
-  readonly step: number;
-  readonly hash: string | null;
-  /** Every function is as the last migration left it, and no other is there. */
-  readonly isWhole: boolean;
-};
-
 /**
- * One at a time, by a table of the owner's: any login could hold an advisory lock. Before there is that table, the
- * schemas let one through and fail the others, which then come here.
+ * Views and triggers are left alone where they are as they should be: an analyst's long query, or a request that
+ * somebody has not committed, would be in the way.
  */
-async function takeTurn(query: Query): Promise<Found> {
-  const columns = await query(
-    `select a.attname::text as name from pg_catalog.pg_attribute a
-     join pg_catalog.pg_class c on c.oid = a.attrelid
-     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-     where n.nspname = 'etl' and c.relname = 'migrations' and a.attnum > 0`,
-  );
-  if (columns.length === 0) return { step: 0, hash: null, isWhole: false };
-  if (columns.some(({ name }) => name === "version")) {
-    throw new Failure(1, olderForm(), OLDER_FORM_HINT, MADE_BY_OLD_VEIL);
+async function writeCurrent(
+  query: Query,
+  texts: Texts,
+  found: LastMigration & { readonly hasStepped: boolean },
+): Promise<void> {
+  const relations = relationsHash(texts);
+  const isRenewed =
+    found.hasStepped || found.relationsHash !== relations || !found.areRelationsWhole;
+  if (isRenewed) await query(texts.views);
+  for (const sql of texts.routines) await query(sql);
+  if (isRenewed) {
+    await query(texts.triggers);
+    await query(texts.sweepRelations);
   }
-  // As the owner: a login that has the role without inheriting from it may do so too.
-  await query("set local role veil_owner");
-  // Others' migrations may take a while each, and nobody else waits for this lock.
-  await query("set local lock_timeout = '60s'");
-  await query("lock table etl.migrations in share row exclusive mode");
-  await query(SHORT_WAITS);
-  const [row] = await query(
-    `select m.step, m.hash, m.routines = w.those and m.routines = w.everything as whole
-     from etl.migrations m
-     cross join lateral (
-       select pg_catalog.count(*) as everything,
-         pg_catalog.count(*) filter (where p.xmin = m.written_in::xid) as those
-       from pg_catalog.pg_proc p
-       join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-       where n.nspname in ('etl', 'pii_vault')
-     ) w
-     order by m.id desc limit 1`,
+  await query(texts.sweepRoutines);
+  await query(texts.grants);
+  const before = isRenewed
+    ? `pg_catalog.pg_current_xact_id(), (
+         select pg_catalog.count(*) from (${RELATIONS}) r
+         where r.written_in = pg_catalog.pg_current_xact_id()::xid
+       )`
+    : `(select m.relations_written_in from etl.migrations m order by m.id desc limit 1),
+       (select m.relations from etl.migrations m order by m.id desc limit 1)`;
+  await query(
+    `insert into etl.migrations (
+       step, hash, routines, relations_hash, relations_written_in, relations
+     )
+     select $1::integer, $2::text, (
+       select pg_catalog.count(*) from pg_catalog.pg_proc p
+       where p.xmin = pg_catalog.pg_current_xact_id()::xid
+     ), $3::text, ${before}`,
+    [texts.steps.length, schemaHash(texts), relations],
   );
-  await query("set local role none");
-  return { step: Number(row?.step), hash: String(row?.hash), isWhole: row?.whole === true };
 }
+
+/** Somebody who keeps a lock for so long will keep it. */
+const LONGEST_MS = 120_000;
 
 /**
  * One transaction. Its search path comes first: this login may be a superuser, and a function that
@@ -109,6 +97,7 @@ async function takeTurn(query: Query): Promise<Found> {
  * cluster touch one row at once, all but one fail with XX000 and are run again.
  */
 async function transact<T>(database: Database, work: (query: Query) => Promise<T>): Promise<T> {
+  const giveUpAt = performance.now() + LONGEST_MS;
   for (let attempt = 1; ; attempt++) {
     try {
       return await database.transaction(async (query) => {
@@ -119,7 +108,11 @@ async function transact<T>(database: Database, work: (query: Query) => Promise<T
       const code = error instanceof Failure ? error.code : null;
       if (code === INSUFFICIENT_PRIVILEGE) throw await explainRights(database, error as Failure);
       if (code === DEPENDED_ON) throw isDependedOn();
-      if (!/^(XX000|23505|42710|42P06|42P07|40P01|40001|55P03)$/.test(code ?? "") || attempt === 30)
+      if (
+        !/^(XX000|23505|42710|42P06|42P07|40P01|40001|55P03)$/.test(code ?? "") ||
+        attempt === 30 ||
+        performance.now() > giveUpAt
+      )
         throw error;
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 100));
     }

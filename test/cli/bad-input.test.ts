@@ -27,8 +27,10 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "veil-bad-input-"));
   unmigrated = await createDatabase({ migrated: false });
   newer = await createDatabase();
-  await newer.sql(newer.ownerUrl)`insert into etl.migrations (step, hash, routines)
-    select 99, hash, routines from etl.migrations`;
+  await newer.sql(
+    newer.ownerUrl,
+  )`insert into etl.migrations (step, hash, routines, relations_hash, relations)
+    select 99, hash, routines, relations_hash, relations from etl.migrations`;
   closedPort = await unusedPort();
   for (let i = 0; i < MESSAGES; i++) scene.send({ user_id: `u${i}`, ip: "192.0.2.1" });
 });

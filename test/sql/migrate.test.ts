@@ -134,7 +134,7 @@ describe("the functions of one step", () => {
     create or replace function etl.app_version_text(app_version integer) returns text
       language sql immutable strict parallel safe return 'changed';
     grant execute on function etl.app_version_text(integer) to veil_etl`;
-  const changed = { ...TEXTS, current: [...TEXTS.current, change] };
+  const changed = { ...TEXTS, routines: [...TEXTS.routines, change] };
 
   test("are replaced where they were another program's, and until then nothing goes on", async () => {
     const database = await empty();

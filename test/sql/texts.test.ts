@@ -16,7 +16,8 @@ const list = (folder: string): string[] =>
   readdirSync(join(root, folder))
     .sort()
     .map((name) => `${folder}/${name}`);
-const files = [...list("current"), ...list("steps"), "roles.sql", "sweep.sql", "close.sql"];
+const own = ["roles.sql", "open.sql", "sweep-relations.sql", "sweep-routines.sql", "close.sql"];
+const files = [...list("current"), ...list("steps"), ...own];
 
 /** Without comments, and without what stands between `$$`. */
 const outside = (text: string): string => text.replace(/\$\$.*?\$\$/gs, "").replace(/--.*/g, "");
@@ -77,7 +78,7 @@ describe("sql/current", () => {
   });
 
   test("is run whole, and its hash is of each letter of it", () => {
-    const run = [...TEXTS.current, TEXTS.grants].sort();
+    const run = [TEXTS.views, ...TEXTS.routines, TEXTS.triggers, TEXTS.grants].sort();
     expect(run).toEqual(list("current").map(read).sort());
     const hash = schemaHash(TEXTS);
     expect(hash).toMatch(/^[0-9a-f]{64}$/);
@@ -85,8 +86,8 @@ describe("sql/current", () => {
     for (const other of [
       { ...TEXTS, roles: `${TEXTS.roles} ` },
       { ...TEXTS, grants: `${TEXTS.grants} ` },
-      { ...TEXTS, current: [...TEXTS.current].reverse() },
-      { ...TEXTS, current: [TEXTS.current.join("")] },
+      { ...TEXTS, routines: [...TEXTS.routines].reverse() },
+      { ...TEXTS, routines: [TEXTS.routines.join("")] },
     ]) {
       expect(schemaHash(other)).not.toBe(hash);
     }
