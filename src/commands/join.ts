@@ -16,9 +16,9 @@ import { type Revealed, revealRequests } from "../recovery/reveal.ts";
 import { Output, type Sheet } from "../terminal/output.ts";
 import { Progress, plural, type Terminal } from "../terminal/terminal.ts";
 import { readTokenFile } from "./read-tokens.ts";
-import { CHECK_IDENTITY, nameLost, type RevealOptions, withRecovery } from "./recover.ts";
 import type { Context } from "./servers.ts";
 import { readValues } from "./token.ts";
+import { CHECK_IDENTITY, nameLost, type RevealOptions, withRecovery } from "./with-recovery.ts";
 
 export type LoginSearch = {
   readonly user: string | null;

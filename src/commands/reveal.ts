@@ -6,8 +6,8 @@ import { type Revealed, revealRequests, revealTokens } from "../recovery/reveal.
 import { Output, type Sheet } from "../terminal/output.ts";
 import { Progress, plural, type Terminal } from "../terminal/terminal.ts";
 import { readTokens } from "./read-tokens.ts";
-import { CHECK_IDENTITY, nameLost, type RevealOptions, withRecovery } from "./recover.ts";
 import type { Context } from "./servers.ts";
+import { CHECK_IDENTITY, nameLost, type RevealOptions, withRecovery } from "./with-recovery.ts";
 
 const SHEET: Sheet<Revealed> = {
   columns: ["token", "field", "verified", "sealed_at", "original"],

@@ -12,7 +12,7 @@ import type { Format } from "../terminal/output.ts";
 import type { Terminal } from "../terminal/terminal.ts";
 import { askReason, isAtTerminal } from "./ask.ts";
 import { PendingApproval } from "./await-approval.ts";
-import { type Role, withDatabase } from "./open.ts";
+import { type Role, withDatabase } from "./with-database.ts";
 import type { Context } from "./servers.ts";
 
 export const RECOVERY_VARIABLES = ["VEIL_IDENTITY", "VEIL_TOKEN_KEY", "VEIL_VERIFY_KEY"] as const;
