@@ -6,7 +6,7 @@ import { checkKeys, type KeyVariable } from "../config/keys.ts";
 import { Interrupted, misuse } from "../failure.ts";
 import type { LineWaits } from "../line/waits.ts";
 import type { Local } from "../local/local.ts";
-import type { LocalLogin } from "../local/local-database.ts";
+import type { LocalLogin } from "../local/logins.ts";
 import type { StartWaits } from "../postgres/schema.ts";
 import type { QueueWaits } from "../sqs/client.ts";
 import type { Terminal } from "../terminal/terminal.ts";

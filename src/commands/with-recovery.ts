@@ -5,6 +5,7 @@ import type { Environment } from "../config/environment.ts";
 import { readIdentities, readOptionalTokenKey, readVerifyKey } from "../config/keys.ts";
 import { failed, hasCode, Interrupted, misuse } from "../failure.ts";
 import { OpeningKeys, type RecoveryKeys } from "../keys/open.ts";
+import type { Role } from "../local/logins.ts";
 import { NO_SUCH_REQUEST } from "../postgres/sqlstates.ts";
 import type { Grounds, Recovery } from "../recovery/request.ts";
 import type { RevealedPage } from "../recovery/reveal.ts";
@@ -12,8 +13,8 @@ import type { Format } from "../terminal/output.ts";
 import type { Terminal } from "../terminal/terminal.ts";
 import { askReason, isAtTerminal } from "./ask.ts";
 import { PendingApproval } from "./await-approval.ts";
-import { type Role, withDatabase } from "./with-database.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 export const RECOVERY_VARIABLES = ["VEIL_IDENTITY", "VEIL_TOKEN_KEY", "VEIL_VERIFY_KEY"] as const;
 

@@ -13,13 +13,13 @@ import { ensureKeyFiles } from "../keys/files.ts";
 import { type Lease, openLease } from "./lease.ts";
 import {
   DATABASE,
-  type LocalLogin,
   openLocalDatabase,
   removeLocalDatabase,
   stopLocalDatabase,
   storedIds,
 } from "./local-database.ts";
 import { shareQueue, stopQueue } from "./local-queue.ts";
+import type { LocalLogin } from "./logins.ts";
 import { checkout, home, keys, run } from "./places.ts";
 
 export type Local = {
