@@ -97,10 +97,10 @@ export const CHECK_IDENTITY =
 /** Names each token that is not revealed, on stderr. */
 export function nameLost(
   terminal: Terminal,
-  { unknown, refused }: Pick<RevealedPage, "unknown" | "refused">,
+  { unknown, unopened }: Pick<RevealedPage, "unknown" | "unopened">,
 ): void {
   for (const token of unknown) terminal.err(`error: ${token}: the vault does not hold it\n`);
-  for (const token of refused) terminal.err(`error: ${token}: REFUSED: ${REFUSED}\n`);
+  for (const token of unopened) terminal.err(`error: ${token}: REFUSED: ${REFUSED}\n`);
 }
 
 const REFUSED = "it does not open: altered, forged, or sealed for another identity or key";
