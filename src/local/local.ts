@@ -39,7 +39,7 @@ export function requireCheckout(needed: string): void {
   if (existsSync(join(checkout, "src", "local", "queue-server.ts"))) return;
   throw misuse(
     `${needed} not set; the embedded default, which needs nothing, is for checkouts only`,
-    "set QUEUE_URL and DATABASE_URL (the README lists all variables)",
+    "set QUEUE_URL and DATABASE_URL (docs/configuration.md lists all variables)",
   );
 }
 
