@@ -46,7 +46,7 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
   if (workers > 1) requireWorkers();
   const crew: Crew = { workers, replaced: 0 };
   const needs = {
-    login: "local_etl",
+    roles: ["veil_etl"],
     queue: true,
     endsItself: true,
     reset: command.resetLocal,

@@ -4,7 +4,7 @@ import { readDatabase } from "../config/database-url.ts";
 import type { Environment } from "../config/environment.ts";
 import type { KeyVariable } from "../config/keys.ts";
 import { failed, hasCode } from "../failure.ts";
-import { loginWith, type Role } from "../local/logins.ts";
+import type { Role } from "../local/logins.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { requireSchema } from "../postgres/schema.ts";
 import { INSUFFICIENT_PRIVILEGE } from "../postgres/sqlstates.ts";
@@ -38,7 +38,7 @@ export function withDatabase<T, K = undefined>(
   work: (opened: OpenDatabase<K>) => Promise<T>,
 ): Promise<T> {
   const { roles, orRoles = [], keys, endsItself = false, ready = requireSchema } = needs;
-  const servers = { login: loginWith(roles), endsItself, variables: keys?.variables ?? [] };
+  const servers = { roles, endsItself, variables: keys?.variables ?? [] };
   return withServers(context, servers, async (opened) => {
     const read = (await keys?.read(opened.env)) as K;
     const database = openDatabase(readDatabase(opened.env));

@@ -19,7 +19,7 @@ import {
   storedIds,
 } from "./local-database.ts";
 import { shareQueue, stopQueue } from "./local-queue.ts";
-import type { LocalLogin } from "./logins.ts";
+import { loginWith, type Role } from "./logins.ts";
 import { checkout, home, keys, run } from "./places.ts";
 
 export type Local = {
@@ -61,7 +61,7 @@ const keyFiles = (): Environment => ({
 /** Starts what is not running, and answers when this command can use it. */
 export async function openLocal(
   env: Environment,
-  login: LocalLogin,
+  roles: readonly Role[],
   needs: { readonly queue: boolean; readonly reset: boolean },
   tell: (text: string) => void,
 ): Promise<Local> {
@@ -81,7 +81,7 @@ export async function openLocal(
       const { port, url } = await openLocalDatabase();
       const queue = needs.queue ? await shareQueue(alone, () => storedIds(port, alone)) : null;
       return {
-        env: fill(env, { DATABASE_URL: url(login), ...keyFiles() }),
+        env: fill(env, { DATABASE_URL: url(loginWith(roles)), ...keyFiles() }),
         queue,
         analystUrl: `postgres://local_analyst@127.0.0.1:${port}/${DATABASE}`,
         close,

@@ -1,5 +1,4 @@
-// The logins of the local database, each with what a command needs and no more. Apart from the
-// servers: every command names its login, and few of them start a server.
+// The logins of the local database, each with what a command needs and no more.
 
 export const LOGINS = {
   local_etl: ["veil_etl"],
