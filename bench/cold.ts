@@ -5,7 +5,7 @@ import { writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { readRecoveryKeys } from "../src/commands/recover.ts";
+import { readRecoveryKeys } from "../src/commands/with-recovery.ts";
 import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
 import { OpeningKeys } from "../src/keys/open.ts";
 import { openDatabase } from "../src/postgres/database.ts";

@@ -1,5 +1,5 @@
 // What the audit's chain hashes: an entry as bytes, each hash over its predecessor. Written apart from the
-// database's own function (sql/012), so that whoever verifies does not ask what he is checking.
+// database's own function (sql/current/chain.sql), so that whoever verifies does not ask what he is checking.
 import { sha256 as hashInJavaScript } from "@noble/hashes/sha2.js";
 import { concatBytes } from "@noble/hashes/utils.js";
 import { encodeUtf8, uuidBytes } from "./bytes.ts";

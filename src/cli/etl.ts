@@ -8,7 +8,7 @@ export function addEtl(program: Command, context: MakeContext): void {
     .command("etl")
     .description("drain the queue into the database, then print a summary")
     .option("--follow", "keep running and wait for messages", false)
-    .option("--max-messages <n>", "receive exactly so many at most", wholeNumber)
+    .option("--max-messages <n>", "receive so many and stop; never more", wholeNumber)
     .option("--json", "print the summary as one line of JSON", false)
     .addOption(
       new Option("--log <format>", "how --follow reports without a terminal")

@@ -13,8 +13,8 @@ import {
 import { type Alarm, recentAlarms } from "../recovery/canaries.ts";
 import { printable, type Terminal, table } from "../terminal/terminal.ts";
 import { requireReason } from "./ask.ts";
-import { withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 const NEEDS = { roles: ["veil_approver"] } as const;
 

@@ -3,8 +3,8 @@ import { chainAudit } from "../audit/chain.ts";
 import { detailsText, formatTime } from "../audit/entries.ts";
 import { type AuditFilter, type ListedEntry, listAudit } from "../audit/list.ts";
 import { flushed, table } from "../terminal/terminal.ts";
-import { withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 export type AuditListOptions = AuditFilter & { readonly json: boolean };
 

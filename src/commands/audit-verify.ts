@@ -11,8 +11,8 @@ import { readAuditKey, readAuditSecretKey } from "../config/keys.ts";
 import { failed } from "../failure.ts";
 import type { Database } from "../postgres/database.ts";
 import { Progress, printable } from "../terminal/terminal.ts";
-import { withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 const NEEDS = { roles: ["veil_auditor"] } as const;
 const AUDIT_VARIABLES = ["VEIL_AUDIT_KEY"] as const;

@@ -8,8 +8,8 @@ import { readRecipients, readTokenKey } from "../config/keys.ts";
 import { misuse } from "../failure.ts";
 import { listCanaries, plantCanary, removeCanary } from "../recovery/canaries.ts";
 import { table } from "../terminal/terminal.ts";
-import { withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 const NEEDS = { roles: ["veil_policy"] } as const;
 

@@ -3,8 +3,8 @@
 import { checkInvariant, type Finding, INVARIANTS } from "../check.ts";
 import { failed } from "../failure.ts";
 import { printable, type Terminal } from "../terminal/terminal.ts";
-import { withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 const NEEDS = { roles: ["veil_operator"], orRoles: ["veil_auditor"] } as const;
 

@@ -2,8 +2,8 @@
 // for: nothing is opened, and nothing goes on record.
 import { csvLine } from "../terminal/csv.ts";
 import { table } from "../terminal/terminal.ts";
-import { withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 export type DuplicatesCommand = {
   readonly top: number;

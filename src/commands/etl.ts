@@ -46,7 +46,7 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
   if (workers > 1) requireWorkers();
   const crew: Crew = { workers, replaced: 0 };
   const needs = {
-    login: "local_etl",
+    roles: ["veil_etl"],
     queue: true,
     endsItself: true,
     reset: command.resetLocal,
@@ -58,7 +58,7 @@ export async function runEtl(context: Context, command: EtlCommand): Promise<voi
   try {
     await withServers(context, needs, async (opened) => {
       servers = opened;
-      inFlight = await run(await prepare(context, opened, command, counts), crew);
+      inFlight = await runPrepared(await prepare(context, opened, command, counts), crew);
     });
   } catch (error) {
     // Wrong configuration: nothing was started, there is nothing to sum up.
@@ -132,7 +132,7 @@ async function prepare(
 }
 
 /** Returns how many messages are in flight elsewhere at the end. */
-async function run(run: Run, crew: Crew): Promise<number> {
+async function runPrepared(run: Run, crew: Crew): Promise<number> {
   const { command, interrupt, screen, database } = run;
   let queue: Queue | null = null;
   let endFollowing = () => {};

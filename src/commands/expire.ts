@@ -8,8 +8,8 @@ import type { Database } from "../postgres/database.ts";
 import { Progress, plural, type Terminal, table } from "../terminal/terminal.ts";
 import { confirm, isAtTerminal, requireReason } from "./ask.ts";
 import { DRY_RUN, withPatience } from "./erasing.ts";
-import { withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 export type ExpireCommand = Pick<Expiry, "olderThanDays"> & {
   readonly reason: string | null;

@@ -17,9 +17,9 @@ import type { Database } from "../postgres/database.ts";
 import { plural, type Terminal, table } from "../terminal/terminal.ts";
 import { confirm, isAtTerminal, requireReason } from "./ask.ts";
 import { DRY_RUN, withPatience, withReceipt } from "./erasing.ts";
-import { withDatabase } from "./open.ts";
 import { readTokens } from "./read-tokens.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 export type ForgetCommand = {
   readonly user: string | null;

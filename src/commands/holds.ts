@@ -11,8 +11,8 @@ import {
 import { misuse } from "../failure.ts";
 import { table } from "../terminal/terminal.ts";
 import { requireReason } from "./ask.ts";
-import { withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 const NEEDS = { roles: ["veil_policy"] } as const;
 

@@ -16,9 +16,9 @@ import { type Revealed, revealRequests } from "../recovery/reveal.ts";
 import { Output, type Sheet } from "../terminal/output.ts";
 import { Progress, plural, type Terminal } from "../terminal/terminal.ts";
 import { readTokenFile } from "./read-tokens.ts";
-import { CHECK_IDENTITY, nameLost, type RevealOptions, withRecovery } from "./recover.ts";
 import type { Context } from "./servers.ts";
 import { readValues } from "./token.ts";
+import { CHECK_IDENTITY, nameLost, type RevealOptions, withRecovery } from "./with-recovery.ts";
 
 export type LoginSearch = {
   readonly user: string | null;
@@ -97,10 +97,10 @@ export async function runJoin(context: Context, options: JoinOptions): Promise<v
           if (logins > LOGINS_PER_PAGE) progress.show(logins, note);
         },
       };
-      const print = async ({ logins, refused }: LoginsPage) => {
+      const print = async ({ logins, unopened }: LoginsPage) => {
         progress.clear();
         await output.write(logins);
-        nameLost(terminal, { unknown: [], refused });
+        nameLost(terminal, { unknown: [], unopened });
       };
       counts =
         requests.length === 0
@@ -123,18 +123,18 @@ async function printRequested(
   print: (page: LoginsPage) => Promise<void>,
 ): Promise<JoinCounts> {
   const originals = new Map<string, Revealed>();
-  let refused = 0;
+  let unopened = 0;
   for await (const page of revealRequests(recovery, requests)) {
     for (const revealed of page.revealed) originals.set(revealed.token, revealed);
     nameLost(terminal, page);
-    refused += page.refused.length;
+    unopened += page.unopened.length;
   }
   const counts = await joinRequested(recovery, filter, originals, print);
-  return { ...counts, refused };
+  return { ...counts, unopened };
 }
 
 function conclude(terminal: Terminal, counts: JoinCounts, isRequested: boolean): void {
-  const { logins, unknown, refused, unrecoverable } = counts;
+  const { logins, unknown, unopened, unrecoverable } = counts;
   if (logins === 0) {
     terminal.err(`there are no such logins${isRequested ? "" : "; nothing was requested"}\n`);
     return;
@@ -144,16 +144,16 @@ function conclude(terminal: Terminal, counts: JoinCounts, isRequested: boolean):
       `${plural(unrecoverable, "token stands", "tokens stand")} for nothing that could be revealed (generation 0, or no tokens of veil's)\n`,
     );
   }
-  if (unknown + refused === 0) return;
+  if (unknown + unopened === 0) return;
   const words = [
     ...(unknown > 0
       ? [`the vault does not hold the originals of ${plural(unknown, "token")}`]
       : []),
-    ...(refused > 0 ? [`${plural(refused, "token was", "tokens were")} refused`] : []),
+    ...(unopened > 0 ? [`${plural(unopened, "token was", "tokens were")} refused`] : []),
   ];
   throw failed(
     `${words.join(", and ")}; ${plural(logins, "login was", "logins were")} printed without them`,
-    refused > 0
+    unopened > 0
       ? CHECK_IDENTITY
       : isRequested
         ? "were they part of the requests? A login that came since is not"

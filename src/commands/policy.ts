@@ -16,8 +16,8 @@ import {
 } from "../recovery/policy.ts";
 import { type Terminal, table } from "../terminal/terminal.ts";
 import { requireReason } from "./ask.ts";
-import { withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 const NEEDS = { roles: ["veil_policy"] } as const;
 

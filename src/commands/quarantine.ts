@@ -13,9 +13,9 @@ import { discard, listEntries, openBodies, type QuarantineState } from "../recov
 import { type ReplayOutcome, replay } from "../recovery/replay.ts";
 import { printable, type Terminal, table } from "../terminal/terminal.ts";
 import { askReason } from "./ask.ts";
-import { withDatabase } from "./open.ts";
-import { RECOVERY_VARIABLES, readRecoveryKeys } from "./recover.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
+import { RECOVERY_VARIABLES, readRecoveryKeys } from "./with-recovery.ts";
 
 const NEEDS = { roles: ["veil_operator"] } as const;
 

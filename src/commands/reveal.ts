@@ -6,8 +6,8 @@ import { type Revealed, revealRequests, revealTokens } from "../recovery/reveal.
 import { Output, type Sheet } from "../terminal/output.ts";
 import { Progress, plural, type Terminal } from "../terminal/terminal.ts";
 import { readTokens } from "./read-tokens.ts";
-import { CHECK_IDENTITY, nameLost, type RevealOptions, withRecovery } from "./recover.ts";
 import type { Context } from "./servers.ts";
+import { CHECK_IDENTITY, nameLost, type RevealOptions, withRecovery } from "./with-recovery.ts";
 
 const SHEET: Sheet<Revealed> = {
   columns: ["token", "field", "verified", "sealed_at", "original"],
@@ -32,7 +32,7 @@ export async function runReveal(
   const tokens = isNew ? await readTokens(terminal, args) : new Set<string>();
   const output = new Output(terminal, SHEET, options.format);
   const progress = progressOf(terminal, tokens.size);
-  const counts = { revealed: 0, unknown: 0, refused: 0 };
+  const counts = { revealed: 0, unknown: 0, unopened: 0 };
   const needs = {
     roles: [options.breakGlass ? ("veil_breakglass" as const) : ("veil_revealer" as const)],
     mayAsk: !args.includes("-"),
@@ -48,7 +48,7 @@ export async function runReveal(
         nameLost(terminal, page);
         counts.revealed += page.revealed.length;
         counts.unknown += page.unknown.length;
-        counts.refused += page.refused.length;
+        counts.unopened += page.unopened.length;
       }
     });
   } catch (error) {
@@ -60,11 +60,11 @@ export async function runReveal(
     progress.clear();
     output.end();
   }
-  const lost = counts.unknown + counts.refused;
+  const lost = counts.unknown + counts.unopened;
   if (lost > 0) {
     throw failed(
       `${lost} of ${plural(counts.revealed + lost, "token")} could not be revealed`,
-      counts.refused > 0
+      counts.unopened > 0
         ? CHECK_IDENTITY
         : "was the token copied in full, and is this the database that it came from?",
     );

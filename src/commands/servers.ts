@@ -6,7 +6,7 @@ import { checkKeys, type KeyVariable } from "../config/keys.ts";
 import { Interrupted, misuse } from "../failure.ts";
 import type { LineWaits } from "../line/waits.ts";
 import type { Local } from "../local/local.ts";
-import type { LocalLogin } from "../local/local-database.ts";
+import type { Role } from "../local/logins.ts";
 import type { StartWaits } from "../postgres/schema.ts";
 import type { QueueWaits } from "../sqs/client.ts";
 import type { Terminal } from "../terminal/terminal.ts";
@@ -34,7 +34,8 @@ export type Context = {
 };
 
 export type ServerNeeds = {
-  readonly login: LocalLogin;
+  /** What the login may do. None: it is the owner. */
+  readonly roles: readonly Role[];
   readonly queue?: boolean;
   readonly reset?: boolean;
   /** The command ends by itself, in good order, when it is interrupted. */
@@ -77,7 +78,7 @@ export async function withServers<T>(
   checkKeys(env, needs.variables);
   const local = await openLocal(
     env,
-    needs.login,
+    needs.roles,
     { queue: needs.queue ?? false, reset: needs.reset ?? false },
     (text) => terminal.err(`${text}\n`),
   );

@@ -4,8 +4,8 @@ import { AUDIT_KEY_FILES, KEY_FILES, writeAuditKeyFiles, writeKeyFiles } from ".
 import type { Database } from "../postgres/database.ts";
 import { migrate } from "../postgres/migrate.ts";
 import { reaching } from "../postgres/schema.ts";
-import { withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 export async function runMigrate(context: Context, json: boolean): Promise<void> {
   const { terminal } = context;

@@ -8,6 +8,9 @@ import type { Availability } from "./availability.ts";
 /** How often SQS is asked to delete an entry that fails while the others succeed. */
 const ATTEMPTS = 6;
 
+/** Twice as long after each attempt, and jittered. */
+const pauseMs = (attempts: number): number => 25 * 2 ** attempts * (0.5 + Math.random());
+
 export type Acknowledged = {
   /** How many deliveries SQS confirmed as deleted. */
   readonly confirmed: number;
@@ -26,7 +29,9 @@ export async function acknowledge(
 ): Promise<Acknowledged> {
   let pending = messages;
   let confirmed = 0;
-  for (let attempt = 1; ; ) {
+  // Only those that SQS answered: while it is away, nothing was attempted.
+  let attempts = 0;
+  for (;;) {
     const askedAt = performance.now();
     const { done, again, failure } = await queue.acknowledge(pending, signal);
     confirmed += done.length;
@@ -42,7 +47,8 @@ export async function acknowledge(
     }
     if (failure !== null) return { confirmed, failure };
     deleting.worked(askedAt);
-    if (pending.length === 0 || attempt === ATTEMPTS) return { confirmed, failure: null };
-    await sleep(25 * 2 ** attempt++ * (0.5 + Math.random()), undefined, { signal }).catch(() => {});
+    attempts++;
+    if (pending.length === 0 || attempts === ATTEMPTS) return { confirmed, failure: null };
+    await sleep(pauseMs(attempts), undefined, { signal }).catch(() => {});
   }
 }

@@ -44,20 +44,24 @@ export class Availability {
     return this.#awaySince !== null;
   }
 
-  /** Seconds since it was last seen to work; 0 while it does. */
+  /** Seconds since it first failed; 0 while it works. */
   get awaySeconds(): number {
     return this.#awaySince === null ? 0 : Math.round((performance.now() - this.#awaySince) / 1000);
   }
 
-  /** It failed, or has not answered `since` then (of performance.now). */
-  failed(message: string, since: number = performance.now()): void {
-    this.#awaySince ??= since;
+  /**
+   * It failed, or has not answered `since` then (of performance.now). Returns since when it has been away.
+   */
+  failed(message: string, since: number = performance.now()): number {
+    const awaySince = this.#awaySince ?? since;
+    this.#awaySince = awaySince;
     const now = performance.now();
-    if (this.#told || now - this.#toldAt < QUIET_MS) return;
+    if (this.#told || now - this.#toldAt < QUIET_MS) return awaySince;
     this.#toldAt = now;
     this.#told = true;
     const text = `${message}; waiting for it, nothing is lost`;
     this.#tell({ event: "away", message: text, about: this.#what });
+    return awaySince;
   }
 
   /** It worked when asked `since` then: an answer to what was asked before it failed says nothing. */
@@ -77,8 +81,8 @@ export class Availability {
    */
   async pause(failure: Failure): Promise<void> {
     if (this.#patience.signal.aborted) throw failure;
-    this.failed(failure.message);
-    const away = performance.now() - (this.#awaySince ?? 0);
+    const awaySince = this.failed(failure.message);
+    const away = performance.now() - awaySince;
     const { milliseconds, signal } = this.#patience;
     if (away >= milliseconds) {
       throw new Failure(

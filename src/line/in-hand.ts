@@ -11,8 +11,8 @@ const BATCH_CHARACTERS = 4 * 2 ** 20;
  * Little memory, and far below the 120,000 messages that SQS lets be in flight. Beyond those a standard
  * queue answers long polls with nothing, and reports no error.
  */
-const MAX_MESSAGES = 2000;
-const MAX_CHARACTERS = 32 * 2 ** 20;
+const MOST_IN_HAND = 2000;
+const MOST_CHARACTERS = 32 * 2 ** 20;
 /** How long a batch waits to become full. */
 const LINGER_MS = 10;
 
@@ -36,8 +36,9 @@ export class InHand {
   #characters = 0;
   /** Room that receivers have taken and not yet filled or given back. */
   #reserved = 0;
-  #budget: number;
-  /** Where the budget comes in shares: answers with the next one, or 0. */
+  /** How many messages may still be received. */
+  #mayReceive: number;
+  /** Where that comes in shares: answers with the next one, or 0. */
   #askForMore: (() => Promise<number>) | null;
   #isAsking = false;
   #ended = false;
@@ -49,7 +50,7 @@ export class InHand {
     visibilitySeconds: number,
     askForMore: (() => Promise<number>) | null = null,
   ) {
-    this.#budget = maxMessages ?? Number.POSITIVE_INFINITY;
+    this.#mayReceive = maxMessages ?? Number.POSITIVE_INFINITY;
     this.#visibilitySeconds = visibilitySeconds;
     this.#askForMore = askForMore;
   }
@@ -69,15 +70,15 @@ export class InHand {
       const mean = this.#deliveries.size === 0 ? 0 : this.#characters / this.#deliveries.size;
       const characters = this.#characters + mean * this.#reserved;
       const free =
-        characters < MAX_CHARACTERS ? MAX_MESSAGES - this.#deliveries.size - this.#reserved : 0;
-      const room = Math.min(most, this.#budget, free);
+        characters < MOST_CHARACTERS ? MOST_IN_HAND - this.#deliveries.size - this.#reserved : 0;
+      const room = Math.min(most, this.#mayReceive, free);
       if (room > 0) {
         this.#reserved += room;
-        this.#budget -= room;
+        this.#mayReceive -= room;
         return room;
       }
-      if (this.#budget === 0 && this.#askForMore === null) return 0;
-      if (this.#budget === 0 && this.#reserved === 0 && !this.#isAsking) void this.#extend();
+      if (this.#mayReceive === 0 && this.#askForMore === null) return 0;
+      if (this.#mayReceive === 0 && this.#reserved === 0 && !this.#isAsking) void this.#extend();
       await this.#changed.promise;
     }
     return 0;
@@ -87,7 +88,7 @@ export class InHand {
     this.#isAsking = true;
     const more = (await this.#askForMore?.()) ?? 0;
     this.#isAsking = false;
-    this.#budget += more;
+    this.#mayReceive += more;
     if (more === 0) this.#askForMore = null;
     this.#change();
   }
@@ -107,7 +108,7 @@ export class InHand {
       this.#waiting.push(message);
     }
     this.#reserved -= room;
-    this.#budget += room - messages.length;
+    this.#mayReceive += room - messages.length;
     this.#change();
   }
 
@@ -155,15 +156,16 @@ export class InHand {
       if (this.#waiting.length === 0) {
         if (this.#ended && this.#reserved === 0) return null;
         await this.#changed.promise;
-      } else if (this.#isFull() || this.#ended || (await this.#lingered())) {
-        // Somebody else may have been faster.
-        if (this.#waiting.length > 0) return this.#takeBatch();
+        continue;
       }
+      if (!this.#isFull() && !this.#ended) await this.#linger();
+      // Somebody else may have been faster.
+      if (this.#waiting.length > 0) return this.#takeBatch();
     }
   }
 
-  /** Once it is full or ended, or a short while has passed. */
-  async #lingered(): Promise<true> {
+  /** Until a batch is full, or nothing more comes, or a short while has passed. */
+  async #linger(): Promise<void> {
     const over = new AbortController();
     let isOver = false;
     const linger = sleep(LINGER_MS, undefined, { signal: over.signal })
@@ -175,7 +177,6 @@ export class InHand {
       await Promise.race([this.#changed.promise, linger]);
     }
     over.abort();
-    return true;
   }
 
   #isFull(): boolean {

@@ -32,7 +32,7 @@ export type Line = {
 export type LineOptions = {
   /** Keep running when the queue is empty. */
   readonly follow: boolean;
-  /** Receive exactly so many at most; null for all. */
+  /** Receive so many and stop; never more. Null for all. */
   readonly maxMessages: number | null;
   /** Where that comes in shares: answers with the next one, or 0 when there is none. */
   readonly askForMore?: () => Promise<number>;
@@ -45,7 +45,7 @@ export type LineOptions = {
   readonly onNotice: (notice: Notice) => void;
 };
 
-/** While one batch is on its way to the disk, the next one is protected and sent. */
+/** Loads at a time: while one batch is on its way to the disk, the next ones are protected and sent. */
 export const LOADS = 3;
 
 /** Runs until the queue is drained, `signal` aborts, or a failure is thrown; `counts` is kept current. */
@@ -71,8 +71,8 @@ type Run = {
   readonly store: Store;
   readonly refusals: Refusals;
   /** Whether the queue can be received from, and whether it deletes what is stored. */
-  readonly receiving: Availability;
-  readonly deleting: Availability;
+  readonly queueReceives: Availability;
+  readonly queueDeletes: Availability;
   readonly acknowledging: Set<Promise<void>>;
   /** Resolves when nothing is kept hidden any more. */
   readonly hiding: Promise<void>;
@@ -89,10 +89,10 @@ function beginRun(line: Line, options: LineOptions, counts: Counts): Run {
   const milliseconds = options.follow ? Number.POSITIVE_INFINITY : waits.outageMs;
   // Once a stop is asked for, a database that is away is not waited for: what it has not stored by then
   // is handed back. What it has stored should be deleted, so that is tried for as long as there is time.
-  const until = (signal: AbortSignal) => ({ milliseconds, signal });
-  const receiving = new Availability("the queue answers", until(stop.asked), onNotice);
-  const storing = new Availability("the database stores", until(stop.asked), onNotice);
-  const deleting = new Availability("the queue deletes", until(stop.workEnds), onNotice);
+  const patience = (signal: AbortSignal) => ({ milliseconds, signal });
+  const queueReceives = new Availability("the queue answers", patience(stop.asked), onNotice);
+  const databaseStores = new Availability("the database stores", patience(stop.asked), onNotice);
+  const queueDeletes = new Availability("the queue deletes", patience(stop.workEnds), onNotice);
   const knownOriginals = new KnownOriginals();
   const hidingEnds = new AbortController();
   const signal = AbortSignal.any([stop.workEnds, hidingEnds.signal]);
@@ -103,10 +103,18 @@ function beginRun(line: Line, options: LineOptions, counts: Counts): Run {
     counts,
     stop,
     inHand,
-    store: { database, subkeys, dataKeys, knownOriginals, available: storing, waits, counts },
+    store: {
+      database,
+      subkeys,
+      dataKeys,
+      knownOriginals,
+      available: databaseStores,
+      waits,
+      counts,
+    },
     refusals: { sinceTaken: 0 },
-    receiving,
-    deleting,
+    queueReceives,
+    queueDeletes,
     acknowledging: new Set(),
     hiding: keepHidden(queue, inHand, onNotice, signal, waits.lookMs),
     endHiding: () => hidingEnds.abort(),
@@ -117,26 +125,26 @@ function beginRun(line: Line, options: LineOptions, counts: Counts): Run {
 /** Everything from the first poll to the last acknowledgement. */
 async function work(run: Run): Promise<void> {
   const { inHand, line, options, acknowledging } = run;
-  const receiving = receive(run);
+  const polling = receive(run);
   // A FIFO queue's messages become rows in their order: one batch after the other.
   const lanes = line.queue.isFifo ? 1 : LOADS;
   await Promise.all(Array.from({ length: lanes }, () => storeBatches(run)));
   inHand.abandon();
   // Long polls are under way still: one that had been cut off could take with it what is handed back.
   if (options.follow) await handBackUnstored(run);
-  await Promise.all([receiving, ...acknowledging]);
+  await Promise.all([polling, ...acknowledging]);
 }
 
 /** Until the queue is drained, or a stop. */
 async function receive(run: Run): Promise<void> {
-  const { line, options, waits, stop, inHand, receiving, store, deleting } = run;
+  const { line, options, waits, stop, inHand, queueReceives, store, queueDeletes } = run;
   stop.asked.addEventListener("abort", () => inHand.end(), { once: true });
   const receivers = new Receivers({
     queue: line.queue,
     inHand,
     follow: options.follow,
-    available: receiving,
-    needs: [store.available, deleting],
+    available: queueReceives,
+    needs: [store.available, queueDeletes],
     waits,
     stop,
   });
@@ -175,9 +183,14 @@ function noteStored({ counts, inHand, options }: Run, { messages, batch, result 
 
 /** Not waited for: the next batch is stored meanwhile. */
 function acknowledgeLater(run: Run, messages: readonly Message[]): void {
-  const { line, deleting, stop, inHand, counts, options, acknowledging } = run;
+  const { line, queueDeletes, stop, inHand, counts, options, acknowledging } = run;
   const acknowledgeAll = async () => {
-    const { confirmed, failure } = await acknowledge(line.queue, deleting, messages, stop.workEnds);
+    const { confirmed, failure } = await acknowledge(
+      line.queue,
+      queueDeletes,
+      messages,
+      stop.workEnds,
+    );
     inHand.release(messages);
     counts.acknowledged += confirmed;
     options.onProgress();

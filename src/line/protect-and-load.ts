@@ -47,7 +47,8 @@ const TOO_LONG_ATTEMPTS = 3;
 export async function protectAndLoad(store: Store, part: Part): Promise<StoredPart | RefusedPart> {
   const { available, knownOriginals } = store;
   let sealed = await protectPart(store, part);
-  for (let attempt = 1; ; attempt++) {
+  let tooLong = 0;
+  for (;;) {
     try {
       const result = await loadPart(store, sealed);
       const { batch } = sealed;
@@ -63,8 +64,9 @@ export async function protectAndLoad(store: Store, part: Part): Promise<StoredPa
       if (isRejection(error)) return { kind: "refused", failure: error };
       if (!isOutage(error)) throw error;
       await available.pause(error);
-      const isTooMuch = isTooLong(error) && attempt >= TOO_LONG_ATTEMPTS;
-      if (isTooMuch && part.length > 1) return { kind: "refused", failure: error };
+      if (isTooLong(error)) tooLong++;
+      if (tooLong >= TOO_LONG_ATTEMPTS && part.length > 1)
+        return { kind: "refused", failure: error };
     }
   }
 }

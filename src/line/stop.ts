@@ -21,7 +21,7 @@ export class Stop {
   constructor(
     asked: AbortSignal,
     graceSeconds: number,
-    { workPart, leavePart }: Pick<LineWaits, "workPart" | "leavePart"> = LINE_WAITS,
+    { workShare, handBackShare }: Pick<LineWaits, "workShare" | "handBackShare"> = LINE_WAITS,
   ) {
     this.asked = AbortSignal.any([asked, this.#failed.signal]);
     this.workEnds = this.#work.signal;
@@ -30,8 +30,8 @@ export class Stop {
       this.workEnds.addEventListener("abort", () => resolve(), { once: true });
     });
     const startGrace = () => {
-      this.#endAfter(graceSeconds * 1000 * workPart, this.#work);
-      this.#endAfter(graceSeconds * 1000 * leavePart, this.#handBack);
+      this.#endAfter(graceSeconds * 1000 * workShare, this.#work);
+      this.#endAfter(graceSeconds * 1000 * handBackShare, this.#handBack);
     };
     if (this.asked.aborted) startGrace();
     else this.asked.addEventListener("abort", startGrace, { once: true });

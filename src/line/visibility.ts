@@ -3,19 +3,17 @@
 // same costs a delivery and nothing else: it comes again, and the ledger knows it.
 import { setTimeout as sleep } from "node:timers/promises";
 import { Failure } from "../failure.ts";
-import type { Message, Queue } from "../sqs/queue.ts";
+import { isQueueOutage } from "../sqs/errors.ts";
+import { MESSAGES_PER_CALL, type Message, type Queue } from "../sqs/queue.ts";
 import type { Notice } from "./availability.ts";
 import type { Delivery, InHand } from "./in-hand.ts";
 
-/**
- * Each time a message is hidden for twice as long, up to ten minutes. So an outage of hours costs few calls,
- * and a process that is killed leaves its messages hidden for ten minutes at most.
- */
+/** A process that is killed leaves its messages hidden for so long at most. */
 const LONGEST_SECONDS = 600;
 /** SQS hides a message for twelve hours in all, counted from its receipt. */
 const LONGEST_HIDDEN_MS = 11.5 * 60 * 60 * 1000;
-/** Calls at a time, of ten messages each. */
-const CALLS = 16;
+/** As many messages as are hidden at a time. */
+const MESSAGES_AT_A_TIME = 16 * MESSAGES_PER_CALL;
 
 /**
  * Runs until `signal` aborts; never throws. Each `longestLookMs`, or more often, it looks for messages half of
@@ -63,7 +61,7 @@ async function extendVisibility(
         delivery.hiddenUntil = Number.POSITIVE_INFINITY;
       }
       // What may pass is tried again at the next look.
-      if (failure instanceof Failure && failure.code === null) return failure;
+      if (!isQueueOutage(failure) && failure instanceof Failure) return failure;
     }
   }
   return null;
@@ -90,6 +88,7 @@ const stillInHand = (inHand: InHand, messages: readonly Message[]): readonly Del
 const isHalfOver = ({ hiddenUntil, hiddenSeconds }: Delivery, now: number): boolean =>
   now > hiddenUntil - (hiddenSeconds * 1000) / 2;
 
+/** Each time a message is hidden for twice as long, so that an outage of hours costs few calls. */
 function nextSeconds({ hiddenSeconds, receivedAt }: Delivery, now: number): number {
   const wanted = Math.max(hiddenSeconds, Math.min(hiddenSeconds * 2, LONGEST_SECONDS));
   return Math.floor(Math.min(wanted, (receivedAt + LONGEST_HIDDEN_MS - now) / 1000));
@@ -110,5 +109,7 @@ export async function handBack(
 }
 
 function* inCalls(messages: readonly Message[]): Generator<readonly Message[]> {
-  for (let i = 0; i < messages.length; i += CALLS * 10) yield messages.slice(i, i + CALLS * 10);
+  for (let i = 0; i < messages.length; i += MESSAGES_AT_A_TIME) {
+    yield messages.slice(i, i + MESSAGES_AT_A_TIME);
+  }
 }

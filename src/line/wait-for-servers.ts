@@ -11,7 +11,7 @@ export async function waitForServers<T>(
   signal: AbortSignal,
 ): Promise<T> {
   const patience = { milliseconds: Number.POSITIVE_INFINITY, signal };
-  const available = new Availability("it can be reached", patience, tell);
+  const available = new Availability("the server can be reached", patience, tell);
   for (;;) {
     try {
       const done = await work();

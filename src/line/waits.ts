@@ -6,7 +6,7 @@ export type LineWaits = {
   readonly outageMs: number;
   /** A load takes milliseconds: a database that needs so long is in trouble. */
   readonly stalledMs: number;
-  /** Far longer than a load takes, and longer than it waits for a lock (20 seconds, see sql/008). */
+  /** Far longer than a load takes, and longer than it waits for a lock (20 seconds, see sql/current/load.sql). */
   readonly loadMs: number;
   /** A drain's polls. */
   readonly drainPollSeconds: number;
@@ -14,9 +14,10 @@ export type LineWaits = {
   readonly followPollSeconds: number;
   /** How often the line looks for messages that become visible again soon. */
   readonly lookMs: number;
-  /** Of the grace of a stop: until when the line finishes what it holds, then hands the rest back. */
-  readonly workPart: number;
-  readonly leavePart: number;
+  /** Of the grace of a stop, 0 to 1: until then the line finishes what it has in hand. */
+  readonly workShare: number;
+  /** Of the grace, 0 to 1: until then it hands the rest back. */
+  readonly handBackShare: number;
 };
 
 export const LINE_WAITS: LineWaits = {
@@ -26,6 +27,6 @@ export const LINE_WAITS: LineWaits = {
   drainPollSeconds: 1,
   followPollSeconds: 20,
   lookMs: 1_000,
-  workPart: 0.7,
-  leavePart: 0.9,
+  workShare: 0.7,
+  handBackShare: 0.9,
 };

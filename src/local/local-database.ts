@@ -20,25 +20,10 @@ import { migrate } from "../postgres/migrate.ts";
 import { MADE_BY_OLD_VEIL } from "../postgres/sqlstates.ts";
 import { canReach, findBinaries, serverAccount } from "./binaries.ts";
 import { type Cluster, initCluster, runningPort, startCluster, stopCluster } from "./cluster.ts";
+import { LOGINS, type LocalLogin, OWNER } from "./logins.ts";
 import { home, keys, outsideHome } from "./places.ts";
 
-/** The logins of the local database, each with what a command needs and no more. */
-const LOGINS = {
-  local_etl: "veil_etl",
-  local_analyst: "veil_analyst",
-  local_revealer: "veil_revealer",
-  local_investigator: "veil_revealer, veil_analyst",
-  local_operator: "veil_operator",
-  local_auditor: "veil_auditor",
-  local_policy: "veil_policy",
-  local_approver: "veil_approver",
-  local_breakglass: "veil_breakglass",
-  local_eraser: "veil_eraser",
-} as const;
-const OWNER = "postgres";
 export const DATABASE = "veil";
-
-export type LocalLogin = keyof typeof LOGINS | typeof OWNER;
 
 /** Few connections and little memory, for one person. Durability does not depend on them. */
 const LOCAL_SETTINGS = { max_connections: "40", shared_buffers: "64MB" };
@@ -161,7 +146,12 @@ const connect = (port: number, password: string, database: string): Database =>
 async function prepare(cluster: Cluster, port: number, passwords: Passwords): Promise<void> {
   // The note names the data folder that was prepared. Another folder in its place is not prepared.
   const marker = join(dirname(cluster.data), "prepared.json");
-  const prepared = JSON.stringify([SCHEMA_VERSION, schemaHash(TEXTS), statSync(cluster.data).ino]);
+  const prepared = JSON.stringify([
+    SCHEMA_VERSION,
+    schemaHash(TEXTS),
+    LOGINS,
+    statSync(cluster.data).ino,
+  ]);
   if (existsSync(marker) && readFileSync(marker, "utf8") === prepared) return;
   const server = connect(port, passwords[OWNER], "postgres");
   const [existing] = await server.query("select from pg_catalog.pg_database where datname = $1", [
@@ -171,13 +161,15 @@ async function prepare(cluster: Cluster, port: number, passwords: Passwords): Pr
   await server.close();
   const database = connect(port, passwords[OWNER], DATABASE);
   await migrate(database).catch(startOver);
-  for (const [login, role] of Object.entries(LOGINS)) {
+  for (const [login, roles] of Object.entries(LOGINS)) {
     const [known] = await database.query("select from pg_catalog.pg_roles where rolname = $1", [
       login,
     ]);
     if (known === undefined) {
       const password = passwords[login as keyof typeof LOGINS];
-      await database.query(`create role ${login} login in role ${role} password '${password}'`);
+      await database.query(
+        `create role ${login} login in role ${roles.join(", ")} password '${password}'`,
+      );
     }
   }
   await database.close();

@@ -13,13 +13,13 @@ import { ensureKeyFiles } from "../keys/files.ts";
 import { type Lease, openLease } from "./lease.ts";
 import {
   DATABASE,
-  type LocalLogin,
   openLocalDatabase,
   removeLocalDatabase,
   stopLocalDatabase,
   storedIds,
 } from "./local-database.ts";
 import { shareQueue, stopQueue } from "./local-queue.ts";
+import { loginWith, type Role } from "./logins.ts";
 import { checkout, home, keys, run } from "./places.ts";
 
 export type Local = {
@@ -39,7 +39,7 @@ export function requireCheckout(needed: string): void {
   if (existsSync(join(checkout, "src", "local", "queue-server.ts"))) return;
   throw misuse(
     `${needed} not set; the embedded default, which needs nothing, is for checkouts only`,
-    "set QUEUE_URL and DATABASE_URL (the README lists all variables)",
+    "set QUEUE_URL and DATABASE_URL (docs/configuration.md lists all variables)",
   );
 }
 
@@ -61,7 +61,7 @@ const keyFiles = (): Environment => ({
 /** Starts what is not running, and answers when this command can use it. */
 export async function openLocal(
   env: Environment,
-  login: LocalLogin,
+  roles: readonly Role[],
   needs: { readonly queue: boolean; readonly reset: boolean },
   tell: (text: string) => void,
 ): Promise<Local> {
@@ -81,7 +81,7 @@ export async function openLocal(
       const { port, url } = await openLocalDatabase();
       const queue = needs.queue ? await shareQueue(alone, () => storedIds(port, alone)) : null;
       return {
-        env: fill(env, { DATABASE_URL: url(login), ...keyFiles() }),
+        env: fill(env, { DATABASE_URL: url(loginWith(roles)), ...keyFiles() }),
         queue,
         analystUrl: `postgres://local_analyst@127.0.0.1:${port}/${DATABASE}`,
         close,

@@ -47,7 +47,8 @@ async function readCommitted(
 
 /**
  * Runs `work` again after a deadlock or a serialization failure, up to nine times, with jitter.
- * Both are rare, because batches are sorted; an administrator's lock can still cause them.
+ * Both are rare, because the database locks rows in one order; an administrator's lock can still
+ * cause them.
  */
 export async function retryContention<T>(
   work: () => Promise<T>,

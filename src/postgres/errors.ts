@@ -94,7 +94,7 @@ export function describe(error: unknown, server: string): unknown {
     return new Failure(
       1,
       `the TLS certificate of the database at ${server} was refused (${code})`,
-      "give its authority as sslrootcert=FILE in DATABASE_URL; sslmode is explained in the README",
+      "give its authority as sslrootcert=FILE in DATABASE_URL; docs/configuration.md explains sslmode",
       code,
     );
   }
@@ -135,7 +135,7 @@ function hintFor(code: string): string | null {
   if (code.startsWith("28") || code === NO_SUCH_DATABASE)
     return "check user, password and database name";
   if (code === INSUFFICIENT_PRIVILEGE)
-    return "connect as a login that was granted the role this command needs (the README lists them)";
+    return "connect as a login that was granted the role this command needs (docs/roles.md lists them)";
   if ([NO_SUCH_TABLE, NO_SUCH_FUNCTION, NO_SUCH_SCHEMA].includes(code))
     return "run `veil migrate` as the database's owner";
   if (code === READ_ONLY) return "is this a standby? DATABASE_URL has to lead to the primary";

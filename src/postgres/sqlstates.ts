@@ -1,5 +1,5 @@
-// The SQLSTATEs that the program branches on, by name. Those that begin with VL are veil's own,
-// raised by its functions in sql/; a test holds the two lists together.
+// SQLSTATEs by name: all of veil's own, which begin with VL and are raised by its functions in sql/;
+// and those of PostgreSQL that the program branches on. A test compares veil's own with sql/.
 
 /** The login has made no such request, or not for this message or body. */
 export const NO_SUCH_REQUEST = "VL001";
@@ -58,7 +58,7 @@ export const TABLE_IN_THE_WAY = "VL090";
 /** The database was made by a veil from before the steps. */
 export const MADE_BY_OLD_VEIL = "VL091";
 
-// PostgreSQL's own, as far as the program tells them apart.
+// PostgreSQL's.
 export const CHECK_VIOLATION = "23514";
 export const READ_ONLY = "25006";
 export const NO_SUCH_DATABASE = "3D000";

@@ -71,9 +71,11 @@ function readOriginals(row: Row): SealedOriginal[] {
 }
 
 /** Columns that `readSealed` reads. */
-export const SEALED_COLUMNS = ["sealed", "wrapped", "proof"]
-  .map((column) => `${base64Text(column)} as ${column}`)
-  .join(", ");
+export const SEALED_COLUMNS = [
+  "data_key::text",
+  "generation",
+  ...["sealed", "wrapped", "proof"].map((column) => `${base64Text(column)} as ${column}`),
+].join(", ");
 
 /** Null where the row lacks its data key. */
 export function readSealed(row: Row): SealedRow | null {

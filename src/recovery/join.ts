@@ -23,7 +23,7 @@ export type RevealedLogin = StoredLogin & {
 export type LoginsPage = {
   readonly logins: readonly RevealedLogin[];
   /** Tokens whose originals do not open: altered, forged, or sealed for another identity. */
-  readonly refused: readonly string[];
+  readonly unopened: readonly string[];
 };
 
 /**
@@ -34,7 +34,8 @@ export type JoinCounts = {
   logins: number;
   /** Tokens that the vault does not hold. */
   unknown: number;
-  refused: number;
+  /** Tokens whose originals do not open. */
+  unopened: number;
   /**
    * Tokens of generation 0, and values that are no tokens of veil's. Nothing stands behind them, or
    * is asked for.
@@ -68,19 +69,19 @@ export async function joinLogins(
     let shown = 0;
     for (let page = await logins.page(); page.length > 0; page = await logins.page()) {
       const fresh = addFresh(recent, page);
-      const refused: string[] = [];
+      const unopened: string[] = [];
       if (fresh.length > 0) {
         const { value: sealed = [] } = await answers.next();
         const opened = await openOriginals(recovery.keys, sealed);
         for (const token of fresh) {
           const revealed = opened.get(token);
           if (revealed) recent.set(token, revealed);
-          else if (revealed === null) refused.push(token);
+          else if (revealed === null) unopened.push(token);
           else counts.unknown++;
         }
       }
-      counts.refused += refused.length;
-      await print({ logins: page.map((login) => beside(login, (t) => recent.get(t))), refused });
+      counts.unopened += unopened.length;
+      await print({ logins: page.map((login) => beside(login, (t) => recent.get(t))), unopened });
       recent.trim();
       shown += page.length;
       recovery.onProgress?.("revealed", shown);
@@ -109,7 +110,7 @@ export async function joinRequested(
       }
       await print({
         logins: page.map((login) => beside(login, (t) => originals.get(t))),
-        refused: [],
+        unopened: [],
       });
     }
     return counts;
@@ -154,7 +155,7 @@ const isRecoverable = (token: string): boolean => (parseToken(token)?.generation
 
 const recoverableTokens = (login: StoredLogin): string[] => tokensOf(login).filter(isRecoverable);
 
-const noCounts = (): JoinCounts => ({ logins: 0, unknown: 0, refused: 0, unrecoverable: 0 });
+const noCounts = (): JoinCounts => ({ logins: 0, unknown: 0, unopened: 0, unrecoverable: 0 });
 
 function count(counts: JoinCounts, page: readonly StoredLogin[]): void {
   counts.logins += page.length;

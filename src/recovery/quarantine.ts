@@ -87,8 +87,8 @@ export async function openBodies(
   return { request, bodies };
 }
 
-const FETCH_BODIES = `select message_id, ${utcText("sent_at")} as sent, state, reason, data_key::text,
-    ${SEALED_COLUMNS}, generation
+const FETCH_BODIES = `select message_id, ${utcText("sent_at")} as sent, state, reason,
+    ${SEALED_COLUMNS}
   from etl.fetch_bodies($1::uuid, $2::text)`;
 
 /** Gives up open entries: their bodies go. Returns how many there were. */

@@ -36,15 +36,10 @@ export async function recordRequest(
   tokens: readonly string[],
 ): Promise<string> {
   const { reason, purpose, breakGlass } = grounds;
-  const [text, values] = breakGlass
-    ? ["select pii_vault.break_glass($1::text[], $2::text, $3::text) as id", [reason, purpose]]
-    : purpose === null
-      ? ["select pii_vault.request_reveal($1::text[], $2::text) as id", [reason]]
-      : [
-          "select pii_vault.request_reveal($1::text[], $2::text, $3::text) as id",
-          [reason, purpose],
-        ];
-  const [row] = await call(database, text, [array(tokens), ...values]);
+  const text = breakGlass
+    ? "select pii_vault.break_glass($1::text[], $2::text, $3::text) as id"
+    : "select pii_vault.request_reveal($1::text[], $2::text, $3::text) as id";
+  const [row] = await call(database, text, [array(tokens), reason, purpose]);
   return String(row?.id);
 }
 

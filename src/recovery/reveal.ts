@@ -20,7 +20,7 @@ export type RevealedPage = {
   /** Tokens that the vault does not hold. */
   readonly unknown: readonly string[];
   /** Tokens that do not open: altered, forged, or sealed for another identity. */
-  readonly refused: readonly string[];
+  readonly unopened: readonly string[];
 };
 
 /**
@@ -43,6 +43,7 @@ export async function* revealTokens(
     const opened = await openOriginals(recovery.keys, sealed);
     revealed += asked.length;
     recovery.onProgress?.("revealed", revealed);
+    // Only what was asked for, whatever the database has answered.
     yield pageOf(asked, opened);
   }
 }
@@ -58,11 +59,10 @@ export async function* revealRequests(
   }
 }
 
-/** Only what was asked for, whatever the database has answered. */
 const pageOf = (asked: readonly string[], opened: OpenedOriginals): RevealedPage => ({
   revealed: asked.flatMap((token) => opened.get(token) ?? []),
   unknown: asked.filter((token) => !opened.has(token)),
-  refused: asked.filter((token) => opened.get(token) === null),
+  unopened: asked.filter((token) => opened.get(token) === null),
 });
 
 /** By token: null where it does not open, absent where the vault does not hold it. */

@@ -162,6 +162,11 @@ test.concurrent("a first run shows what was received, stored and quarantined, an
       sealedAt: expect.any(String),
     },
   ]);
+  // A user's logins want two roles of one login: the analyst's, and the one for a revelation.
+  for (const way of [[], ["--break-glass"]]) {
+    const joined = ok(await copy.run("reveal", "--user", "user-01", "--reason", "a test", ...way));
+    expect(joined.stdout).toContain("user-01");
+  }
   expect(running(copy.folder)).toEqual([]);
 
   // A second run finds nothing to do; commands that run at once share the servers.

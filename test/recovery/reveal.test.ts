@@ -108,7 +108,7 @@ describe("a reveal of many tokens", () => {
         revealed.push(token);
       }
       lost.push(...page.unknown);
-      expect(page.refused).toEqual([]);
+      expect(page.unopened).toEqual([]);
     }
     expect(revealed).toEqual(tokens.filter((one) => !unknown.has(one)));
     expect(lost).toEqual([...unknown]);
@@ -185,7 +185,7 @@ describe("a join", () => {
       expect(ip).toBe(unknown.has(maskedIp!) ? null : `original of ${maskedIp}`);
       expect(deviceId).toBe(maskedDeviceId === null ? null : `original of ${maskedDeviceId}`);
     }
-    expect(shown.counts).toMatchObject({ logins: count, refused: 0, unrecoverable: 0 });
+    expect(shown.counts).toMatchObject({ logins: count, unopened: 0, unrecoverable: 0 });
     expect(shown.counts.unknown).toBeGreaterThan(0);
     const [last, first] = [steps.lastIndexOf("record"), steps.indexOf("fetch 0")];
     expect(steps.slice(last + 1, first)).toEqual(["all recorded"]);
@@ -205,7 +205,7 @@ describe("a join", () => {
     logins.push(login(1, erased, "an older system's"), login(2, token("ip", 1), null));
     const { counts, logins: shown } = await all(recovery);
     expect(requests).toEqual([[token("ip", 1)]]);
-    expect(counts).toEqual({ logins: 2, unknown: 0, refused: 0, unrecoverable: 2 });
+    expect(counts).toEqual({ logins: 2, unknown: 0, unopened: 0, unrecoverable: 2 });
     expect(shown[0]).toMatchObject({ maskedIp: erased, ip: null, deviceId: null, verified: null });
   });
 

@@ -84,7 +84,7 @@ test("what nobody touched is revealed, and verified where a key says so", async 
     expect(originals(result)).toEqual([ip(0), ip(1), ip(2)]);
     const verified = configured === "neither" ? null : true;
     expect(result.revealed.map((found) => found.verified)).toEqual([verified, verified, verified]);
-    expect([result.refused, result.unknown]).toEqual([[], []]);
+    expect([result.unopened, result.unknown]).toEqual([[], []]);
   }
 });
 
@@ -101,7 +101,7 @@ test("one bit of any byte of a seal makes its token refused, and no other", asyn
       where token = ${tokens[i]!}`;
   }
   const result = await ask(tokens, "neither");
-  expect(result.refused).toEqual(tokens.slice(0, bytes));
+  expect(result.unopened).toEqual(tokens.slice(0, bytes));
   expect(originals(result)).toEqual(tokens.slice(bytes).map((_, i) => ip(bytes + i)));
 });
 
@@ -115,7 +115,7 @@ test("one bit of any byte of a wrapped data key makes its tokens refused, and no
       where id = (select data_key from pii_vault.originals where token = ${tokens[i]!})`;
   }
   const result = await ask(tokens, "neither");
-  expect(result.refused).toEqual(tokens.slice(0, probe.wrapped.length));
+  expect(result.unopened).toEqual(tokens.slice(0, probe.wrapped.length));
   expect(originals(result)).toEqual([ip(probe.wrapped.length), ip(probe.wrapped.length + 1)]);
 });
 
@@ -134,11 +134,11 @@ test("one bit of any byte of a proof makes its tokens refused where a key can ch
   }
   for (const configured of ["verify key", "token key", "both"] as const) {
     const result = await ask(tokens, configured);
-    expect(result.refused).toEqual(tokens.slice(0, 32));
+    expect(result.unopened).toEqual(tokens.slice(0, 32));
     expect(originals(result)).toEqual([ip(32), ip(33)]);
   }
   const unchecked = await ask(tokens, "neither");
-  expect(unchecked.refused).toEqual([]);
+  expect(unchecked.unopened).toEqual([]);
   expect(unchecked.revealed.every((found) => found.verified === null)).toBe(true);
 });
 
@@ -150,7 +150,7 @@ test("a seal that was moved to another token is refused", async () => {
     ) where token = ${b}`;
   for (const configured of CONFIGURED) {
     const result = await ask([a, b, c], configured);
-    expect(result.refused).toEqual([b]);
+    expect(result.unopened).toEqual([b]);
     expect(originals(result)).toEqual([ip(0), ip(2)]);
   }
 });
@@ -163,7 +163,7 @@ test("two tokens whose seals and keys were swapped are refused", async () => {
     where (o.token, p.token) in ((${a}, ${b}), (${b}, ${a}))`;
   for (const configured of CONFIGURED) {
     const result = await ask([a, b, c], configured);
-    expect(result.refused).toEqual([a, b]);
+    expect(result.unopened).toEqual([a, b]);
     expect(originals(result)).toEqual([ip(2)]);
   }
 });
@@ -184,7 +184,7 @@ test("data keys that were swapped, misnamed or taken away leave their tokens ref
   await owner`delete from pii_vault.data_keys where id = (${keyOf(f)})`;
   for (const configured of CONFIGURED) {
     const result = await ask(tokens, configured);
-    expect(result.refused).toEqual([a, b, c, d, f]);
+    expect(result.unopened).toEqual([a, b, c, d, f]);
     expect(originals(result)).toEqual([ip(4)]);
     expect(result.unknown).toEqual([]);
   }
@@ -199,7 +199,7 @@ test("a data key under another id is refused where a key can check its proof", a
   await owner`update pii_vault.originals set data_key = ${id} where token = ${a}`;
   for (const configured of ["verify key", "token key", "both"] as const) {
     const result = await ask([a, b], configured);
-    expect(result.refused).toEqual([a]);
+    expect(result.unopened).toEqual([a]);
     expect(originals(result)).toEqual([ip(1)]);
   }
 });
@@ -211,7 +211,7 @@ test("a data key that is said to be of another generation is refused, whatever i
     where id = (select data_key from pii_vault.originals where token = ${a})`;
   for (const configured of CONFIGURED) {
     const result = await ask([a, b], configured);
-    expect(result.refused).toEqual([a]);
+    expect(result.unopened).toEqual([a]);
     expect(originals(result)).toEqual([ip(1)]);
   }
 });
@@ -223,7 +223,7 @@ test("seals that were cut, extended or emptied as far as the table lets them are
   await owner`update pii_vault.originals set sealed = decode(repeat('00', 44), 'hex')
     where token = ${tokens[1]!}`;
   const result = await ask(tokens, "neither");
-  expect(result.refused).toEqual(tokens.slice(0, 2));
+  expect(result.unopened).toEqual(tokens.slice(0, 2));
   expect(originals(result)).toEqual([ip(2)]);
 });
 
@@ -254,12 +254,12 @@ test("a lie sealed with nothing but the public recipients is refused where a key
   await forge(invented, "192.0.2.2");
   for (const configured of ["verify key", "token key", "both"] as const) {
     const result = await ask([a, b, invented], configured);
-    expect(result.refused).toEqual([a, invented]);
+    expect(result.unopened).toEqual([a, invented]);
     expect(originals(result)).toEqual([ip(1)]);
   }
   // Nobody can tell without a key, and the answer says that nobody did.
   const unchecked = await ask([a, b, invented], "neither");
-  expect(unchecked.refused).toEqual([]);
+  expect(unchecked.unopened).toEqual([]);
   expect(originals(unchecked)).toEqual(["192.0.2.1", ip(1), "192.0.2.2"]);
   expect(unchecked.revealed.map((found) => found.verified)).toEqual([null, null, null]);
 });
@@ -271,10 +271,10 @@ test("a lie in a generation that no configured key is of is refused", async () =
   await forge(second, "192.0.2.2", { generation: 2 });
   for (const configured of ["verify key", "token key", "both"] as const) {
     const result = await ask([a, b, second], configured);
-    expect(result.refused).toEqual([a, second]);
+    expect(result.unopened).toEqual([a, second]);
     expect(originals(result)).toEqual([ip(1)]);
   }
-  expect((await ask([a, b, second], "neither")).refused).toEqual([a]);
+  expect((await ask([a, b, second], "neither")).unopened).toEqual([a]);
 });
 
 test("with the token key, a lie with a proper proof is refused too: its token is another one", async () => {
@@ -282,7 +282,7 @@ test("with the token key, a lie with a proper proof is refused too: its token is
   await forge(a, "192.0.2.1", { verifyKey: host.subkeys.verify });
   for (const configured of ["token key", "both"] as const) {
     const result = await ask([a, b], configured);
-    expect(result.refused).toEqual([a]);
+    expect(result.unopened).toEqual([a]);
     expect(originals(result)).toEqual([ip(1)]);
   }
 });
@@ -299,7 +299,7 @@ test("what was sealed for another identity is refused, and what is not there is 
   expect(readTokenKey(others.keys).check).toEqual(host.subkeys.check);
   for (const configured of CONFIGURED) {
     const result = await ask([theirs, absent, a], configured);
-    expect(result.refused).toEqual([theirs]);
+    expect(result.unopened).toEqual([theirs]);
     expect(result.unknown).toEqual([absent]);
     expect(originals(result)).toEqual([ip(0)]);
   }

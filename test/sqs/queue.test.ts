@@ -390,7 +390,7 @@ describe("opening a queue", () => {
     expect(sqs.requests.map(({ body }) => body.QueueUrl)).toEqual([url, url]);
   });
 
-  // config.ts takes a scheme in any case, as URLs have it.
+  // queue-url.ts takes a scheme in any case, as URLs have it.
   test("by a URL whose scheme is in capitals does not look it up as a name", async () => {
     const { settings } = await openReal();
     const env = { QUEUE_URL: settings.queue.replace("http:", "HTTP:") };

@@ -18,6 +18,6 @@ export async function reveal(
   return {
     revealed: pages.flatMap(({ revealed }) => revealed),
     unknown: pages.flatMap(({ unknown }) => unknown),
-    refused: pages.flatMap(({ refused }) => refused),
+    unopened: pages.flatMap(({ unopened }) => unopened),
   };
 }

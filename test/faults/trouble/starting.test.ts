@@ -11,7 +11,7 @@ import { KEPT } from "./trouble-verdict.ts";
 
 setDefaultTimeout(900_000);
 
-const BACK = /^it can be reached again after [0-9]+ s$/;
+const BACK = /^the server can be reached again after [0-9]+ s$/;
 const NOTHING = { received: 0, loaded: 0, duplicates: 0, quarantined: 0, acknowledged: 0 };
 
 const MODES = {

@@ -24,7 +24,7 @@ const argsOf = (how: (typeof HOWS)[number], graceSeconds: number) => [
  * answer.
  */
 const GRACE_SECONDS = 200;
-const IMPATIENT = { workPart: 0.01, leavePart: 0.9 };
+const IMPATIENT = { workShare: 0.01, handBackShare: 0.9 };
 
 function expectStopped(ended: Ended): void {
   const { received, loaded, duplicates, quarantined, acknowledged } = ended.summary();

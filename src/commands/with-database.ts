@@ -4,24 +4,11 @@ import { readDatabase } from "../config/database-url.ts";
 import type { Environment } from "../config/environment.ts";
 import type { KeyVariable } from "../config/keys.ts";
 import { failed, hasCode } from "../failure.ts";
-import type { LocalLogin } from "../local/local-database.ts";
+import type { Role } from "../local/logins.ts";
 import { type Database, openDatabase } from "../postgres/database.ts";
 import { requireSchema } from "../postgres/schema.ts";
 import { INSUFFICIENT_PRIVILEGE } from "../postgres/sqlstates.ts";
 import { type Context, type Servers, withServers } from "./servers.ts";
-
-const LOCAL_LOGINS = {
-  veil_analyst: "local_analyst",
-  veil_revealer: "local_revealer",
-  veil_operator: "local_operator",
-  veil_auditor: "local_auditor",
-  veil_policy: "local_policy",
-  veil_approver: "local_approver",
-  veil_breakglass: "local_breakglass",
-  veil_eraser: "local_eraser",
-} as const satisfies Record<string, LocalLogin>;
-
-export type Role = keyof typeof LOCAL_LOGINS;
 
 export type DatabaseNeeds<K> = {
   /** The login needs all of them. None: the command is the owner's. */
@@ -51,7 +38,7 @@ export function withDatabase<T, K = undefined>(
   work: (opened: OpenDatabase<K>) => Promise<T>,
 ): Promise<T> {
   const { roles, orRoles = [], keys, endsItself = false, ready = requireSchema } = needs;
-  const servers = { login: localLogin(roles), endsItself, variables: keys?.variables ?? [] };
+  const servers = { roles, endsItself, variables: keys?.variables ?? [] };
   return withServers(context, servers, async (opened) => {
     const read = (await keys?.read(opened.env)) as K;
     const database = openDatabase(readDatabase(opened.env));
@@ -67,12 +54,6 @@ export function withDatabase<T, K = undefined>(
       void database.close();
     }
   });
-}
-
-/** The embedded default has a login for each role, one for the two of a join, and the owner. */
-function localLogin([role, second]: readonly Role[]): LocalLogin {
-  if (role === undefined) return "postgres";
-  return second === undefined ? LOCAL_LOGINS[role] : "local_investigator";
 }
 
 /** Null where the login has the roles: it lacks something else. */

@@ -5,6 +5,7 @@ import type { Environment } from "../config/environment.ts";
 import { readIdentities, readOptionalTokenKey, readVerifyKey } from "../config/keys.ts";
 import { failed, hasCode, Interrupted, misuse } from "../failure.ts";
 import { OpeningKeys, type RecoveryKeys } from "../keys/open.ts";
+import type { Role } from "../local/logins.ts";
 import { NO_SUCH_REQUEST } from "../postgres/sqlstates.ts";
 import type { Grounds, Recovery } from "../recovery/request.ts";
 import type { RevealedPage } from "../recovery/reveal.ts";
@@ -12,8 +13,8 @@ import type { Format } from "../terminal/output.ts";
 import type { Terminal } from "../terminal/terminal.ts";
 import { askReason, isAtTerminal } from "./ask.ts";
 import { PendingApproval } from "./await-approval.ts";
-import { type Role, withDatabase } from "./open.ts";
 import type { Context } from "./servers.ts";
+import { withDatabase } from "./with-database.ts";
 
 export const RECOVERY_VARIABLES = ["VEIL_IDENTITY", "VEIL_TOKEN_KEY", "VEIL_VERIFY_KEY"] as const;
 
@@ -96,10 +97,10 @@ export const CHECK_IDENTITY =
 /** Names each token that is not revealed, on stderr. */
 export function nameLost(
   terminal: Terminal,
-  { unknown, refused }: Pick<RevealedPage, "unknown" | "refused">,
+  { unknown, unopened }: Pick<RevealedPage, "unknown" | "unopened">,
 ): void {
   for (const token of unknown) terminal.err(`error: ${token}: the vault does not hold it\n`);
-  for (const token of refused) terminal.err(`error: ${token}: REFUSED: ${REFUSED}\n`);
+  for (const token of unopened) terminal.err(`error: ${token}: REFUSED: ${REFUSED}\n`);
 }
 
 const REFUSED = "it does not open: altered, forged, or sealed for another identity or key";
