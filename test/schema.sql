@@ -21,6 +21,9 @@ etl.migrations.step integer not null
 etl.migrations.hash text not null
 etl.migrations.written_in xid8 not null default pg_current_xact_id()
 etl.migrations.routines integer not null
+etl.migrations.relations_hash text not null
+etl.migrations.relations_written_in xid8 not null default pg_current_xact_id()
+etl.migrations.relations integer not null
 etl.migrations.migrated_at timestamp with time zone not null default clock_timestamp()
 etl.quarantine.message_id text collate C not null
 etl.quarantine.sent_at timestamp with time zone not null
@@ -266,7 +269,7 @@ CREATE INDEX user_logins_user_id_idx ON public.user_logins USING btree (user_id)
 
 CREATE TRIGGER audit_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.audit FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
 CREATE TRIGGER audit_awaits_chaining AFTER INSERT ON pii_vault.audit FOR EACH ROW EXECUTE FUNCTION pii_vault.await_chaining()
-CREATE TRIGGER audit_is_complete BEFORE INSERT ON pii_vault.audit FOR EACH ROW EXECUTE FUNCTION pii_vault.complete_entry()
+CREATE TRIGGER audit_is_utf8 BEFORE INSERT ON pii_vault.audit FOR EACH ROW EXECUTE FUNCTION pii_vault.clean_entry()
 CREATE TRIGGER audit_chain_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.audit_chain FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
 CREATE TRIGGER audit_head_moves_on BEFORE UPDATE ON pii_vault.audit_head FOR EACH ROW EXECUTE FUNCTION pii_vault.refuse_step_back()
 CREATE TRIGGER audit_head_stays BEFORE DELETE OR TRUNCATE ON pii_vault.audit_head FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
@@ -275,6 +278,10 @@ CREATE TRIGGER requests_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_v
 CREATE TRIGGER reviews_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.reviews FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
 CREATE TRIGGER tombstones_final BEFORE UPDATE OR TRUNCATE ON pii_vault.tombstones FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
 CREATE TRIGGER verdicts_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON pii_vault.verdicts FOR EACH STATEMENT EXECUTE FUNCTION pii_vault.refuse_change()
+
+-- rules
+
+
 
 -- views
 
@@ -497,7 +504,7 @@ declare
 begin
   -- A snapshot from before could miss both a dropped partition and its total.
   perform pii_vault.require_read_committed('a check');
-  if asked is null then
+  if asked is null or (invariant ~ '^[a-z]+(-[a-z]+)*$') is not true then
     raise exception using errcode = 'VL006', message = 'there is no such invariant';
   end if;
   -- Before the snapshot, so that it sees either a partition of the ledger or its total.
@@ -1749,6 +1756,26 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.clean_entry()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform convert_to(concat(new.login, new.role, new.reason, new.details), 'UTF8');
+  return new;
+exception when character_not_in_repertoire or untranslatable_character then
+  new.login := pii_vault.as_utf8(new.login);
+  new.role := pii_vault.as_utf8(new.role);
+  new.reason := pii_vault.as_utf8(new.reason);
+  if pii_vault.as_utf8(new.details::text) is distinct from new.details::text then
+    new.details := json_build_object('withheld', 'not UTF-8');
+  end if;
+  return new;
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.close_gate()
  RETURNS void
  LANGUAGE plpgsql
@@ -1785,27 +1812,6 @@ begin
   if current_setting('synchronous_commit') = 'off' then
     perform set_config('synchronous_commit', 'on', true);
   end if;
-end
-$function$
--- owner veil_owner
-
-CREATE OR REPLACE FUNCTION pii_vault.complete_entry()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-begin
-  new.role := coalesce(new.role, pii_vault.acting_role());
-  perform convert_to(concat(new.login, new.role, new.reason, new.details), 'UTF8');
-  return new;
-exception when character_not_in_repertoire or untranslatable_character then
-  new.login := pii_vault.as_utf8(new.login);
-  new.role := pii_vault.as_utf8(coalesce(new.role, pii_vault.acting_role()));
-  new.reason := pii_vault.as_utf8(new.reason);
-  if pii_vault.as_utf8(new.details::text) is distinct from new.details::text then
-    new.details := json_build_object('withheld', 'not UTF-8');
-  end if;
-  return new;
 end
 $function$
 -- owner veil_owner
@@ -2750,9 +2756,9 @@ declare
   entry bigint;
 begin
   insert into pii_vault.audit (
-    login_oid, action, request, tokens, message_ids, items, reason, details
+    login_oid, role, action, request, tokens, message_ids, items, reason, details
   ) values (
-    pii_vault.caller(), record.action, record.request, record.tokens, record.message_ids,
+    pii_vault.caller(), pii_vault.acting_role(), record.action, record.request, record.tokens, record.message_ids,
     record.items, nullif(btrim(record.reason), ''), record.details
   )
   returning id into entry;
@@ -3513,7 +3519,7 @@ $function$
 
 etl.adopted: rows without a ledger entry and values that are no tokens; empty until existing rows can be copied in
 etl.ledger_totals: how many messages of each day were stored, of days whose part of the ledger is gone
-etl.migrations: the last step, the hash of sql/current/, and how many routines which transaction wrote
+etl.migrations: the last step, the hashes of sql/current/, and how many routines, views and triggers which transactions wrote
 pii_vault.audit: who asked for which originals, when and why; written before the answer exists, never changed
 pii_vault.audit_chain: the audit entries in the order in which they were chained, each with a hash over all of them up to it
 pii_vault.audit_head: which chain this is, and where it ends

@@ -101,6 +101,9 @@ async function isThere(query: Query): Promise<boolean> {
      where n.nspname = 'etl' and c.relname = 'migrations' and a.attnum > 0`,
   );
   if (columns.length === 0) return false;
+  if (columns.some(({ name }) => name === "version")) {
+    throw new Failure(1, olderForm(), OLDER_FORM_HINT, MADE_BY_OLD_VEIL);
+  }
   // Reading it could run the other's code with this login's rights.
   if (columns.some(({ ours }) => ours !== true)) {
     throw new Failure(
@@ -109,9 +112,6 @@ async function isThere(query: Query): Promise<boolean> {
       "drop it, or give it another name; then migrate again",
       TABLE_IN_THE_WAY,
     );
-  }
-  if (columns.some(({ name }) => name === "version")) {
-    throw new Failure(1, olderForm(), OLDER_FORM_HINT, MADE_BY_OLD_VEIL);
   }
   return true;
 }

@@ -551,3 +551,9 @@ describe("nobody keeps the chain from growing", () => {
     expect(await counts()).toMatchObject({ waiting: 0 });
   });
 });
+
+test("an entry that names no role is of none, whoever writes it: a copy of it has the bytes that were chained", async () => {
+  const [row] = await owner`
+    insert into pii_vault.audit (login_oid, action, items) values (10, 'test.copied', 0) returning role`;
+  expect(row?.role).toBeNull();
+});

@@ -66,12 +66,22 @@ const SECTIONS: readonly { readonly title: string; readonly query: string }[] = 
   {
     title: "triggers",
     query: `
-      select pg_get_triggerdef(g.oid) as line
+      select pg_get_triggerdef(g.oid) || case g.tgenabled when 'O' then '' else ' -- ' || g.tgenabled::text end as line
       from pg_trigger g
       join pg_class c on c.oid = g.tgrelid
       join pg_namespace n on n.oid = c.relnamespace
       where {{ours}} and not g.tgisinternal
       order by n.nspname collate "C", c.relname collate "C", g.tgname collate "C"`,
+  },
+  {
+    title: "rules",
+    query: `
+      select pg_get_ruledef(r.oid) as line
+      from pg_rewrite r
+      join pg_class c on c.oid = r.ev_class
+      join pg_namespace n on n.oid = c.relnamespace
+      where {{ours}} and r.rulename <> '_RETURN'
+      order by 1`,
   },
   {
     title: "views",
