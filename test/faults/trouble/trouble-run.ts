@@ -55,7 +55,10 @@ const PATIENT: Partial<Waits> = {
   ...{ queueAnswerMs: 600_000, queueConnectMs: 600_000, startAnswerMs: 600_000 },
 };
 
-const PROGRAM = fileURLToPath(new URL("./trouble-veil.ts", import.meta.url));
+/** A veil whose first argument says how long it waits. */
+export const PROGRAM = fileURLToPath(new URL("./trouble-veil.ts", import.meta.url));
+/** For a queue that is a single server's: what a poll does not find at once is not there. */
+export const DRAINS_AT_ONCE = JSON.stringify({ drainPollSeconds: 0 });
 
 /** Waits for something that another process brings about; throws, naming it, if it never does. */
 export async function eventually(
