@@ -12,6 +12,7 @@ import { createDatabase, type TestDatabase } from "../../support/database.ts";
 import { makeKeys, type TestKeys } from "../../support/keys.ts";
 import { useSqs } from "../../support/servers.ts";
 import { startVeil, veil } from "../../support/veil.ts";
+import { DRAINS_AT_ONCE, PROGRAM } from "../trouble/trouble-run.ts";
 import { type FifoOptions, type FifoQueue, startFifoQueue } from "./fifo-queue.ts";
 
 // Several processes at once on a machine that others use as well.
@@ -109,7 +110,10 @@ function fill(queue: FifoQueue, scene: string, groups: number, messages: number)
 test("rows of a group stand in the order of its messages, also within a batch", async () => {
   const [queue, scene] = [fifo(), newScene()];
   fill(queue, scene, 7, 60);
-  const run = await veil(["etl", "--json"], { env: env(queue.env) });
+  const run = await veil([DRAINS_AT_ONCE, "etl", "--json"], {
+    program: PROGRAM,
+    env: env(queue.env),
+  });
   expect({ code: run.code, stderr: run.stderr }).toEqual({ code: 0, stderr: "" });
   expect(summary(run)).toMatchObject({ received: 420, loaded: 420, acknowledged: 420 });
   expect(queue.answers.some((answer) => answer.length > 1)).toBe(true);
@@ -121,7 +125,9 @@ test("several workers keep each group's order", async () => {
   const [queue, scene] = [fifo(), newScene()];
   fill(queue, scene, 12, 60);
   const runs = await Promise.all(
-    Array.from({ length: 3 }, () => veil(["etl", "--json"], { env: env(queue.env) })),
+    Array.from({ length: 3 }, () =>
+      veil([DRAINS_AT_ONCE, "etl", "--json"], { program: PROGRAM, env: env(queue.env) }),
+    ),
   );
   expect(runs.map(({ code, stderr }) => `${code}${stderr}`)).toEqual(["0", "0", "0"]);
   expect(runs.reduce((sum, run) => sum + summary(run).loaded, 0)).toBe(720);
@@ -146,7 +152,10 @@ test("a worker that is killed again and again costs no group its order, and no m
   fill(queue, scene, 5, 100);
   let kills = 0;
   for (let round = 0; round < 4; round++) {
-    const child = startVeil(["etl", "--json"], { env: env(queue.env) });
+    const child = startVeil([DRAINS_AT_ONCE, "etl", "--json"], {
+      program: PROGRAM,
+      env: env(queue.env),
+    });
     strike = () => child.kill("SIGKILL");
     await child.exited;
     if (child.signalCode === "SIGKILL") kills++;
@@ -154,7 +163,10 @@ test("a worker that is killed again and again costs no group its order, and no m
   }
   strike = null;
   expect(kills).toBeGreaterThan(1);
-  const last = await veil(["etl", "--json"], { env: env(queue.env) });
+  const last = await veil([DRAINS_AT_ONCE, "etl", "--json"], {
+    program: PROGRAM,
+    env: env(queue.env),
+  });
   expect({ code: last.code, stderr: last.stderr }).toEqual({ code: 0, stderr: "" });
   await expectInOrder(scene, 5, 100);
   expect(queue.remaining()).toBe(0);
@@ -201,10 +213,13 @@ test("a drain of a group that the database is slow on goes on to the group's end
   // Longer than two empty polls take: what waits behind messages of one's own is not the queue's end.
   await owner.unsafe(`
     create function public.slow() returns trigger language plpgsql
-      as $$ begin perform pg_catalog.pg_sleep(3); return null; end $$;
+      as $$ begin perform pg_catalog.pg_sleep(0.5); return null; end $$;
     create trigger slow after insert on public.user_logins execute function public.slow()`);
   try {
-    const run = await veil(["etl", "--json"], { env: env(queue.env) });
+    const run = await veil([DRAINS_AT_ONCE, "etl", "--json"], {
+      program: PROGRAM,
+      env: env(queue.env),
+    });
     expect(run.code).toBe(0);
     expect(summary(run)).toMatchObject({ received: 25, loaded: 25, acknowledged: 25 });
     await expectInOrder(scene, 1, 25);
@@ -224,7 +239,10 @@ test("a message that cannot be a row is quarantined, and its group goes on in or
       if (isBroken(group, n)) broken.push(id);
     }
   }
-  const run = await veil(["etl", "--json"], { env: env(queue.env) });
+  const run = await veil([DRAINS_AT_ONCE, "etl", "--json"], {
+    program: PROGRAM,
+    env: env(queue.env),
+  });
   expect(run.code).toBe(0);
   expect(summary(run)).toMatchObject({ received: 120, loaded: 108, quarantined: 12 });
   expect((await quarantined(broken)).map(({ reason }) => reason)).toEqual(
@@ -244,7 +262,10 @@ test("a row that the database refuses in the middle of a group is taken out, and
       if (isPoison(group, n)) poison.push(id);
     }
   }
-  const run = await veil(["etl", "--json"], { env: env(queue.env) });
+  const run = await veil([DRAINS_AT_ONCE, "etl", "--json"], {
+    program: PROGRAM,
+    env: env(queue.env),
+  });
   expect(run.code).toBe(0);
   expect(summary(run)).toMatchObject({
     loaded: 120 - poison.length,
@@ -304,15 +325,15 @@ test("a FIFO queue over the SQS protocol: workers, a kill, a broken message, and
     }
   }
   const behind = env({ ...queue.env, ...front.env });
-  const child = startVeil(["etl", "--json"], { env: behind });
+  const child = startVeil([DRAINS_AT_ONCE, "etl", "--json"], { program: PROGRAM, env: behind });
   kill = () => child.kill("SIGKILL");
   await child.exited;
   expect(child.signalCode).toBe("SIGKILL");
   await front.idle();
   await comeBack(queue.name);
   const runs = await Promise.all([
-    veil(["etl", "--json"], { env: behind }),
-    veil(["etl", "--json"], { env: env(queue.env) }),
+    veil([DRAINS_AT_ONCE, "etl", "--json"], { program: PROGRAM, env: behind }),
+    veil([DRAINS_AT_ONCE, "etl", "--json"], { program: PROGRAM, env: env(queue.env) }),
   ]);
   expect(runs.map(({ code, stderr }) => `${code}${stderr}`)).toEqual(["0", "0"]);
   await expectInOrder(scene, 8, 12, isBroken);
@@ -327,7 +348,10 @@ test("what is sent twice under one deduplication id is one row; under another id
   // SQS answers with the first message's id for five minutes, and stores nothing.
   expect(queue.send("0", login(name), "once")).toBe(first);
   expect(queue.send("0", login(name), "twice")).not.toBe(first);
-  const run = await veil(["etl", "--json"], { env: env(queue.env) });
+  const run = await veil([DRAINS_AT_ONCE, "etl", "--json"], {
+    program: PROGRAM,
+    env: env(queue.env),
+  });
   expect(run.code).toBe(0);
   expect(summary(run)).toMatchObject({ received: 2, loaded: 2, duplicates: 0 });
   expect(await written(scene)).toEqual(new Map([["0", [0, 0]]]));

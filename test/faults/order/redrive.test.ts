@@ -6,7 +6,6 @@
 // dead-letter queue with id and time kept, for FIFO queues too, and knows no StartMessageMoveTask; here it
 // is made to move back the same way, and AWS's redrive is the same body sent again.
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { fileURLToPath } from "node:url";
 import type postgres from "postgres";
 import { type Front, type FrontOptions, startFront } from "../../line/front.ts";
 import { comeBack, remaining, summary } from "../../line/stored.ts";
@@ -14,12 +13,9 @@ import { createDatabase, type TestDatabase } from "../../support/database.ts";
 import { makeKeys, type TestKeys } from "../../support/keys.ts";
 import { createQueue, useSqs } from "../../support/servers.ts";
 import { veil } from "../../support/veil.ts";
+import { DRAINS_AT_ONCE, PROGRAM } from "../trouble/trouble-run.ts";
 
 setDefaultTimeout(900_000);
-
-/** This queue is a single server's: what a poll does not find at once is not there. */
-const WAITS = JSON.stringify({ drainPollSeconds: 0 });
-const PROGRAM = fileURLToPath(new URL("../trouble/trouble-veil.ts", import.meta.url));
 
 const MAX_RECEIVES = 2;
 const DAY = 86_400_000;
@@ -94,7 +90,7 @@ async function stage(options: Omit<FrontOptions, "onDelete"> = {}): Promise<Scen
 }
 
 async function etl(scene: Scene, more: Readonly<Record<string, string>> = {}) {
-  const run = await veil([WAITS, "etl", "--json"], {
+  const run = await veil([DRAINS_AT_ONCE, "etl", "--json"], {
     env: { ...scene.env, ...more },
     program: PROGRAM,
   });

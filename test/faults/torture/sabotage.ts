@@ -42,7 +42,7 @@ export const SABOTAGES: Readonly<Record<string, Sabotage>> = {
     defines: DEFINES_LOAD,
     place:
       /begin\s+insert into etl\.ledger \(sent_on, message_id\)[\s\S]*?exception when unique_violation then[\s\S]*?;\s+end;/,
-    change: "fresh := ids;",
+    change: "return ids;",
     run: {},
   },
   unsorted: {
