@@ -21,7 +21,7 @@ import { MADE_BY_OLD_VEIL } from "../postgres/sqlstates.ts";
 import { canReach, findBinaries, serverAccount } from "./binaries.ts";
 import { type Cluster, initCluster, runningPort, startCluster, stopCluster } from "./cluster.ts";
 import { LOGINS, type LocalLogin, OWNER } from "./logins.ts";
-import { home, keys, outsideHome } from "./places.ts";
+import { home, keys, makeOutsideHome } from "./places.ts";
 
 export const DATABASE = "veil";
 
@@ -110,8 +110,7 @@ async function placeCluster(): Promise<Cluster> {
   const link = join(home, "postgres");
   let folder = link;
   if (!canReach(account, home)) {
-    folder = join(outsideHome, "postgres");
-    mkdirSync(outsideHome, { recursive: true, mode: 0o755 });
+    folder = isLink(link) ? readlinkSync(link) : join(makeOutsideHome(), "postgres");
     if (!isLink(link)) symlinkSync(folder, link);
   }
   // The folder is ours, and the server's account may pass through it. That account owns only the

@@ -1,5 +1,5 @@
 // Where the embedded default keeps what it makes: under `.veil/` of the checkout.
-import { createHash } from "node:crypto";
+import { chmodSync, mkdirSync, mkdtempSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -15,8 +15,14 @@ export const run = join(home, "run");
  * checkout.
  */
 export const outside = "/var/lib/veil-local";
-/** The part of that folder which is this checkout's. */
-export const outsideHome = join(
-  outside,
-  `${basename(checkout)}-${createHash("sha256").update(checkout).digest("hex").slice(0, 12)}`,
-);
+
+/**
+ * A new part of that folder, for this checkout. Not one that its path names: what a checkout left that was here
+ * before, or was moved away, is not this one's.
+ */
+export function makeOutsideHome(): string {
+  mkdirSync(outside, { recursive: true, mode: 0o755 });
+  const folder = mkdtempSync(join(outside, `${basename(checkout)}-`));
+  chmodSync(folder, 0o755);
+  return folder;
+}

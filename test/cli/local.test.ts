@@ -305,5 +305,14 @@ test.concurrent.skipIf(serverAccount() === null)(
     const fresh = ok(await copy.run("etl", "--reset-local", ...one));
     expect(JSON.parse(fresh.stdout)).toMatchObject({ received: 1, loaded: 1, duplicates: 0 });
     expect(running(copy.folder)).toEqual([]);
+    // Another checkout in the place of one that was removed, as a fresh clone is.
+    expect(existsSync(outside)).toBe(false);
+    const left = readlinkSync(link);
+    rmSync(join(copy.folder, ".veil"), { recursive: true });
+    const again = ok(await copy.run("etl", ...one));
+    expect(JSON.parse(again.stdout)).toMatchObject({ received: 1, loaded: 1, duplicates: 0 });
+    expect(readlinkSync(link)).not.toBe(left);
+    expect(running(copy.folder)).toEqual([]);
+    rmSync(dirname(left), { recursive: true });
   },
 );
