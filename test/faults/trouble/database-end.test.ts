@@ -26,7 +26,9 @@ async function expectHandedBack(scene: Scene, ended: Ended): Promise<void> {
 
 async function expectNextRunStoresAll(scene: Scene): Promise<void> {
   const next = await scene.start(["etl", "--json"]).ended;
-  expect({ code: next.code, said: next.said }).toEqual({ code: 0, said: [] });
+  // A load that its driver has forgotten is away for a minute, and is sent again.
+  const said = next.said.filter((line) => !AWAY.test(line) && !BACK.test(line));
+  expect({ code: next.code, said }).toEqual({ code: 0, said: [] });
   expect(await scene.verdict()).toEqual(KEPT);
 }
 
