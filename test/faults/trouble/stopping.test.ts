@@ -187,9 +187,12 @@ for (const how of HOWS) {
       const { received, acknowledged, handedBack } = ended.summary();
       expect(acknowledged).toBe(0);
       expect(await scene.stored()).toBe(received);
-      // What was handed back is what was not stored.
-      expect(handedBack).toBe(scene.shared.deliveries.size - received);
+      // What was handed back is what was not stored. On a busy machine an answer may come too late for a veil that
+      // waits three seconds: what was in that comes back by itself.
+      expect(handedBack).toBeLessThanOrEqual(scene.shared.deliveries.size - received);
       scene.sqs.disarm();
+      await scene.comeBack();
+      await expectNextRunStoresAll(scene);
     }));
 
   test.concurrent(`a stop of ${how} that may hand nothing back ends all the same`, () =>
