@@ -17,11 +17,13 @@ import holds from "./current/holds.sql" with { type: "text" };
 import housekeep from "./current/housekeep.sql" with { type: "text" };
 import load from "./current/load.sql" with { type: "text" };
 import originals from "./current/originals.sql" with { type: "text" };
+import periods from "./current/periods.sql" with { type: "text" };
 import policy from "./current/policy.sql" with { type: "text" };
 import quarantine from "./current/quarantine.sql" with { type: "text" };
 import replay from "./current/replay.sql" with { type: "text" };
 import requests from "./current/requests.sql" with { type: "text" };
 import reveal from "./current/reveal.sql" with { type: "text" };
+import rows from "./current/rows.sql" with { type: "text" };
 import triggers from "./current/triggers.sql" with { type: "text" };
 import views from "./current/views.sql" with { type: "text" };
 import open from "./open.sql" with { type: "text" };
@@ -71,8 +73,8 @@ export const TEXTS: Texts = {
   views,
   // In an order in which each SQL function finds what it calls.
   routines: [
-    ...[guards, audit, chain, policy, requests, admit, reveal, approvals],
-    ...[originals, quarantine, load, replay, housekeep],
+    ...[guards, audit, chain, periods, policy, requests, admit, reveal, approvals],
+    ...[originals, rows, quarantine, load, replay, housekeep],
     ...[erasure, holds, forget, expire, canaries, checkVault, check],
   ],
   triggers,

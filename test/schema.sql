@@ -10,6 +10,8 @@ schema pii_vault owner veil_owner
 etl.adopted.day date
 etl.adopted.messages bigint not null
 etl.adopted.plain_values bigint not null
+etl.expired_logins.day date not null
+etl.expired_logins.logins bigint not null
 etl.ledger.sent_on date not null
 etl.ledger.message_id text collate C not null
 etl.ledger_default.sent_on date not null
@@ -25,6 +27,12 @@ etl.migrations.relations_hash text not null
 etl.migrations.relations_written_in xid8 not null default pg_current_xact_id()
 etl.migrations.relations integer not null
 etl.migrations.migrated_at timestamp with time zone not null default clock_timestamp()
+etl.period_length.length text not null default 'month'::text
+etl.periods.first date not null
+etl.periods.until date not null
+etl.periods.originals_expired_at timestamp with time zone
+etl.periods.logins_expired_at timestamp with time zone
+etl.periods.changes bigint not null default 0
 etl.quarantine.message_id text collate C not null
 etl.quarantine.sent_at timestamp with time zone not null
 etl.quarantine.reason text not null
@@ -34,6 +42,27 @@ etl.quarantine.state text not null default 'open'::text
 etl.quarantine.quarantined_at timestamp with time zone not null default clock_timestamp()
 etl.quarantine.changed_at timestamp with time zone
 etl.quarantine.changed_by text
+etl.user_logins_default.user_id character varying(128)
+etl.user_logins_default.device_type character varying(32)
+etl.user_logins_default.masked_ip character varying(256)
+etl.user_logins_default.masked_device_id character varying(256)
+etl.user_logins_default.locale character varying(32)
+etl.user_logins_default.app_version integer
+etl.user_logins_default.create_date date
+etl.user_logins_without_date.user_id character varying(128)
+etl.user_logins_without_date.device_type character varying(32)
+etl.user_logins_without_date.masked_ip character varying(256)
+etl.user_logins_without_date.masked_device_id character varying(256)
+etl.user_logins_without_date.locale character varying(32)
+etl.user_logins_without_date.app_version integer
+etl.user_logins_without_date.create_date date
+etl.user_logins_without_period.user_id character varying(128)
+etl.user_logins_without_period.device_type character varying(32)
+etl.user_logins_without_period.masked_ip character varying(256)
+etl.user_logins_without_period.masked_device_id character varying(256)
+etl.user_logins_without_period.locale character varying(32)
+etl.user_logins_without_period.app_version integer
+etl.user_logins_without_period.create_date date
 pii_vault.audit.id bigint not null generated always as identity
 pii_vault.audit.at timestamp with time zone not null default clock_timestamp()
 pii_vault.audit.login text not null default SESSION_USER
@@ -64,7 +93,7 @@ pii_vault.data_keys.recipients text[] not null
 pii_vault.data_keys.proof bytea not null
 pii_vault.data_keys.created_by text not null default SESSION_USER
 pii_vault.data_keys.created_at timestamp with time zone not null default clock_timestamp()
-pii_vault.erasure_gate.nothing boolean
+pii_vault.erasure_gate.nothing boolean not null
 pii_vault.holds.id uuid not null default gen_random_uuid()
 pii_vault.holds.token text collate C
 pii_vault.holds.user_id text collate C
@@ -79,9 +108,15 @@ pii_vault.key_generations.key_check bytea not null
 pii_vault.key_generations.registered_by text not null default SESSION_USER
 pii_vault.key_generations.registered_at timestamp with time zone not null default clock_timestamp()
 pii_vault.originals.token text collate C not null
+pii_vault.originals.period date not null
 pii_vault.originals.data_key uuid not null
 pii_vault.originals.sealed bytea not null
 pii_vault.originals.sealed_at timestamp with time zone not null default clock_timestamp()
+pii_vault.originals_default.token text collate C not null
+pii_vault.originals_default.period date not null
+pii_vault.originals_default.data_key uuid not null
+pii_vault.originals_default.sealed bytea not null
+pii_vault.originals_default.sealed_at timestamp with time zone not null default clock_timestamp()
 pii_vault.policies.field text not null
 pii_vault.policies.reason_required boolean not null default false
 pii_vault.policies.purposes text[] not null default '{}'::text[]
@@ -96,7 +131,6 @@ pii_vault.requests.purpose text not null
 pii_vault.requests.login text not null default SESSION_USER
 pii_vault.requests.login_oid oid not null
 pii_vault.requests.subjects text[] not null
-pii_vault.requests.digests bytea[] not null
 pii_vault.requests.recorded_at timestamp with time zone not null default clock_timestamp()
 pii_vault.requests.recorded_xid xid8 not null default pg_current_xact_id()
 pii_vault.requests.reason text
@@ -117,7 +151,6 @@ pii_vault.reviews.reviewed_at timestamp with time zone not null default clock_ti
 pii_vault.spenders.login_oid oid not null
 pii_vault.spenders.requests bigint not null default 1
 pii_vault.tombstones.token text collate C not null
-pii_vault.tombstones.kind text not null
 pii_vault.tombstones.erasure uuid not null
 pii_vault.tombstones.erased_at timestamp with time zone not null default clock_timestamp()
 pii_vault.verdicts.request uuid not null
@@ -136,11 +169,17 @@ public.user_logins.create_date date
 -- tables
 
 table etl.adopted owner veil_owner
+table etl.expired_logins owner veil_owner
 table etl.ledger owner veil_owner partition by RANGE (sent_on)
 table etl.ledger_default owner veil_owner partition DEFAULT
 table etl.ledger_totals owner veil_owner
 table etl.migrations owner veil_owner
+table etl.period_length owner veil_owner
+table etl.periods owner veil_owner
 table etl.quarantine owner veil_owner
+table etl.user_logins_default owner veil_owner partition by LIST (create_date) partition DEFAULT
+table etl.user_logins_without_date owner veil_owner partition FOR VALUES IN (NULL)
+table etl.user_logins_without_period owner veil_owner partition DEFAULT
 table pii_vault.audit owner veil_owner
 table pii_vault.audit_chain owner veil_owner
 table pii_vault.audit_head owner veil_owner
@@ -151,14 +190,15 @@ table pii_vault.erasure_gate owner veil_owner
 table pii_vault.holds owner veil_owner
 table pii_vault.key_generations owner veil_owner
 view pii_vault.occurrences owner veil_owner
-table pii_vault.originals owner veil_owner
+table pii_vault.originals owner veil_owner partition by RANGE (period)
+table pii_vault.originals_default owner veil_owner partition DEFAULT
 table pii_vault.policies owner veil_owner
 table pii_vault.requests owner veil_owner
 table pii_vault.reviews owner veil_owner
 table pii_vault.spenders owner veil_owner
 table pii_vault.tombstones owner veil_owner
 table pii_vault.verdicts owner veil_owner
-table public.user_logins owner veil_owner
+table public.user_logins owner veil_owner partition by RANGE (create_date)
 view public.user_logins_per_token_and_day owner veil_owner
 view public.user_logins_shared_tokens owner veil_owner
 
@@ -166,6 +206,8 @@ view public.user_logins_shared_tokens owner veil_owner
 
 etl.adopted adopted_day UNIQUE (day)
 etl.adopted adopted_plain_values CHECK ((plain_values >= 0))
+etl.expired_logins expired_logins_key PRIMARY KEY (day)
+etl.expired_logins expired_logins_logins CHECK ((logins > 0))
 etl.ledger ledger_key PRIMARY KEY (sent_on, message_id)
 etl.ledger ledger_message_id CHECK (((char_length(message_id) >= 1) AND (char_length(message_id) <= 128)))
 etl.ledger_default ledger_default_pkey PRIMARY KEY (sent_on, message_id)
@@ -175,6 +217,11 @@ etl.ledger_totals ledger_totals_messages CHECK ((messages > 0))
 etl.migrations migrations_hash CHECK ((hash ~ '^[0-9a-f]{64}$'::text))
 etl.migrations migrations_key PRIMARY KEY (id)
 etl.migrations migrations_step CHECK ((step > 0))
+etl.period_length period_length_key PRIMARY KEY (length)
+etl.period_length period_length_length CHECK ((length = ANY (ARRAY['month'::text, 'week'::text, 'day'::text])))
+etl.periods periods_key PRIMARY KEY (first)
+etl.periods periods_range CHECK ((first < until))
+etl.periods periods_until UNIQUE (until)
 etl.quarantine quarantine_key PRIMARY KEY (message_id)
 etl.quarantine quarantine_message_id CHECK (((char_length(message_id) >= 1) AND (char_length(message_id) <= 128)))
 etl.quarantine quarantine_reason CHECK (((char_length(reason) >= 1) AND (char_length(reason) <= 500)))
@@ -197,6 +244,7 @@ pii_vault.data_keys data_keys_proof CHECK ((octet_length(proof) = 32))
 pii_vault.data_keys data_keys_recipients CHECK ((cardinality(recipients) > 0))
 pii_vault.data_keys data_keys_wrapped CHECK (((octet_length(wrapped) >= 100) AND (octet_length(wrapped) <= 1048576)))
 pii_vault.erasure_gate erasure_gate_empty CHECK (false)
+pii_vault.erasure_gate erasure_gate_key PRIMARY KEY (nothing)
 pii_vault.holds holds_key PRIMARY KEY (id)
 pii_vault.holds holds_released CHECK ((((released_at IS NULL) = (released_by IS NULL)) AND ((released_at IS NULL) = (release_reason IS NULL))))
 pii_vault.holds holds_subject CHECK (((token IS NULL) <> (user_id IS NULL)))
@@ -205,9 +253,12 @@ pii_vault.holds holds_user_id CHECK (((char_length(user_id) >= 1) AND (char_leng
 pii_vault.key_generations key_generations_generation CHECK ((generation > 0))
 pii_vault.key_generations key_generations_key PRIMARY KEY (generation)
 pii_vault.key_generations key_generations_key_check CHECK ((octet_length(key_check) = 8))
-pii_vault.originals originals_key PRIMARY KEY (token)
+pii_vault.originals originals_key PRIMARY KEY (token, period)
 pii_vault.originals originals_sealed CHECK ((((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068)) AND ((octet_length(sealed) % 16) = 12)))
 pii_vault.originals originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text)))
+pii_vault.originals_default originals_default_pkey PRIMARY KEY (token, period)
+pii_vault.originals_default originals_sealed CHECK ((((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068)) AND ((octet_length(sealed) % 16) = 12)))
+pii_vault.originals_default originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text)))
 pii_vault.policies policies_approval_seconds CHECK (((approval_seconds >= 60) AND (approval_seconds <= 2592000)))
 pii_vault.policies policies_body CHECK (((field <> 'body'::text) OR ((purposes = '{}'::text[]) AND (NOT erased_may_return))))
 pii_vault.policies policies_daily CHECK ((daily >= 0))
@@ -217,25 +268,40 @@ pii_vault.policies policies_key PRIMARY KEY (field)
 pii_vault.policies policies_purposes CHECK (((cardinality(purposes) <= 50) AND (COALESCE(array_position(purposes, NULL::text), 0) = 0) AND (array_to_string(purposes, ' '::text) ~ '^([a-z][a-z0-9-]{0,31}( |$))*$'::text)))
 pii_vault.policies policies_request_seconds CHECK (((request_seconds >= 60) AND (request_seconds <= 2592000)))
 pii_vault.requests requests_approval CHECK ((approval = ANY (ARRAY['none'::text, 'needed'::text, 'skipped'::text])))
-pii_vault.requests requests_digests CHECK ((cardinality(digests) = cardinality(subjects)))
 pii_vault.requests requests_key PRIMARY KEY (id)
 pii_vault.requests requests_purpose CHECK ((purpose = ANY (ARRAY['reveal'::text, 'show'::text, 'replay'::text])))
 pii_vault.reviews reviews_key PRIMARY KEY (request)
 pii_vault.spenders spenders_key PRIMARY KEY (login_oid)
 pii_vault.tombstones tombstones_key PRIMARY KEY (token)
-pii_vault.tombstones tombstones_kind CHECK ((kind = ANY (ARRAY['forgotten'::text, 'expired'::text])))
 pii_vault.tombstones tombstones_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text)))
 pii_vault.verdicts verdicts_key PRIMARY KEY (request)
 
 -- indexes
 
 CREATE UNIQUE INDEX adopted_day ON etl.adopted USING btree (day)
+CREATE UNIQUE INDEX expired_logins_key ON etl.expired_logins USING btree (day)
 CREATE UNIQUE INDEX ledger_key ON ONLY etl.ledger USING btree (sent_on, message_id)
 CREATE UNIQUE INDEX ledger_default_pkey ON etl.ledger_default USING btree (sent_on, message_id)
 CREATE UNIQUE INDEX ledger_totals_key ON etl.ledger_totals USING btree (sent_on)
 CREATE UNIQUE INDEX migrations_key ON etl.migrations USING btree (id)
+CREATE UNIQUE INDEX period_length_key ON etl.period_length USING btree (length)
+CREATE UNIQUE INDEX period_length_only ON etl.period_length USING btree ((true))
+CREATE UNIQUE INDEX periods_key ON etl.periods USING btree (first)
+CREATE UNIQUE INDEX periods_until ON etl.periods USING btree (until)
 CREATE UNIQUE INDEX quarantine_key ON etl.quarantine USING btree (message_id)
 CREATE INDEX quarantine_open ON etl.quarantine USING btree (sent_at) WHERE (state = 'open'::text)
+CREATE INDEX user_logins_default_create_date_idx ON ONLY etl.user_logins_default USING brin (create_date)
+CREATE INDEX user_logins_default_masked_device_id_idx ON ONLY etl.user_logins_default USING btree (masked_device_id)
+CREATE INDEX user_logins_default_masked_ip_idx ON ONLY etl.user_logins_default USING btree (masked_ip)
+CREATE INDEX user_logins_default_user_id_idx ON ONLY etl.user_logins_default USING btree (user_id)
+CREATE INDEX user_logins_without_date_create_date_idx ON etl.user_logins_without_date USING brin (create_date)
+CREATE INDEX user_logins_without_date_masked_device_id_idx ON etl.user_logins_without_date USING btree (masked_device_id)
+CREATE INDEX user_logins_without_date_masked_ip_idx ON etl.user_logins_without_date USING btree (masked_ip)
+CREATE INDEX user_logins_without_date_user_id_idx ON etl.user_logins_without_date USING btree (user_id)
+CREATE INDEX user_logins_without_period_create_date_idx ON etl.user_logins_without_period USING brin (create_date)
+CREATE INDEX user_logins_without_period_masked_device_id_idx ON etl.user_logins_without_period USING btree (masked_device_id)
+CREATE INDEX user_logins_without_period_masked_ip_idx ON etl.user_logins_without_period USING btree (masked_ip)
+CREATE INDEX user_logins_without_period_user_id_idx ON etl.user_logins_without_period USING btree (user_id)
 CREATE INDEX audit_alarms ON pii_vault.audit USING btree (at) WHERE (action = 'canary.alarm'::text)
 CREATE INDEX audit_at ON pii_vault.audit USING btree (at)
 CREATE UNIQUE INDEX audit_key ON pii_vault.audit USING btree (id)
@@ -246,10 +312,12 @@ CREATE UNIQUE INDEX audit_head_only ON pii_vault.audit_head USING btree ((true))
 CREATE UNIQUE INDEX audit_waiting_key ON pii_vault.audit_waiting USING btree (entry)
 CREATE UNIQUE INDEX canaries_key ON pii_vault.canaries USING btree (token)
 CREATE UNIQUE INDEX data_keys_key ON pii_vault.data_keys USING btree (id)
+CREATE UNIQUE INDEX erasure_gate_key ON pii_vault.erasure_gate USING btree (nothing)
 CREATE UNIQUE INDEX holds_key ON pii_vault.holds USING btree (id)
 CREATE INDEX holds_open ON pii_vault.holds USING btree (token, user_id) WHERE (released_at IS NULL)
 CREATE UNIQUE INDEX key_generations_key ON pii_vault.key_generations USING btree (generation)
-CREATE UNIQUE INDEX originals_key ON pii_vault.originals USING btree (token)
+CREATE UNIQUE INDEX originals_key ON ONLY pii_vault.originals USING btree (token, period)
+CREATE UNIQUE INDEX originals_default_pkey ON pii_vault.originals_default USING btree (token, period)
 CREATE UNIQUE INDEX policies_key ON pii_vault.policies USING btree (field)
 CREATE INDEX requests_break_glass ON pii_vault.requests USING btree (recorded_at) WHERE break_glass
 CREATE UNIQUE INDEX requests_key ON pii_vault.requests USING btree (id)
@@ -260,10 +328,10 @@ CREATE UNIQUE INDEX spenders_key ON pii_vault.spenders USING btree (login_oid)
 CREATE INDEX tombstones_erasure ON pii_vault.tombstones USING btree (erasure)
 CREATE UNIQUE INDEX tombstones_key ON pii_vault.tombstones USING btree (token)
 CREATE UNIQUE INDEX verdicts_key ON pii_vault.verdicts USING btree (request)
-CREATE INDEX user_logins_create_date_idx ON public.user_logins USING brin (create_date)
-CREATE INDEX user_logins_masked_device_id_idx ON public.user_logins USING btree (masked_device_id)
-CREATE INDEX user_logins_masked_ip_idx ON public.user_logins USING btree (masked_ip)
-CREATE INDEX user_logins_user_id_idx ON public.user_logins USING btree (user_id)
+CREATE INDEX user_logins_create_date_idx ON ONLY public.user_logins USING brin (create_date)
+CREATE INDEX user_logins_masked_device_id_idx ON ONLY public.user_logins USING btree (masked_device_id)
+CREATE INDEX user_logins_masked_ip_idx ON ONLY public.user_logins USING btree (masked_ip)
+CREATE INDEX user_logins_user_id_idx ON ONLY public.user_logins USING btree (user_id)
 
 -- triggers
 
@@ -290,11 +358,13 @@ pii_vault.occurrences as
     token,
     user_id,
     create_date,
+    partition,
     place
    FROM ( SELECT 'ip'::text AS text,
             (masked_ip)::text AS masked_ip,
             (user_id)::text AS user_id,
             create_date,
+            tableoid,
             ctid
            FROM public.user_logins l
         UNION ALL
@@ -302,8 +372,9 @@ pii_vault.occurrences as
             (masked_device_id)::text AS masked_device_id,
             (user_id)::text AS user_id,
             create_date,
+            tableoid,
             ctid
-           FROM public.user_logins l) o(field, token, user_id, create_date, place)
+           FROM public.user_logins l) o(field, token, user_id, create_date, partition, place)
   WHERE (token IS NOT NULL);
 
 public.user_logins_per_token_and_day as
@@ -414,6 +485,8 @@ AS $function$
     from (
       select l.create_date, count(*), 0 from public.user_logins l group by l.create_date
       union all
+      select e.day, e.logins, 0 from etl.expired_logins e
+      union all
       select (q.sent_at at time zone interval '0')::date, count(*), 0
       from etl.quarantine q where q.state <> 'replayed' group by 1
       union all
@@ -450,7 +523,6 @@ AS $function$
     union
     select s.token from pii_vault.tombstones s
     join pii_vault.occurrences o on o.token collate "C" = s.token
-    where s.kind = 'forgotten'
   )
   select
     (select count(*) from pii_vault.tombstones),
@@ -474,7 +546,7 @@ AS $function$
       a.details ->> 'erasure' as erasure,
       (a.details #>> '{erased,ip}')::bigint + (a.details #>> '{erased,device_id}')::bigint as erased,
       a.details ->> 'digest' as digest
-    from pii_vault.audit a where a.action in ('erasure.forget', 'erasure.expire')
+    from pii_vault.audit a where a.action = 'erasure.forget'
   ),
   lost as (
     select s.erasure from stones s
@@ -507,10 +579,8 @@ begin
   if asked is null or (invariant ~ '^[a-z]+(-[a-z]+)*$') is not true then
     raise exception using errcode = 'VL006', message = 'there is no such invariant';
   end if;
-  -- Before the snapshot, so that it sees either a partition of the ledger or its total.
-  if invariant in ('days-add-up', 'messages-are-stored-once') then
-    lock table etl.ledger in access share mode;
-  end if;
+  -- Before the snapshot, so that it sees either a partition or the total of what was in it.
+  lock table etl.ledger, public.user_logins, pii_vault.originals in access share mode;
   return query execute format('select * from %s', asked);
 end
 $function$
@@ -580,18 +650,23 @@ CREATE OR REPLACE FUNCTION etl.check_nonces_are_used_once(OUT checked bigint, OU
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   with seals as (
-    select o.data_key, o.sealed from pii_vault.originals o
+    select o.data_key, o.sealed, o.token as place, o.period from pii_vault.originals o
     union all
-    select q.data_key, q.sealed from etl.quarantine q where q.sealed is not null
+    select q.data_key, q.sealed, q.message_id, null from etl.quarantine q where q.sealed is not null
   ),
   nonces as (
-    select s.data_key, count(*) as times from seals s
+    select s.data_key, count(*) as times,
+      count(*) > 1 and (
+        min(hashbyteaextended(s.sealed, 0)) <> max(hashbyteaextended(s.sealed, 0))
+        or min(s.place) <> max(s.place)
+      ) as is_used_twice
+    from seals s
     group by s.data_key, substring(s.sealed for 12)
   )
   select
     coalesce(sum(n.times), 0)::bigint,
-    coalesce(sum(n.times) filter (where n.times > 1), 0)::bigint,
-    coalesce((array_agg(distinct n.data_key::text) filter (where n.times > 1))[1:5], '{}')
+    coalesce(sum(n.times) filter (where n.is_used_twice), 0)::bigint,
+    coalesce((array_agg(distinct n.data_key::text) filter (where n.is_used_twice))[1:5], '{}')
   from nonces n
 $function$
 -- owner veil_owner
@@ -644,20 +719,21 @@ CREATE OR REPLACE FUNCTION etl.check_tokens_have_originals(OUT checked bigint, O
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   with lost as (
-    select distinct t.token
-    from (
-      select o.token collate "C" as token from pii_vault.occurrences o
-      where not exists (select from pii_vault.originals v where v.token = o.token collate "C")
-      -- The join first: the form of a million values costs ten times as much.
-      offset 0
-    ) t
-    where t.token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'
+    select distinct v.value collate "C" as token
+    from etl.rows_by_partition() r
+    cross join lateral etl.values_without_original(r.partition) v
+    where not r.is_expired
+      and v.value collate "C" ~ case v.field
+        when 'ip' then '^ip[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'
+        else '^dev[1-9][0-9]*_[a-z2-7]{25}[aeimquy4]$'
+      end
       and not exists (
-        select from pii_vault.tombstones s where s.token = t.token and s.kind = 'expired'
+        select from etl.periods p
+        where p.first = v.day and p.until = v.day + 1 and p.originals_expired_at is not null
       )
   )
   select
-    (select count(l.masked_ip) + count(l.masked_device_id) from public.user_logins l),
+    etl.count_values(),
     (select count(*) from lost),
     array(select l.token::text from lost l order by l.token limit 5)
 $function$
@@ -670,22 +746,15 @@ CREATE OR REPLACE FUNCTION etl.check_values_are_tokens(OUT checked bigint, OUT o
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   with others as (
-    select p.create_date as day, count(*) as amount
-    from (
-      select o.create_date, o.field, o.token from pii_vault.occurrences o
-      -- What has an original is a token. The form of each value would cost ten times this join.
-      where not exists (
-        select from pii_vault.originals v
-        where v.token = o.token collate "C"
-          and starts_with(v.token, case o.field when 'ip' then 'ip' else 'dev' end)
-      )
-      offset 0
-    ) p
-    where p.token collate "C" !~ case p.field
+    select v.day, count(*) as amount
+    from etl.rows_by_partition() r
+    -- What has an original is a token. The form of each value would cost ten times this join.
+    cross join lateral etl.values_without_original(r.partition) v
+    where v.value collate "C" !~ case v.field
       when 'ip' then '^ip(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
       else '^dev(0|[1-9][0-9]*)_[a-z2-7]{25}[aeimquy4]$'
     end
-    group by p.create_date
+    group by v.day
   ),
   broken as (
     select d.day, sum(d.plain)::bigint as plain
@@ -698,7 +767,7 @@ AS $function$
     having sum(d.plain) > 0
   )
   select
-    (select count(l.masked_ip) + count(l.masked_device_id) from public.user_logins l),
+    etl.count_values(),
     (select coalesce(sum(b.plain), 0)::bigint from broken b),
     array(
       select format('%s: %s values', etl.day_text(b.day), b.plain) from broken b order by b.day limit 5
@@ -721,6 +790,16 @@ begin
 exception when lock_not_available or deadlock_detected then
   null;
 end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.count_values()
+ RETURNS bigint
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select count(l.masked_ip) + count(l.masked_device_id) from public.user_logins l
 $function$
 -- owner veil_owner
 
@@ -872,8 +951,9 @@ begin
     select
       q.message_id::text, q.sent_at, q.reason, q.state, q.data_key, q.sealed, k.wrapped, k.proof,
       k.generation
-    from unnest(admitted.subjects, admitted.digests) as h (message_id, digest)
-    join etl.quarantine q on q.message_id = h.message_id and sha256(q.sealed) = h.digest
+    from unnest(admitted.subjects) as h (message_id)
+    join etl.quarantine q on q.message_id = h.message_id
+      and q.sealed is not null and q.quarantined_at < admitted.recorded_at
     left join pii_vault.data_keys k on k.id = q.data_key
     order by q.sent_at, q.message_id;
   get diagnostics served = row_count;
@@ -884,17 +964,17 @@ $function$
 -- owner veil_owner
 
 CREATE OR REPLACE FUNCTION etl.housekeep()
- RETURNS TABLE(created integer, dropped integer)
+ RETURNS TABLE(created integer, dropped integer, periods integer)
  LANGUAGE sql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-  select created, dropped from etl.housekeep_on((now() at time zone interval '0')::date)
+  select created, dropped, periods from etl.housekeep_on(etl.utc_day(now()))
 $function$
 -- owner veil_owner
 
 CREATE OR REPLACE FUNCTION etl.housekeep_on(today date)
- RETURNS TABLE(created integer, dropped integer)
+ RETURNS TABLE(created integer, dropped integer, periods integer)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET lock_timeout TO '250ms'
@@ -902,6 +982,7 @@ AS $function$
 begin
   created := 0;
   dropped := 0;
+  periods := 0;
   -- One at a time; whoever comes second has nothing to do. A lock on a table of the owner's, because any login could
   -- hold an advisory one.
   begin
@@ -910,6 +991,7 @@ begin
     return next;
     return;
   end;
+  periods := etl.make_periods(today);
   perform etl.count_old_messages(today);
   dropped := etl.drop_old_days(today);
   -- First the days ahead, then those that messages may be coming for.
@@ -920,8 +1002,52 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION etl.lacking_originals(period date, tokens text[])
+ RETURNS text[]
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  lacking text[];
+begin
+  if cardinality(tokens) > 0 then
+    execute format(
+      'select array_agg(distinct g.token)
+       from (select unnest($1)) g (token)
+       -- One by one: the vault is large.
+       where not exists (
+         select from pii_vault.originals o where o.token = g.token and o.period = %L::date offset 0
+       )',
+      period
+    ) into lacking using tokens;
+  end if;
+  return coalesce(lacking, '{}');
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.last_without_period(first date, until date)
+ RETURNS date
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select greatest(
+    (
+      select max(l.create_date) from etl.user_logins_without_period l
+      where l.create_date >= first and l.create_date < until
+    ),
+    (
+      select max(o.period) from pii_vault.originals_default o
+      where o.period >= first and o.period < until
+    )
+  )
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION etl.load(batch uuid, generation integer, key_check bytea, data_key uuid, wrapped bytea, recipients text[], proof bytea, tokens text[], sealed bytea[], message_ids text[], sent_ats timestamp with time zone[], user_ids text[], device_types text[], masked_ips text[], masked_device_ids text[], locales text[], app_versions integer[], rejected_ids text[], rejected_sent_ats timestamp with time zone[], rejected_reasons text[], rejected_bodies bytea[])
- RETURNS TABLE(batch_id uuid, loaded integer, duplicates integer, quarantined integer, new_originals integer)
+ RETURNS TABLE(batch_id uuid, loaded integer, duplicates integer, quarantined integer, new_originals integer, period_firsts date[], period_untils date[], today date)
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -931,7 +1057,6 @@ declare
   rows_in integer := cardinality(message_ids);
   rejected_in integer := cardinality(rejected_ids);
   fresh text[];
-  forgotten text[];
 begin
   perform pii_vault.require_read_committed('a load');
   -- A list of another length, or numbered otherwise than it is read, would mix up messages.
@@ -972,6 +1097,9 @@ begin
 
   loaded := 0;
   new_originals := 0;
+  period_firsts := '{}';
+  period_untils := '{}';
+  today := etl.utc_day(clock_timestamp());
   if cardinality(fresh) > 0 and rows_in > 0 then
     if cardinality(fresh) < rows_in + rejected_in then
       -- Only the fresh ones, each once, in the order of the batch: a FIFO queue's messages become rows in the order
@@ -996,32 +1124,12 @@ begin
         order by position
       ) m;
     end if;
-    select s.stored, s.forgotten into new_originals, forgotten
-    from etl.store_originals(tokens, sealed, load.data_key, masked_ips, masked_device_ids) s;
-    if cardinality(forgotten) > 0 then
-      masked_ips := pii_vault.freshen('ip', masked_ips, forgotten);
-      masked_device_ids := pii_vault.freshen('device_id', masked_device_ids, forgotten);
-    end if;
-    -- Elements come in the arrays' order, so rows stand in the order of the batch.
-    insert into public.user_logins (
-      user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
-    )
-    select
-      r.user_id, r.device_type, r.ip, r.device, r.locale, r.version,
-      (r.sent_at at time zone interval '0')::date
-    from (
-      select
-        unnest(user_ids), unnest(device_types), unnest(masked_ips), unnest(masked_device_ids),
-        unnest(locales), unnest(app_versions), unnest(sent_ats)
-    ) r (user_id, device_type, ip, device, locale, version, sent_at);
-    get diagnostics loaded = row_count;
-    -- Otherwise a message would be deleted whose row is nowhere.
-    if loaded <> cardinality(user_ids) then
-      raise exception using
-        errcode = 'VL016',
-        message = format('public.user_logins took %s of %s rows', loaded, cardinality(user_ids)),
-        hint = 'a trigger or a rule on it drops rows: veil needs each of them stored';
-    end if;
+    select s.loaded, s.new_originals, s.firsts, s.untils
+    into loaded, new_originals, period_firsts, period_untils
+    from etl.store_rows(
+      tokens, sealed, load.data_key, user_ids, device_types, masked_ips, masked_device_ids, locales,
+      app_versions, sent_ats
+    ) s;
   end if;
 
   quarantined := case when rejected_in > 0 then etl.quarantine_fresh(
@@ -1080,6 +1188,123 @@ begin
 exception when lock_not_available or deadlock_detected then
   return 0;
 end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.make_logins_table(name text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  execute format(
+    'create table etl.%I (like public.user_logins including defaults including constraints)', name
+  );
+  execute format('alter table etl.%I replica identity full', name);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.make_period(first date, until date)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  logins text := etl.partition_name('user_logins', first);
+  originals text := etl.partition_name('originals', first);
+begin
+  perform pii_vault.make_originals_table(originals);
+  execute format(
+    'alter table pii_vault.originals attach partition pii_vault.%I for values from (%L) to (%L)',
+    originals, first, until
+  );
+  perform etl.make_logins_table(logins);
+  execute format(
+    'alter table public.user_logins attach partition etl.%I for values from (%L) to (%L)',
+    logins, first, until
+  );
+  insert into etl.periods (first, until) values (make_period.first, make_period.until);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.make_periods(today date)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  length text := (select l.length from etl.period_length l);
+  made integer := 0;
+  step record;
+  next date := greatest(
+    (select max(p.until) from etl.periods p), date_trunc(length, (today - 35)::timestamp)::date
+  );
+begin
+  while next <= today + 14 loop
+    select * into step from etl.try_period(next, length, today);
+    made := made + step.made;
+    next := step.next;
+  end loop;
+  return made;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.partition_name(parent text, first date)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select parent || '_' || to_char(first, 'YYYYMMDD')
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.period_end(first date, length text)
+ RETURNS date
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select (date_trunc(length, first::timestamp) + ('1 ' || length)::interval)::date
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.period_of(day date)
+ RETURNS date
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select coalesce(
+    (
+      select p.first
+      from (
+        select s.first, s.until from etl.periods s where s.first <= day order by s.first desc limit 1
+      ) p
+      where day < p.until
+    ),
+    day
+  )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.periods_of(days date[])
+ RETURNS TABLE(first date, until date, is_expired boolean)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select distinct
+    coalesce(p.first, d.day), coalesce(p.until, d.day + 1), p.originals_expired_at is not null
+  from (select distinct unnest(days)) d (day)
+  left join lateral (
+    select s.first, s.until, s.originals_expired_at
+    from etl.periods s where s.first <= d.day order by s.first desc limit 1
+  ) p on d.day < p.until
+  order by 1
 $function$
 -- owner veil_owner
 
@@ -1158,7 +1383,6 @@ AS $function$
 declare
   admitted pii_vault.requests;
   entry etl.quarantine;
-  forgotten text[];
 begin
   perform pii_vault.require_read_committed('a replay');
   admitted := pii_vault.admit(replay.request, 'replay');
@@ -1176,13 +1400,9 @@ begin
   if not found then
     return false;
   end if;
-  -- The very body that was asked for, so that the record says what this row was made of.
-  if not exists (
-    select from unnest(admitted.subjects, admitted.digests) as h (id, digest)
-    where h.id = replay.message_id and h.digest = sha256(entry.sealed)
-  ) then
+  if entry.quarantined_at >= admitted.recorded_at then
     raise exception using
-      errcode = 'VL001', message = 'the request is not for the body that is quarantined now';
+      errcode = 'VL001', message = 'the request is older than the body that is quarantined now';
   end if;
   if replay.data_key is not null then
     perform etl.register_data_key(
@@ -1193,18 +1413,10 @@ begin
   update etl.quarantine q
   set state = 'replayed', sealed = null, changed_at = clock_timestamp(), changed_by = session_user
   where q.message_id = replay.message_id;
-  select s.forgotten into forgotten
-  from etl.store_originals(
-    replay.tokens, replay.sealed, replay.data_key, array[replay.masked_ip],
-    array[replay.masked_device_id]
-  ) s;
-  insert into public.user_logins (
-    user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
-  ) values (
-    replay.user_id, replay.device_type,
-    (pii_vault.freshen('ip', array[replay.masked_ip], forgotten))[1],
-    (pii_vault.freshen('device_id', array[replay.masked_device_id], forgotten))[1],
-    replay.locale, replay.app_version, (entry.sent_at at time zone interval '0')::date
+  perform etl.store_rows(
+    replay.tokens, replay.sealed, replay.data_key, array[replay.user_id], array[replay.device_type],
+    array[replay.masked_ip], array[replay.masked_device_id], array[replay.locale],
+    array[replay.app_version], array[entry.sent_at]
   );
   perform pii_vault.record(
     'quarantine.replayed', admitted.id, '{}', array[replay.message_id], 1, null, null
@@ -1222,9 +1434,7 @@ CREATE OR REPLACE FUNCTION etl.request_bodies(message_ids text[], purpose text, 
 AS $function$
 declare
   asked text[];
-  digests bytea[];
 begin
-  perform pii_vault.print_no_plans();
   perform pii_vault.require_reason_length(reason);
   if purpose is null or purpose not in ('show', 'replay') then
     raise exception using errcode = 'VL006', message = 'expected the purpose show or replay';
@@ -1236,12 +1446,23 @@ begin
     raise exception using
       errcode = 'VL006', message = 'one of the message ids is not of 1 to 128 characters';
   end if;
-  select array_agg(m.id), array_agg(coalesce(sha256(q.sealed), pii_vault.random_digest()))
-  into asked, digests
-  from (select distinct id from unnest(message_ids) u (id)) m
-  left join etl.quarantine q on q.message_id = m.id;
-  return pii_vault.record_request(purpose, asked, digests, reason, null, false);
+  asked := array(select distinct m.id from unnest(message_ids) m (id));
+  return pii_vault.record_request(purpose, asked, reason, null, false);
 end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.rows_by_partition()
+ RETURNS TABLE(partition regclass, is_expired boolean)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select t.relid, p.originals_expired_at is not null
+  from pg_partition_tree('public.user_logins') t
+  left join etl.periods p
+    on to_regclass(format('etl.%I', etl.partition_name('user_logins', p.first))) = t.relid
+  where t.isleaf
 $function$
 -- owner veil_owner
 
@@ -1276,13 +1497,12 @@ AS $function$
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION etl.store_originals(tokens text[], sealed bytea[], data_key uuid, masked_ips text[], masked_device_ids text[], OUT stored integer, OUT forgotten text[])
+CREATE OR REPLACE FUNCTION etl.store_originals(period date, tokens text[], sealed bytea[], data_key uuid, masked_ips text[], masked_device_ids text[], OUT stored integer, OUT forgotten text[])
  RETURNS record
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
-  any_erased boolean := exists (select from pii_vault.tombstones);
   returning_now text[];
   lacking text[];
   absent text[];
@@ -1290,7 +1510,7 @@ begin
   stored := 0;
   forgotten := '{}';
   if cardinality(tokens) > 0 then
-    if any_erased then
+    if exists (select from pii_vault.tombstones) then
       select
         coalesce(array_agg(e.token) filter (where e.stays), '{}'),
         coalesce(array_agg(e.token) filter (where not e.stays), '{}')
@@ -1306,8 +1526,8 @@ begin
         delete from pii_vault.tombstones t using locked l where t.token = l.token;
       end if;
     end if;
-    insert into pii_vault.originals (token, data_key, sealed)
-    select o.token, store_originals.data_key, o.sealed
+    insert into pii_vault.originals (token, period, data_key, sealed)
+    select o.token, store_originals.period, store_originals.data_key, o.sealed
     from (select unnest(tokens), unnest(store_originals.sealed)) o (token, sealed)
     -- "is true" has the planner hash the list, where it could choose a loop: it takes each for short.
     where (o.token in (select unnest(masked_ips || masked_device_ids))) is true
@@ -1317,26 +1537,203 @@ begin
     get diagnostics stored = row_count;
   end if;
   -- Whoever deletes originals has locked out loads: what is there now is there when this commits.
-  select array_agg(distinct other.token) into lacking
-  from (
+  lacking := etl.lacking_originals(store_originals.period, array(
     select r.token
     from (select unnest(masked_ips || masked_device_ids)) r (token)
     where r.token is not null
       and (r.token in (select unnest(tokens))) is not true
-    offset 0
-  ) other
-  -- One by one: the vault is large.
-  where not exists (
-    select from pii_vault.originals o where o.token = other.token offset 0
-  );
-  if lacking is not null then
+  ));
+  if cardinality(lacking) > 0 then
     absent := array(select e.token from pii_vault.erased_among(lacking) e where e.stays);
-    -- What only expired, or may come back, has to be sent.
+    -- What may come back has to be sent.
     if cardinality(absent) < cardinality(lacking) then
       raise exception using errcode = 'VL013', message = 'a row has a token without an original';
     end if;
     forgotten := forgotten || absent;
   end if;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.store_period(first date, until date, is_expired boolean, tokens text[], sealed bytea[], data_key uuid, user_ids text[], device_types text[], masked_ips text[], masked_device_ids text[], locales text[], app_versions integer[], days date[], OUT loaded integer, OUT new_originals integer)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  forgotten text[];
+begin
+  if until <= etl.utc_day(clock_timestamp()) - 14 then
+    update etl.periods p set changes = p.changes + 1 where p.first = store_period.first;
+  end if;
+  if is_expired then
+    -- Its originals are gone for good: no row brings one back, or is left without.
+    new_originals := 0;
+    forgotten := masked_ips || masked_device_ids;
+  else
+    select s.stored, s.forgotten into new_originals, forgotten
+    from etl.store_originals(first, tokens, sealed, store_period.data_key, masked_ips, masked_device_ids) s;
+  end if;
+  if cardinality(forgotten) > 0 then
+    masked_ips := pii_vault.freshen('ip', masked_ips, forgotten);
+    masked_device_ids := pii_vault.freshen('device_id', masked_device_ids, forgotten);
+  end if;
+  -- Elements come in the arrays' order, so rows stand in the order of the batch.
+  insert into public.user_logins (
+    user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+  )
+  select r.*
+  from (
+    select
+      unnest(user_ids), unnest(device_types), unnest(masked_ips), unnest(masked_device_ids),
+      unnest(locales), unnest(app_versions), unnest(days)
+  ) r;
+  get diagnostics loaded = row_count;
+  -- Otherwise a message would be deleted whose row is nowhere.
+  if loaded <> cardinality(user_ids) then
+    raise exception using
+      errcode = 'VL016',
+      message = format('public.user_logins took %s of %s rows', loaded, cardinality(user_ids)),
+      hint = 'a trigger or a rule on it drops rows: veil needs each of them stored';
+  end if;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.store_rows(tokens text[], sealed bytea[], data_key uuid, user_ids text[], device_types text[], masked_ips text[], masked_device_ids text[], locales text[], app_versions integer[], sent_ats timestamp with time zone[], OUT loaded integer, OUT new_originals integer, OUT firsts date[], OUT untils date[])
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  days date[] := array(select (s.at at time zone interval '0')::date from unnest(sent_ats) s (at));
+  period record;
+  part record;
+  done record;
+begin
+  loaded := 0;
+  new_originals := 0;
+  firsts := '{}';
+  untils := '{}';
+  -- In the order of the periods: loads that overlap lock in one order.
+  for period in select * from etl.periods_of(days) loop
+    if period.first <= all (days) and period.until > all (days) then
+      -- Nearly always, and then no array is copied.
+      select s.loaded, s.new_originals into done
+      from etl.store_period(
+        period.first, period.until, period.is_expired, tokens, sealed, data_key, user_ids, device_types,
+        masked_ips, masked_device_ids, locales, app_versions, days
+      ) s;
+    else
+      select
+        array_agg(r.user_id) as user_ids, array_agg(r.device_type) as device_types,
+        array_agg(r.ip) as ips, array_agg(r.device) as devices, array_agg(r.locale) as locales,
+        array_agg(r.version) as versions, array_agg(r.day) as days
+      into part
+      from (
+        select *
+        from unnest(
+          user_ids, device_types, masked_ips, masked_device_ids, locales, app_versions, days
+        ) with ordinality as u (user_id, device_type, ip, device, locale, version, day, position)
+        where u.day >= period.first and u.day < period.until
+        order by u.position
+      ) r;
+      select s.loaded, s.new_originals into done
+      from etl.store_period(
+        period.first, period.until, period.is_expired, tokens, sealed, data_key, part.user_ids,
+        part.device_types, part.ips, part.devices, part.locales, part.versions, part.days
+      ) s;
+    end if;
+    loaded := loaded + done.loaded;
+    new_originals := new_originals + done.new_originals;
+    if not period.is_expired then
+      firsts := firsts || period.first;
+      untils := untils || period.until;
+    end if;
+  end loop;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.try_period(first date, length text, today date, OUT next date, OUT made integer)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  until date := etl.period_end(first, length);
+  last date := etl.last_without_period(first, until);
+begin
+  made := 0;
+  next := last + 1;
+  if next is not null then
+    return;
+  end if;
+  -- A load that has looked for its partition before this one is attached would go on to the default partition, and be
+  -- refused there (23514). So none may be under way; nobody loads what lies further ahead.
+  if first <= today + 1 then
+    lock table pii_vault.erasure_gate in exclusive mode;
+  end if;
+  -- Before looking again: what a load has put there and not committed yet would not be seen.
+  lock table pii_vault.originals_default, etl.user_logins_default in access exclusive mode;
+  next := etl.last_without_period(first, until) + 1;
+  if next is null then
+    perform etl.make_period(first, until);
+    next := until;
+    made := 1;
+  end if;
+exception when lock_not_available or deadlock_detected then
+  next := null;
+  made := 0;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.utc_day(moment timestamp with time zone)
+ RETURNS date
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select (moment at time zone interval '0')::date
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.values_without_original(partition regclass)
+ RETURNS TABLE(day date, field text, value text)
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  period etl.periods;
+begin
+  select p.* into period from etl.periods p
+  where to_regclass(format('etl.%I', etl.partition_name('user_logins', p.first)))
+    = values_without_original.partition;
+  return query execute format(
+    'select v.* from (
+       select l.create_date, t.field, t.value
+       from %s l
+       cross join lateral (
+         values (''ip'', l.masked_ip::text), (''device_id'', l.masked_device_id::text)
+       ) t (field, value)
+       where t.value is not null
+     ) v
+     where not exists (
+       select from pii_vault.originals o
+       where o.token = v.value collate "C"
+         and starts_with(o.token, case v.field when ''ip'' then ''ip'' else ''dev'' end)
+         and %s
+     )',
+    values_without_original.partition,
+    case
+      when period.first is not null then format('o.period = %L::date', period.first)
+      when values_without_original.partition = 'etl.user_logins_without_period'::regclass
+        then 'o.period = v.create_date'
+      else 'true'
+    end
+  );
 end
 $function$
 -- owner veil_owner
@@ -1469,13 +1866,8 @@ AS $function$
       when a.users = 1 and not starts_with(a.token, 'ip0_') and not starts_with(a.token, 'dev0_')
         then 'erase'
       when exists (select from pii_vault.originals o where o.token = a.token) then 'erase'
-      else coalesce(
-        (
-          select case t.kind when 'forgotten' then 'forgotten' else 'erase' end
-          from pii_vault.tombstones t where t.token = a.token
-        ),
-        'unknown'
-      )
+      when exists (select from pii_vault.tombstones t where t.token = a.token) then 'forgotten'
+      else 'unknown'
     end
   from (
     select t.place, t.token, u.logins, u.users
@@ -1597,7 +1989,7 @@ AS $function$
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.bury(tokens text[], kind text, erasure uuid)
+CREATE OR REPLACE FUNCTION pii_vault.bury(tokens text[], erasure uuid)
  RETURNS integer
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1605,12 +1997,13 @@ AS $function$
 declare
   originals integer;
 begin
-  -- What expired before is forgotten now.
   delete from pii_vault.tombstones t where t.token = any (bury.tokens);
-  delete from pii_vault.originals o where o.token = any (bury.tokens);
-  get diagnostics originals = row_count;
-  insert into pii_vault.tombstones (token, kind, erasure)
-  select u.token, bury.kind, bury.erasure
+  with gone as (
+    delete from pii_vault.originals o where o.token = any (bury.tokens) returning o.token
+  )
+  select count(distinct g.token) into originals from gone g;
+  insert into pii_vault.tombstones (token, erasure)
+  select u.token, bury.erasure
   from unnest(bury.tokens) u (token) order by u.token collate "C";
   return originals;
 end
@@ -1799,6 +2192,9 @@ begin
       message = 'a load, or another erasure, does not end; nothing was changed',
       hint = 'try again; pg_locks of pii_vault.erasure_gate names the session that holds it';
   end;
+  -- An expiry that has looked at what is old, and not erased it yet, looks again.
+  update etl.periods p set changes = p.changes + 1
+  where p.until <= etl.utc_day(clock_timestamp()) - 14;
 end
 $function$
 -- owner veil_owner
@@ -1905,12 +2301,10 @@ CREATE OR REPLACE FUNCTION pii_vault.erased_among(tokens text[])
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-  select g.token, t.kind = 'forgotten' and not pii_vault.may_return(pii_vault.field_of(g.token))
+  select g.token, not pii_vault.may_return(pii_vault.field_of(g.token))
   from (select unnest(tokens)) g (token)
   -- One by one: "offset 0" keeps the planner from joining instead.
-  cross join lateral (
-    select s.kind from pii_vault.tombstones s where s.token = g.token offset 0
-  ) t
+  where exists (select from pii_vault.tombstones s where s.token = g.token offset 0)
 $function$
 -- owner veil_owner
 
@@ -2133,6 +2527,8 @@ CREATE OR REPLACE FUNCTION pii_vault.fetch_reveal(request uuid)
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET jit TO 'off'
 AS $function$
 #variable_conflict use_column
 declare
@@ -2141,10 +2537,15 @@ declare
 begin
   admitted := pii_vault.admit(fetch_reveal.request, 'reveal');
   return query
-    select o.token::text, o.data_key, o.sealed, o.sealed_at, k.wrapped, k.proof, k.generation
-    from unnest(admitted.subjects, admitted.digests) as h (token, digest)
-    join pii_vault.originals o on o.token = h.token and sha256(o.sealed) = h.digest
-    left join pii_vault.data_keys k on k.id = o.data_key;
+    select f.token::text, f.data_key, f.sealed, f.sealed_at, k.wrapped, k.proof, k.generation
+    from (
+      select distinct on (o.token) o.token, o.data_key, o.sealed, o.sealed_at
+      from pii_vault.originals o
+      where o.token = any (admitted.subjects) and o.sealed_at < admitted.recorded_at
+        and not exists (select from pii_vault.canaries c where c.token = o.token)
+      order by o.token, o.period
+    ) f
+    left join pii_vault.data_keys k on k.id = f.data_key;
   get diagnostics served = row_count;
   -- Its caller can roll this back; the request he cannot.
   perform pii_vault.record('reveal.fetch', admitted.id, '{}', '{}', served, null, null);
@@ -2198,7 +2599,7 @@ begin
   from pii_vault.assess_tokens(forget_tokens.tokens, 1) a;
   perform pii_vault.refuse_held(pii_vault.held_among(gone), json_array_length(outcomes));
 
-  originals := pii_vault.bury(gone, 'forgotten', erasure);
+  originals := pii_vault.bury(gone, erasure);
   replaced := pii_vault.replace_values(
     null,
     array_fill('ip'::text, array[ips]) || array_fill('device_id'::text, array[cardinality(gone) - ips]),
@@ -2282,7 +2683,7 @@ begin
       hint = '`veil hold list` shows the holds, and who added them';
   end if;
 
-  originals := pii_vault.bury(gone, 'forgotten', erasure);
+  originals := pii_vault.bury(gone, erasure);
   replaced := pii_vault.replace_values(
     forget_user.user_id, fields, found,
     -- Those of ip stand first.
@@ -2468,7 +2869,7 @@ begin
   perform pii_vault.close_gate();
   with gone as (
     delete from pii_vault.tombstones t
-    where t.token = any (lift_tombstones.tokens) and t.kind = 'forgotten'
+    where t.token = any (lift_tombstones.tokens)
     returning t.token
   )
   select coalesce(array_agg(g.token::text order by g.token), '{}') into lifted from gone g;
@@ -2492,6 +2893,20 @@ AS $function$
     h.release_reason
   from pii_vault.holds h
   order by h.added_at, h.id
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.make_originals_table(name text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  execute format(
+    'create table pii_vault.%I (like pii_vault.originals including defaults including constraints)', name
+  );
+  execute format('alter table pii_vault.%I alter column sealed set statistics 0', name);
+end
 $function$
 -- owner veil_owner
 
@@ -2703,34 +3118,16 @@ begin
     plant_canary.data_key, plant_canary.generation, plant_canary.wrapped,
     plant_canary.recipients, plant_canary.proof
   );
-  insert into pii_vault.originals (token, data_key, sealed)
-  values (plant_canary.token, plant_canary.data_key, plant_canary.sealed);
+  insert into pii_vault.originals (token, period, data_key, sealed)
+  values (
+    plant_canary.token, etl.period_of(etl.utc_day(clock_timestamp())), plant_canary.data_key,
+    plant_canary.sealed
+  );
   insert into pii_vault.canaries (token) values (plant_canary.token);
   perform pii_vault.record(
     'canary.added', null, array[plant_canary.token], '{}', 1, plant_canary.reason, null
   );
 end
-$function$
--- owner veil_owner
-
-CREATE OR REPLACE FUNCTION pii_vault.print_no_plans()
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-begin
-  perform set_config(name, 'off', true)
-  from unnest('{debug_print_parse,debug_print_rewritten,debug_print_plan}'::text[]) s (name);
-end
-$function$
--- owner veil_owner
-
-CREATE OR REPLACE FUNCTION pii_vault.random_digest()
- RETURNS bytea
- LANGUAGE sql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-  select sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
 $function$
 -- owner veil_owner
 
@@ -2767,7 +3164,7 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.record_request(kind text, subjects text[], digests bytea[], reason text, purpose text, break_glass boolean)
+CREATE OR REPLACE FUNCTION pii_vault.record_request(kind text, subjects text[], reason text, purpose text, break_glass boolean)
  RETURNS uuid
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2793,10 +3190,10 @@ begin
   asked := pii_vault.judge(asked);
 
   insert into pii_vault.requests (
-    purpose, login_oid, subjects, digests, reason, stated_purpose, break_glass, approval, refusal,
+    purpose, login_oid, subjects, reason, stated_purpose, break_glass, approval, refusal,
     refusal_detail, request_seconds, approval_seconds, ip_tokens, device_tokens, bodies
   ) values (
-    record_request.kind, asked.login_oid, record_request.subjects, record_request.digests, asked.reason,
+    record_request.kind, asked.login_oid, record_request.subjects, asked.reason,
     asked.stated_purpose, asked.break_glass, asked.approval, asked.refusal, asked.refusal_detail,
     asked.request_seconds, asked.approval_seconds, asked.ip_tokens, asked.device_tokens, asked.bodies
   )
@@ -2967,9 +3364,7 @@ AS $function$
 begin
   perform pii_vault.require_reason_length(remove_canary.reason);
   perform pii_vault.close_gate();
-  -- '~' is the sentinel behind all tokens (sql/steps/003_vault.sql).
-  delete from pii_vault.canaries c
-  where c.token = remove_canary.token and c.token <> '~';
+  delete from pii_vault.canaries c where c.token = remove_canary.token;
   if not found then
     raise exception using errcode = 'VL042', message = 'this token is no canary';
   end if;
@@ -2990,36 +3385,48 @@ CREATE OR REPLACE FUNCTION pii_vault.replace_values(user_id text, fields text[],
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 declare
-  replaced integer;
-  wanted integer;
+  replaced integer := 0;
+  wanted integer := 0;
+  changes record;
+  done integer;
 begin
-  with rows as materialized (
-    -- A user's rows are looked for by the user: others' logins may have the same token a million times.
-    select o.field, o.token, o.place from pii_vault.occurrences o
-    where o.user_id = replace_values.user_id
-    union all
-    select o.field, o.token, o.place
-    from unnest(replace_values.fields, replace_values.old) n (field, old)
-    join pii_vault.occurrences o on o.field = n.field and o.token = n.old
-    where replace_values.user_id is null
-  ),
-  changes as (
-    select r.place,
-      max(n.fresh) filter (where n.field = 'ip') as ip,
-      max(n.fresh) filter (where n.field = 'device_id') as device
-    from rows r
-    join unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
-      on n.field = r.field and n.old = r.token
-    group by r.place
-  ),
-  updated as (
-    update public.user_logins l
-    set masked_ip = coalesce(c.ip, l.masked_ip), masked_device_id = coalesce(c.device, l.masked_device_id)
-    from changes c
-    where l.ctid = c.place
-    returning 1
-  )
-  select (select count(*) from updated), (select count(*) from changes) into replaced, wanted;
+  for changes in
+    with rows as materialized (
+      -- A user's rows are looked for by the user: others' logins may have the same token a million times.
+      select o.field, o.token, o.partition, o.place from pii_vault.occurrences o
+      where o.user_id = replace_values.user_id
+      union all
+      select o.field, o.token, o.partition, o.place
+      from unnest(replace_values.fields, replace_values.old) n (field, old)
+      join pii_vault.occurrences o on o.field = n.field and o.token = n.old
+      where replace_values.user_id is null
+    ),
+    changed as (
+      select r.partition, r.place,
+        max(n.fresh) filter (where n.field = 'ip') as ip,
+        max(n.fresh) filter (where n.field = 'device_id') as device
+      from rows r
+      join unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
+        on n.field = r.field and n.old = r.token
+      group by r.partition, r.place
+    )
+    select c.partition::regclass as partition, array_agg(c.place) as places, array_agg(c.ip) as ips,
+      array_agg(c.device) as devices
+    from changed c
+    group by c.partition
+    order by c.partition
+  loop
+    execute format(
+      'update only %s l
+       set masked_ip = coalesce(c.ip, l.masked_ip), masked_device_id = coalesce(c.device, l.masked_device_id)
+       from unnest($1, $2, $3) c (place, ip, device)
+       where l.ctid = c.place',
+      changes.partition
+    ) using changes.places, changes.ips, changes.devices;
+    get diagnostics done = row_count;
+    replaced := replaced + done;
+    wanted := wanted + cardinality(changes.places);
+  end loop;
   if replaced <> wanted then
     raise exception using
       errcode = 'VL016',
@@ -3101,52 +3508,19 @@ CREATE OR REPLACE FUNCTION pii_vault.request_tokens(tokens text[], reason text, 
 AS $function$
 declare
   asked text[];
-  digests bytea[];
 begin
-  perform pii_vault.print_no_plans();
   perform pii_vault.require_reason_length(reason);
   if char_length(purpose) > 32 then
     raise exception using errcode = 'VL006', message = 'a purpose has up to 32 characters';
   end if;
   perform pii_vault.require_tokens(tokens, 10000);
-  -- As of this statement's snapshot: what is sealed or sealed anew later is not part of the request.
-  -- Recorded as digests and not as transaction ids, which would mean nothing after a restore.
-  --
-  -- A caller may roll this back and look at what it cost (statistics, buffers, the size of the WAL). So a
-  -- token that the vault does not hold costs what one does that it holds: its successor is read, and the
-  -- random digest is made for both. Canaries are looked up in the same way, and their alarm comes when the
-  -- entry is chained (canaries.sql), which is after the commit.
-  select
-    array_agg(t.token order by t.position),
-    array_agg(
-      case when o.token = t.token and c.token is distinct from t.token
-        then sha256(o.sealed) else t.otherwise
-      end
-      order by t.position
-    )
-  into asked, digests
+  select array_agg(t.token order by t.position) into asked
   from (
-    -- As random_digest() makes it, whose call costs more than all the rest.
-    select u.token, min(u.position) as position,
-      sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) as otherwise
+    select u.token, min(u.position) as position
     from unnest(tokens) with ordinality as u (token, position)
     group by u.token
-  ) t
-  left join lateral (
-    select s.token, s.sealed
-    from pii_vault.originals s
-    where s.token >= t.token collate "C"
-    order by s.token
-    limit 1
-  ) o on true
-  left join lateral (
-    select d.token
-    from pii_vault.canaries d
-    where d.token >= t.token collate "C"
-    order by d.token
-    limit 1
-  ) c on true;
-  return pii_vault.record_request('reveal', asked, digests, reason, purpose, break_glass);
+  ) t;
+  return pii_vault.record_request('reveal', asked, reason, purpose, break_glass);
 end
 $function$
 -- owner veil_owner
@@ -3517,9 +3891,11 @@ $function$
 
 -- comments
 
-etl.adopted: rows without a ledger entry and values that are no tokens; empty until existing rows can be copied in
+etl.adopted: of a copied table: rows, which have no ledger entry, and values that are no tokens
+etl.expired_logins: how many rows of each day have expired
 etl.ledger_totals: how many messages of each day were stored, of days whose part of the ledger is gone
 etl.migrations: the last step, the hashes of sql/current/, and how many routines, views and triggers which transactions wrote
+etl.periods: from which day to before which one, what of it has expired, and how often what is old in it was changed
 pii_vault.audit: who asked for which originals, when and why; written before the answer exists, never changed
 pii_vault.audit_chain: the audit entries in the order in which they were chained, each with a hash over all of them up to it
 pii_vault.audit_head: which chain this is, and where it ends
@@ -3529,10 +3905,10 @@ pii_vault.data_keys: data keys, each an age file to the recipients; proof shows 
 pii_vault.erasure_gate: always empty: loads lock it in row share mode, erasures in exclusive mode
 pii_vault.holds: what must not be erased meanwhile: a token, or every token of a user's rows
 pii_vault.key_generations: which token key belongs to which generation: eight derived bytes of it, no secret
-pii_vault.occurrences: where each token stands in user_logins: field, token, user, day and the row's place
-pii_vault.originals: for each token the first original that was stored, sealed: nonce, ciphertext, tag
+pii_vault.occurrences: where each token stands in user_logins: field, token, user, day, and the row's partition and place there
+pii_vault.originals: for each token and period the first original that was stored, sealed: nonce, ciphertext, tag
 pii_vault.policies: what a request for originals of a field, or for quarantined bodies, has to meet; null: no limit
-pii_vault.tombstones: tokens whose originals were erased; forgotten ones must not come back
+pii_vault.tombstones: tokens whose originals were forgotten, which must not come back
 public.user_logins_per_token_and_day: how often each token logged in on each day, and as how many users
 public.user_logins_shared_tokens: tokens that more than one user logged in with
 

@@ -46,8 +46,11 @@ begin
     plant_canary.data_key, plant_canary.generation, plant_canary.wrapped,
     plant_canary.recipients, plant_canary.proof
   );
-  insert into pii_vault.originals (token, data_key, sealed)
-  values (plant_canary.token, plant_canary.data_key, plant_canary.sealed);
+  insert into pii_vault.originals (token, period, data_key, sealed)
+  values (
+    plant_canary.token, etl.period_of(etl.utc_day(clock_timestamp())), plant_canary.data_key,
+    plant_canary.sealed
+  );
   insert into pii_vault.canaries (token) values (plant_canary.token);
   perform pii_vault.record(
     'canary.added', null, array[plant_canary.token], '{}', 1, plant_canary.reason, null
@@ -63,9 +66,7 @@ as $$
 begin
   perform pii_vault.require_reason_length(remove_canary.reason);
   perform pii_vault.close_gate();
-  -- '~' is the sentinel behind all tokens (sql/steps/003_vault.sql).
-  delete from pii_vault.canaries c
-  where c.token = remove_canary.token and c.token <> '~';
+  delete from pii_vault.canaries c where c.token = remove_canary.token;
   if not found then
     raise exception using errcode = 'VL042', message = 'this token is no canary';
   end if;

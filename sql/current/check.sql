@@ -12,6 +12,8 @@ as $$
     from (
       select l.create_date, count(*), 0 from public.user_logins l group by l.create_date
       union all
+      select e.day, e.logins, 0 from etl.expired_logins e
+      union all
       select (q.sent_at at time zone interval '0')::date, count(*), 0
       from etl.quarantine q where q.state <> 'replayed' group by 1
       union all
@@ -91,7 +93,7 @@ as $$
       a.details ->> 'erasure' as erasure,
       (a.details #>> '{erased,ip}')::bigint + (a.details #>> '{erased,device_id}')::bigint as erased,
       a.details ->> 'digest' as digest
-    from pii_vault.audit a where a.action in ('erasure.forget', 'erasure.expire')
+    from pii_vault.audit a where a.action = 'erasure.forget'
   ),
   lost as (
     select s.erasure from stones s
@@ -123,10 +125,8 @@ begin
   if asked is null or (invariant ~ '^[a-z]+(-[a-z]+)*$') is not true then
     raise exception using errcode = 'VL006', message = 'there is no such invariant';
   end if;
-  -- Before the snapshot, so that it sees either a partition of the ledger or its total.
-  if invariant in ('days-add-up', 'messages-are-stored-once') then
-    lock table etl.ledger in access share mode;
-  end if;
+  -- Before the snapshot, so that it sees either a partition or the total of what was in it.
+  lock table etl.ledger, public.user_logins, pii_vault.originals in access share mode;
   return query execute format('select * from %s', asked);
 end
 $$;

@@ -26,6 +26,9 @@ begin
       message = 'a load, or another erasure, does not end; nothing was changed',
       hint = 'try again; pg_locks of pii_vault.erasure_gate names the session that holds it';
   end;
+  -- An expiry that has looked at what is old, and not erased it yet, looks again.
+  update etl.periods p set changes = p.changes + 1
+  where p.until <= etl.utc_day(clock_timestamp()) - 14;
 end
 $$;
 
@@ -139,13 +142,8 @@ as $$
       when a.users = 1 and not starts_with(a.token, 'ip0_') and not starts_with(a.token, 'dev0_')
         then 'erase'
       when exists (select from pii_vault.originals o where o.token = a.token) then 'erase'
-      else coalesce(
-        (
-          select case t.kind when 'forgotten' then 'forgotten' else 'erase' end
-          from pii_vault.tombstones t where t.token = a.token
-        ),
-        'unknown'
-      )
+      when exists (select from pii_vault.tombstones t where t.token = a.token) then 'forgotten'
+      else 'unknown'
     end
   from (
     select t.place, t.token, u.logins, u.users
@@ -158,28 +156,30 @@ as $$
   ) a
 $$;
 
--- Deletes the originals of these tokens and puts a stone in the place of each. Returns how many there were.
-create or replace function pii_vault.bury(tokens text[], kind text, erasure uuid) returns integer
+-- Deletes the originals of these tokens, those of every period, and puts a stone in the place of each token. Returns how
+-- many tokens had one.
+create or replace function pii_vault.bury(tokens text[], erasure uuid) returns integer
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
 declare
   originals integer;
 begin
-  -- What expired before is forgotten now.
   delete from pii_vault.tombstones t where t.token = any (bury.tokens);
-  delete from pii_vault.originals o where o.token = any (bury.tokens);
-  get diagnostics originals = row_count;
-  insert into pii_vault.tombstones (token, kind, erasure)
-  select u.token, bury.kind, bury.erasure
+  with gone as (
+    delete from pii_vault.originals o where o.token = any (bury.tokens) returning o.token
+  )
+  select count(distinct g.token) into originals from gone g;
+  insert into pii_vault.tombstones (token, erasure)
+  select u.token, bury.erasure
   from unnest(bury.tokens) u (token) order by u.token collate "C";
   return originals;
 end
 $$;
 
 -- Puts the fresh values in the place of the old ones: in this user's rows, or in whose they are if none is named.
--- Returns how many rows that were. By their place in the table, because one row may have two: nobody but veil_owner
--- writes there, and no load is under way.
+-- Returns how many rows that were. By their place, because one row may have two: nobody but veil_owner writes there, and
+-- no load is under way. Partition by partition, because the same place is in each of them.
 create or replace function pii_vault.replace_values(
   user_id text, fields text[], old text[], fresh text[]
 ) returns integer
@@ -187,36 +187,48 @@ create or replace function pii_vault.replace_values(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  replaced integer;
-  wanted integer;
+  replaced integer := 0;
+  wanted integer := 0;
+  changes record;
+  done integer;
 begin
-  with rows as materialized (
-    -- A user's rows are looked for by the user: others' logins may have the same token a million times.
-    select o.field, o.token, o.place from pii_vault.occurrences o
-    where o.user_id = replace_values.user_id
-    union all
-    select o.field, o.token, o.place
-    from unnest(replace_values.fields, replace_values.old) n (field, old)
-    join pii_vault.occurrences o on o.field = n.field and o.token = n.old
-    where replace_values.user_id is null
-  ),
-  changes as (
-    select r.place,
-      max(n.fresh) filter (where n.field = 'ip') as ip,
-      max(n.fresh) filter (where n.field = 'device_id') as device
-    from rows r
-    join unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
-      on n.field = r.field and n.old = r.token
-    group by r.place
-  ),
-  updated as (
-    update public.user_logins l
-    set masked_ip = coalesce(c.ip, l.masked_ip), masked_device_id = coalesce(c.device, l.masked_device_id)
-    from changes c
-    where l.ctid = c.place
-    returning 1
-  )
-  select (select count(*) from updated), (select count(*) from changes) into replaced, wanted;
+  for changes in
+    with rows as materialized (
+      -- A user's rows are looked for by the user: others' logins may have the same token a million times.
+      select o.field, o.token, o.partition, o.place from pii_vault.occurrences o
+      where o.user_id = replace_values.user_id
+      union all
+      select o.field, o.token, o.partition, o.place
+      from unnest(replace_values.fields, replace_values.old) n (field, old)
+      join pii_vault.occurrences o on o.field = n.field and o.token = n.old
+      where replace_values.user_id is null
+    ),
+    changed as (
+      select r.partition, r.place,
+        max(n.fresh) filter (where n.field = 'ip') as ip,
+        max(n.fresh) filter (where n.field = 'device_id') as device
+      from rows r
+      join unnest(replace_values.fields, replace_values.old, replace_values.fresh) n (field, old, fresh)
+        on n.field = r.field and n.old = r.token
+      group by r.partition, r.place
+    )
+    select c.partition::regclass as partition, array_agg(c.place) as places, array_agg(c.ip) as ips,
+      array_agg(c.device) as devices
+    from changed c
+    group by c.partition
+    order by c.partition
+  loop
+    execute format(
+      'update only %s l
+       set masked_ip = coalesce(c.ip, l.masked_ip), masked_device_id = coalesce(c.device, l.masked_device_id)
+       from unnest($1, $2, $3) c (place, ip, device)
+       where l.ctid = c.place',
+      changes.partition
+    ) using changes.places, changes.ips, changes.devices;
+    get diagnostics done = row_count;
+    replaced := replaced + done;
+    wanted := wanted + cardinality(changes.places);
+  end loop;
   if replaced <> wanted then
     raise exception using
       errcode = 'VL016',

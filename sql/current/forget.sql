@@ -134,7 +134,7 @@ begin
       hint = '`veil hold list` shows the holds, and who added them';
   end if;
 
-  originals := pii_vault.bury(gone, 'forgotten', erasure);
+  originals := pii_vault.bury(gone, erasure);
   replaced := pii_vault.replace_values(
     forget_user.user_id, fields, found,
     -- Those of ip stand first.
@@ -196,7 +196,7 @@ begin
   from pii_vault.assess_tokens(forget_tokens.tokens, 1) a;
   perform pii_vault.refuse_held(pii_vault.held_among(gone), json_array_length(outcomes));
 
-  originals := pii_vault.bury(gone, 'forgotten', erasure);
+  originals := pii_vault.bury(gone, erasure);
   replaced := pii_vault.replace_values(
     null,
     array_fill('ip'::text, array[ips]) || array_fill('device_id'::text, array[cardinality(gone) - ips]),
@@ -235,7 +235,7 @@ begin
   perform pii_vault.close_gate();
   with gone as (
     delete from pii_vault.tombstones t
-    where t.token = any (lift_tombstones.tokens) and t.kind = 'forgotten'
+    where t.token = any (lift_tombstones.tokens)
     returning t.token
   )
   select coalesce(array_agg(g.token::text order by g.token), '{}') into lifted from gone g;

@@ -1,4 +1,4 @@
--- The ledger's daily partitions: from two weeks back (SQS keeps a message that long) to a week ahead; away 30 days
+-- The periods, and the ledger's daily partitions. The latter: from two weeks back (SQS keeps a message that long) to a week ahead; away 30 days
 -- after their day, well after any redelivery. In a transaction of its own: DDL inside a load deadlocks and stalls.
 --
 -- Where loads are busy just now, each part here gives up, undoes nothing of the others, and the next call does it.
@@ -103,7 +103,8 @@ end
 $$;
 
 -- The day is a parameter so that a test can be its own clock.
-create or replace function etl.housekeep_on(today date) returns table (created integer, dropped integer)
+create or replace function etl.housekeep_on(today date)
+  returns table (created integer, dropped integer, periods integer)
   language plpgsql
   set search_path = pg_catalog, pg_temp
   set lock_timeout = '250ms'
@@ -111,6 +112,7 @@ as $$
 begin
   created := 0;
   dropped := 0;
+  periods := 0;
   -- One at a time; whoever comes second has nothing to do. A lock on a table of the owner's, because any login could
   -- hold an advisory one.
   begin
@@ -119,6 +121,7 @@ begin
     return next;
     return;
   end;
+  periods := etl.make_periods(today);
   perform etl.count_old_messages(today);
   dropped := etl.drop_old_days(today);
   -- First the days ahead, then those that messages may be coming for.
@@ -129,9 +132,10 @@ end
 $$;
 
 -- Which day it is, no session's time zone says.
-create or replace function etl.housekeep() returns table (created integer, dropped integer)
+create or replace function etl.housekeep()
+  returns table (created integer, dropped integer, periods integer)
   language sql security definer
   set search_path = pg_catalog, pg_temp
 as $$
-  select created, dropped from etl.housekeep_on((now() at time zone interval '0')::date)
+  select created, dropped, periods from etl.housekeep_on(etl.utc_day(now()))
 $$;

@@ -99,7 +99,8 @@ end
 $$;
 
 -- Answers with the batch's id and what became of its messages. When it has committed, they may be deleted from the
--- queue.
+-- queue. The bounds of the periods that it stored originals in say which ones its sender need not send again; `today`
+-- is what the sender judges the age of messages by, so that all hosts go by one clock.
 create or replace function etl.load(
   batch uuid,
   generation integer,
@@ -123,7 +124,8 @@ create or replace function etl.load(
   rejected_reasons text[],
   rejected_bodies bytea[]
 ) returns table (
-  batch_id uuid, loaded integer, duplicates integer, quarantined integer, new_originals integer
+  batch_id uuid, loaded integer, duplicates integer, quarantined integer, new_originals integer,
+  period_firsts date[], period_untils date[], today date
 )
   language plpgsql security definer
   set search_path = pg_catalog, pg_temp
@@ -133,7 +135,6 @@ declare
   rows_in integer := cardinality(message_ids);
   rejected_in integer := cardinality(rejected_ids);
   fresh text[];
-  forgotten text[];
 begin
   perform pii_vault.require_read_committed('a load');
   -- A list of another length, or numbered otherwise than it is read, would mix up messages.
@@ -174,6 +175,9 @@ begin
 
   loaded := 0;
   new_originals := 0;
+  period_firsts := '{}';
+  period_untils := '{}';
+  today := etl.utc_day(clock_timestamp());
   if cardinality(fresh) > 0 and rows_in > 0 then
     if cardinality(fresh) < rows_in + rejected_in then
       -- Only the fresh ones, each once, in the order of the batch: a FIFO queue's messages become rows in the order
@@ -198,32 +202,12 @@ begin
         order by position
       ) m;
     end if;
-    select s.stored, s.forgotten into new_originals, forgotten
-    from etl.store_originals(tokens, sealed, load.data_key, masked_ips, masked_device_ids) s;
-    if cardinality(forgotten) > 0 then
-      masked_ips := pii_vault.freshen('ip', masked_ips, forgotten);
-      masked_device_ids := pii_vault.freshen('device_id', masked_device_ids, forgotten);
-    end if;
-    -- Elements come in the arrays' order, so rows stand in the order of the batch.
-    insert into public.user_logins (
-      user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
-    )
-    select
-      r.user_id, r.device_type, r.ip, r.device, r.locale, r.version,
-      (r.sent_at at time zone interval '0')::date
-    from (
-      select
-        unnest(user_ids), unnest(device_types), unnest(masked_ips), unnest(masked_device_ids),
-        unnest(locales), unnest(app_versions), unnest(sent_ats)
-    ) r (user_id, device_type, ip, device, locale, version, sent_at);
-    get diagnostics loaded = row_count;
-    -- Otherwise a message would be deleted whose row is nowhere.
-    if loaded <> cardinality(user_ids) then
-      raise exception using
-        errcode = 'VL016',
-        message = format('public.user_logins took %s of %s rows', loaded, cardinality(user_ids)),
-        hint = 'a trigger or a rule on it drops rows: veil needs each of them stored';
-    end if;
+    select s.loaded, s.new_originals, s.firsts, s.untils
+    into loaded, new_originals, period_firsts, period_untils
+    from etl.store_rows(
+      tokens, sealed, load.data_key, user_ids, device_types, masked_ips, masked_device_ids, locales,
+      app_versions, sent_ats
+    ) s;
   end if;
 
   quarantined := case when rejected_in > 0 then etl.quarantine_fresh(

@@ -132,34 +132,56 @@ begin
 end
 $$;
 
--- Which of these tokens were erased, and whether they stay so when their values come again.
+-- Which of these tokens were forgotten, and whether they stay so when their values come again.
 create or replace function pii_vault.erased_among(tokens text[]) returns table (token text, stays boolean)
   language sql stable
   set search_path = pg_catalog, pg_temp
 as $$
-  select g.token, t.kind = 'forgotten' and not pii_vault.may_return(pii_vault.field_of(g.token))
+  select g.token, not pii_vault.may_return(pii_vault.field_of(g.token))
   from (select unnest(tokens)) g (token)
   -- One by one: "offset 0" keeps the planner from joining instead.
-  cross join lateral (
-    select s.kind from pii_vault.tombstones s where s.token = g.token offset 0
-  ) t
+  where exists (select from pii_vault.tombstones s where s.token = g.token offset 0)
 $$;
 
--- Stores the originals that belong to these rows' tokens, the first one of each for good, and refuses rows whose
--- token would be left without an original. Lifts the tombstones of what may return. Answers with the tokens that
--- were forgotten and stay so: the rows may not have them, and need none of their originals.
+-- Those of the tokens, null left out, that have no original in this period.
+--
+-- The period stands in the statement as a literal: a plan for any period would lock all of them with each load.
+create or replace function etl.lacking_originals(period date, tokens text[]) returns text[]
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  lacking text[];
+begin
+  if cardinality(tokens) > 0 then
+    execute format(
+      'select array_agg(distinct g.token)
+       from (select unnest($1)) g (token)
+       -- One by one: the vault is large.
+       where not exists (
+         select from pii_vault.originals o where o.token = g.token and o.period = %L::date offset 0
+       )',
+      period
+    ) into lacking using tokens;
+  end if;
+  return coalesce(lacking, '{}');
+end
+$$;
+
+-- Stores the originals that belong to these rows' tokens in their period, the first one of each for good, and refuses
+-- rows whose token would be left without an original. Lifts the tombstones of what may return. Answers with the tokens
+-- that were forgotten and stay so: the rows may not have them, and need none of their originals.
 --
 -- Tombstones are looked for where an original is about to be stored, or is missing, and nowhere else: a forgotten
 -- token has none.
 create or replace function etl.store_originals(
-  tokens text[], sealed bytea[], data_key uuid, masked_ips text[], masked_device_ids text[],
+  period date, tokens text[], sealed bytea[], data_key uuid, masked_ips text[], masked_device_ids text[],
   out stored integer, out forgotten text[]
 )
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  any_erased boolean := exists (select from pii_vault.tombstones);
   returning_now text[];
   lacking text[];
   absent text[];
@@ -167,7 +189,7 @@ begin
   stored := 0;
   forgotten := '{}';
   if cardinality(tokens) > 0 then
-    if any_erased then
+    if exists (select from pii_vault.tombstones) then
       select
         coalesce(array_agg(e.token) filter (where e.stays), '{}'),
         coalesce(array_agg(e.token) filter (where not e.stays), '{}')
@@ -183,8 +205,8 @@ begin
         delete from pii_vault.tombstones t using locked l where t.token = l.token;
       end if;
     end if;
-    insert into pii_vault.originals (token, data_key, sealed)
-    select o.token, store_originals.data_key, o.sealed
+    insert into pii_vault.originals (token, period, data_key, sealed)
+    select o.token, store_originals.period, store_originals.data_key, o.sealed
     from (select unnest(tokens), unnest(store_originals.sealed)) o (token, sealed)
     -- "is true" has the planner hash the list, where it could choose a loop: it takes each for short.
     where (o.token in (select unnest(masked_ips || masked_device_ids))) is true
@@ -194,21 +216,15 @@ begin
     get diagnostics stored = row_count;
   end if;
   -- Whoever deletes originals has locked out loads: what is there now is there when this commits.
-  select array_agg(distinct other.token) into lacking
-  from (
+  lacking := etl.lacking_originals(store_originals.period, array(
     select r.token
     from (select unnest(masked_ips || masked_device_ids)) r (token)
     where r.token is not null
       and (r.token in (select unnest(tokens))) is not true
-    offset 0
-  ) other
-  -- One by one: the vault is large.
-  where not exists (
-    select from pii_vault.originals o where o.token = other.token offset 0
-  );
-  if lacking is not null then
+  ));
+  if cardinality(lacking) > 0 then
     absent := array(select e.token from pii_vault.erased_among(lacking) e where e.stays);
-    -- What only expired, or may come back, has to be sent.
+    -- What may come back has to be sent.
     if cardinality(absent) < cardinality(lacking) then
       raise exception using errcode = 'VL013', message = 'a row has a token without an original';
     end if;
@@ -216,4 +232,3 @@ begin
   end if;
 end
 $$;
-

@@ -8,9 +8,7 @@ create or replace function etl.request_bodies(message_ids text[], purpose text, 
 as $$
 declare
   asked text[];
-  digests bytea[];
 begin
-  perform pii_vault.print_no_plans();
   perform pii_vault.require_reason_length(reason);
   if purpose is null or purpose not in ('show', 'replay') then
     raise exception using errcode = 'VL006', message = 'expected the purpose show or replay';
@@ -22,11 +20,8 @@ begin
     raise exception using
       errcode = 'VL006', message = 'one of the message ids is not of 1 to 128 characters';
   end if;
-  select array_agg(m.id), array_agg(coalesce(sha256(q.sealed), pii_vault.random_digest()))
-  into asked, digests
-  from (select distinct id from unnest(message_ids) u (id)) m
-  left join etl.quarantine q on q.message_id = m.id;
-  return pii_vault.record_request(purpose, asked, digests, reason, null, false);
+  asked := array(select distinct m.id from unnest(message_ids) m (id));
+  return pii_vault.record_request(purpose, asked, reason, null, false);
 end
 $$;
 
@@ -47,8 +42,9 @@ begin
     select
       q.message_id::text, q.sent_at, q.reason, q.state, q.data_key, q.sealed, k.wrapped, k.proof,
       k.generation
-    from unnest(admitted.subjects, admitted.digests) as h (message_id, digest)
-    join etl.quarantine q on q.message_id = h.message_id and sha256(q.sealed) = h.digest
+    from unnest(admitted.subjects) as h (message_id)
+    join etl.quarantine q on q.message_id = h.message_id
+      and q.sealed is not null and q.quarantined_at < admitted.recorded_at
     left join pii_vault.data_keys k on k.id = q.data_key
     order by q.sent_at, q.message_id;
   get diagnostics served = row_count;

@@ -26,7 +26,6 @@ as $$
 declare
   admitted pii_vault.requests;
   entry etl.quarantine;
-  forgotten text[];
 begin
   perform pii_vault.require_read_committed('a replay');
   admitted := pii_vault.admit(replay.request, 'replay');
@@ -44,13 +43,9 @@ begin
   if not found then
     return false;
   end if;
-  -- The very body that was asked for, so that the record says what this row was made of.
-  if not exists (
-    select from unnest(admitted.subjects, admitted.digests) as h (id, digest)
-    where h.id = replay.message_id and h.digest = sha256(entry.sealed)
-  ) then
+  if entry.quarantined_at >= admitted.recorded_at then
     raise exception using
-      errcode = 'VL001', message = 'the request is not for the body that is quarantined now';
+      errcode = 'VL001', message = 'the request is older than the body that is quarantined now';
   end if;
   if replay.data_key is not null then
     perform etl.register_data_key(
@@ -61,18 +56,10 @@ begin
   update etl.quarantine q
   set state = 'replayed', sealed = null, changed_at = clock_timestamp(), changed_by = session_user
   where q.message_id = replay.message_id;
-  select s.forgotten into forgotten
-  from etl.store_originals(
-    replay.tokens, replay.sealed, replay.data_key, array[replay.masked_ip],
-    array[replay.masked_device_id]
-  ) s;
-  insert into public.user_logins (
-    user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
-  ) values (
-    replay.user_id, replay.device_type,
-    (pii_vault.freshen('ip', array[replay.masked_ip], forgotten))[1],
-    (pii_vault.freshen('device_id', array[replay.masked_device_id], forgotten))[1],
-    replay.locale, replay.app_version, (entry.sent_at at time zone interval '0')::date
+  perform etl.store_rows(
+    replay.tokens, replay.sealed, replay.data_key, array[replay.user_id], array[replay.device_type],
+    array[replay.masked_ip], array[replay.masked_device_id], array[replay.locale],
+    array[replay.app_version], array[entry.sent_at]
   );
   perform pii_vault.record(
     'quarantine.replayed', admitted.id, '{}', array[replay.message_id], 1, null, null

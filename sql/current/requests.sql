@@ -3,29 +3,10 @@
 -- Everything here defends one sentence: no original without a record. A caller controls his own transactions,
 -- savepoints, cursors, settings and timing, so nothing that he could still undo counts.
 
--- What stands for the digest of a seal where there is none.
-create or replace function pii_vault.random_digest() returns bytea
-  language sql volatile
-  set search_path = pg_catalog, pg_temp
-as $$
-  select sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
-$$;
-
--- A caller may have every plan printed to his screen, with its constants: the digests among them.
-create or replace function pii_vault.print_no_plans() returns void
-  language plpgsql
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform set_config(name, 'off', true)
-  from unnest('{debug_print_parse,debug_print_rewritten,debug_print_plan}'::text[]) s (name);
-end
-$$;
-
--- Writes the request, what the policy makes of it, and the audit entries. What the vault holds of it is kept for
--- fetch_reveal and not returned: asking discloses nothing, not even which tokens exist.
+-- Writes the request, what the policy makes of it, and the audit entries. Asking discloses nothing, not even which
+-- tokens exist.
 create or replace function pii_vault.record_request(
-  kind text, subjects text[], digests bytea[], reason text, purpose text, break_glass boolean
+  kind text, subjects text[], reason text, purpose text, break_glass boolean
 ) returns uuid
   language plpgsql
   set search_path = pg_catalog, pg_temp
@@ -51,10 +32,10 @@ begin
   asked := pii_vault.judge(asked);
 
   insert into pii_vault.requests (
-    purpose, login_oid, subjects, digests, reason, stated_purpose, break_glass, approval, refusal,
+    purpose, login_oid, subjects, reason, stated_purpose, break_glass, approval, refusal,
     refusal_detail, request_seconds, approval_seconds, ip_tokens, device_tokens, bodies
   ) values (
-    record_request.kind, asked.login_oid, record_request.subjects, record_request.digests, asked.reason,
+    record_request.kind, asked.login_oid, record_request.subjects, asked.reason,
     asked.stated_purpose, asked.break_glass, asked.approval, asked.refusal, asked.refusal_detail,
     asked.request_seconds, asked.approval_seconds, asked.ip_tokens, asked.device_tokens, asked.bodies
   )

@@ -7,19 +7,19 @@
 -- A look-up by a token goes by the index only where the token has the database's own collation. A parameter has it. A
 -- token from a column that is collate "C" needs `collate "default"`.
 create or replace view pii_vault.occurrences as
-  select o.field, o.token, o.user_id, o.create_date, o.place
+  select o.field, o.token, o.user_id, o.create_date, o.partition, o.place
   from (
-    select 'ip'::text, l.masked_ip::text, l.user_id::text, l.create_date, l.ctid
+    select 'ip'::text, l.masked_ip::text, l.user_id::text, l.create_date, l.tableoid, l.ctid
     from public.user_logins l
     union all
-    select 'device_id'::text, l.masked_device_id::text, l.user_id::text, l.create_date, l.ctid
+    select 'device_id'::text, l.masked_device_id::text, l.user_id::text, l.create_date, l.tableoid, l.ctid
     from public.user_logins l
-  ) o (field, token, user_id, create_date, place)
+  ) o (field, token, user_id, create_date, partition, place)
   -- Not in the legs: they would be planned apart, and neither could give its rows in the order of its index.
   where o.token is not null;
 
 comment on view pii_vault.occurrences is
-  'where each token stands in user_logins: field, token, user, day and the row''s place';
+  'where each token stands in user_logins: field, token, user, day, and the row''s partition and place there';
 
 create or replace view public.user_logins_shared_tokens as
   select

@@ -45,6 +45,7 @@ create table etl.ledger_totals (
 comment on table etl.ledger_totals is
   'how many messages of each day were stored, of days whose part of the ledger is gone';
 
+-- No key, because rows may be without a date.
 create table etl.adopted (
   day date,
   messages bigint not null,
@@ -53,8 +54,10 @@ create table etl.adopted (
   constraint adopted_plain_values check (plain_values >= 0)
 );
 
+alter table etl.adopted replica identity full;
+
 comment on table etl.adopted is
-  'rows without a ledger entry and values that are no tokens; empty until existing rows can be copied in';
+  'of a copied table: rows, which have no ledger entry, and values that are no tokens';
 
 create table etl.quarantine (
   message_id text collate "C" not null,

@@ -35,15 +35,15 @@ comment on table pii_vault.data_keys is
 -- No foreign key to data_keys: the one statement that inserts here registers the data key first, and a check of
 -- each row would cost more than the rest of its insert.
 --
--- The key is a btree. As a hash (an exclusion constraint), a token would be found in 1.3 instead of 3.5 and stored
--- in 7.5 instead of 10.5 (microseconds of a backend, PostgreSQL 18). But a request reads a token's successor, so
--- that its cost tells nothing of what the vault holds, and everybody expects a primary key.
+-- A period is named by its first day. The token comes first in the key: with the period first, 1,000 tokens over 60
+-- periods were found in 20 seconds.
 create table pii_vault.originals (
   token text collate "C" not null,
+  period date not null,
   data_key uuid not null,
   sealed bytea not null,
   sealed_at timestamptz not null default clock_timestamp(),
-  constraint originals_key primary key (token),
+  constraint originals_key primary key (token, period),
   -- 26 letters: no underscore stands among them, so one before the last 26 says that there are as many. A counted
   -- repetition would cost 4.4 microseconds a token and not 1.7, because its automaton is built anew for each.
   constraint originals_token check (
@@ -52,40 +52,42 @@ create table pii_vault.originals (
   ),
   constraint originals_sealed
     check (octet_length(sealed) between 44 and 1068 and octet_length(sealed) % 16 = 12)
-);
+) partition by range (period);
 
 comment on table pii_vault.originals is
-  'for each token the first original that was stored, sealed: nonce, ciphertext, tag';
+  'for each token and period the first original that was stored, sealed: nonce, ciphertext, tag';
 
--- As of etl.quarantine: no samples of seals are kept where no erasure reaches them.
+create table pii_vault.originals_default partition of pii_vault.originals default;
+
+-- As of etl.quarantine: no samples of seals are kept where no erasure reaches them. Partitions do not inherit it.
 alter table pii_vault.originals alter column sealed set statistics 0;
+alter table pii_vault.originals_default alter column sealed set statistics 0;
 
 -- Nothing but a lock, so that no vacuum or dump is ever in its way.
 create table pii_vault.erasure_gate (
-  nothing boolean,
+  nothing boolean not null,
+  constraint erasure_gate_key primary key (nothing),
   constraint erasure_gate_empty check (false)
 );
 
 comment on table pii_vault.erasure_gate is
   'always empty: loads lock it in row share mode, erasures in exclusive mode';
 
--- Erased tokens. A forgotten one binds: the next message with its value gets a token of generation 0. An expired
--- one does not: its value is stored anew when it comes again.
+-- Forgotten tokens. The next message with such a value gets a token of generation 0. What has expired needs none: its
+-- value is stored anew when it comes again (etl.periods says which periods have).
 create table pii_vault.tombstones (
   token text collate "C" not null,
-  kind text not null,
   erasure uuid not null,
   erased_at timestamptz not null default clock_timestamp(),
   constraint tombstones_key primary key (token),
   constraint tombstones_token check (
     token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'
     and substr(token, octet_length(token) - 26, 1) = '_'
-  ),
-  constraint tombstones_kind check (kind in ('forgotten', 'expired'))
+  )
 );
 
 comment on table pii_vault.tombstones is
-  'tokens whose originals were erased; forgotten ones must not come back';
+  'tokens whose originals were forgotten, which must not come back';
 
 create index tombstones_erasure on pii_vault.tombstones (erasure);
 
@@ -123,6 +125,3 @@ create table pii_vault.canaries (
 
 comment on table pii_vault.canaries is
   'tokens of originals that no login uses: whoever asks for one has them from elsewhere';
-
--- Sorts behind every token: whatever is looked up has a successor, so that what is found tells nothing.
-insert into pii_vault.canaries (token) values ('~');

@@ -64,17 +64,14 @@ insert into pii_vault.audit_head (chain, position, hash)
 select m.chain, 0, sha256(convert_to('veil/v1/audit-genesis', 'UTF8') || uuid_send(m.chain))
 from made m;
 
--- A committed entry here is what fetch_reveal serves. Apart from the audit, because it keeps what nobody may read:
--- for each subject a digest of what was sealed for it when asked, or 32 random bytes where nothing was. The two
--- look alike, so that not even the size of the row says which subjects exist. What was decided when the request was
--- recorded stands here too: a later change of the policy changes no request.
+-- A committed entry here is what fetch_reveal serves: what was sealed before it was recorded. What was decided then
+-- stands here too: a later change of the policy changes no request.
 create table pii_vault.requests (
   id uuid not null default gen_random_uuid(),
   purpose text not null,
   login text not null default session_user,
   login_oid oid not null,
   subjects text[] not null,
-  digests bytea[] not null,
   recorded_at timestamptz not null default clock_timestamp(),
   recorded_xid xid8 not null default pg_current_xact_id(),
   reason text,
@@ -89,7 +86,6 @@ create table pii_vault.requests (
   device_tokens integer not null default 0,
   bodies integer not null default 0,
   constraint requests_key primary key (id),
-  constraint requests_digests check (cardinality(digests) = cardinality(subjects)),
   constraint requests_purpose check (purpose in ('reveal', 'show', 'replay')),
   constraint requests_approval check (approval in ('none', 'needed', 'skipped'))
 );

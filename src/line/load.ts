@@ -6,7 +6,8 @@ import type { Protected } from "../login/protect.ts";
 import type { Database } from "../postgres/database.ts";
 import { MIXED_ANSWERS } from "../postgres/errors.ts";
 import { WRONG_ISOLATION } from "../postgres/sqlstates.ts";
-import { array, byteaArray, type Value } from "../postgres/values.ts";
+import { array, byteaArray, type Row, type Value } from "../postgres/values.ts";
+import { dayOf, type Period } from "./known-originals.ts";
 import { LINE_WAITS } from "./waits.ts";
 
 export type LoadResult = {
@@ -14,6 +15,10 @@ export type LoadResult = {
   readonly duplicates: number;
   readonly quarantined: number;
   readonly newOriginals: number;
+  /** Those of the rows, but for periods that keep no originals any more. */
+  readonly periods: readonly Period[];
+  /** By the database's clock, in days since 1970. */
+  readonly today: number;
 };
 
 /**
@@ -60,7 +65,10 @@ type Parameter = keyof typeof PARAMETERS;
 const NAMES = Object.keys(PARAMETERS) as readonly Parameter[];
 
 const ARGUMENTS = NAMES.map((name, i) => `${name} => $${i + 1}::${PARAMETERS[name]}`).join(", ");
-const STATEMENT = `select batch_id::text, loaded, duplicates, quarantined, new_originals
+// As JSON, because no DateStyle of a session's changes how that writes a day.
+const STATEMENT = `select batch_id::text, loaded, duplicates, quarantined, new_originals,
+    pg_catalog.to_json(period_firsts)::text as period_firsts,
+    pg_catalog.to_json(period_untils)::text as period_untils, pg_catalog.to_json(today)::text as today
   from etl.load(${ARGUMENTS})`;
 
 /** Databases whose default is another isolation level than the one that a load needs. */
@@ -94,6 +102,8 @@ export async function load(
     duplicates: Number(answer.duplicates),
     quarantined: Number(answer.quarantined),
     newOriginals: Number(answer.new_originals),
+    periods: readPeriods(answer),
+    today: readDay(JSON.parse(String(answer.today))),
   };
   if (
     result.loaded + result.duplicates + result.quarantined !==
@@ -103,6 +113,14 @@ export async function load(
   }
   return result;
 }
+
+function readPeriods({ period_firsts, period_untils }: Row): Period[] {
+  const firsts: string[] = JSON.parse(String(period_firsts));
+  const untils: string[] = JSON.parse(String(period_untils));
+  return firsts.map((first, i) => ({ first: readDay(first), until: readDay(untils[i]!) }));
+}
+
+const readDay = (text: string): number => dayOf(new Date(`${text}T00:00:00Z`));
 
 /** What `etl.load` is called with, by name. */
 export function argumentsOf(
@@ -154,7 +172,16 @@ async function execute(database: Database, given: Record<Parameter, Value>, answ
   return await database.transaction((query) => query(STATEMENT, values), answerMs);
 }
 
-/** An empty load: throws if this database knows another token key, before a message is received. */
+const NOTHING: Protected = { rows: [], originals: new Map(), rejected: [] };
+
+/** Throws if this database knows another token key. */
+export const loadNothing = (
+  database: Database,
+  subkeys: Subkeys,
+  answerMs?: number,
+): Promise<LoadResult> => load(database, subkeys, null, NOTHING, answerMs);
+
+/** Throws if it is not this one, before a message is received. */
 export async function requireTokenKey(database: Database, subkeys: Subkeys): Promise<void> {
-  await load(database, subkeys, null, { rows: [], originals: new Map(), rejected: [] });
+  await loadNothing(database, subkeys);
 }

@@ -10,8 +10,9 @@ import { isLackingOriginals, isOutage, isRejection, isTooLong } from "../postgre
 import type { Message } from "../sqs/queue.ts";
 import type { Availability } from "./availability.ts";
 import type { Counts } from "./counts.ts";
-import type { KnownOriginals } from "./known-originals.ts";
+import { dayOf, type KnownOriginals } from "./known-originals.ts";
 import { type LoadResult, load } from "./load.ts";
+import { refuseUntimely } from "./timely.ts";
 import type { LineWaits } from "./waits.ts";
 
 /** What storing needs, the same for all batches of a run. */
@@ -46,19 +47,23 @@ const TOO_LONG_ATTEMPTS = 3;
 /** Waits for a database that is away. Throws when nothing more can be stored. */
 export async function protectAndLoad(store: Store, part: Part): Promise<StoredPart | RefusedPart> {
   const { available, knownOriginals } = store;
-  let sealed = await protectPart(store, part);
+  let timely: Part | null = null;
+  let sealed: SealedPart | null = null;
   let tooLong = 0;
   for (;;) {
     try {
+      timely ??= await refuseUntimely(part, { ...store, loadMs: store.waits.loadMs });
+      sealed ??= await protectPart(store, timely);
       const result = await loadPart(store, sealed);
       const { batch } = sealed;
-      knownOriginals.addAll(batch.originals.keys());
+      knownOriginals.note(result.periods);
+      knownOriginals.addAll(batch.rows, batch.originals);
       return { kind: "stored", messages: part.map(({ message }) => message), batch, result };
     } catch (error) {
       // Erased meanwhile, or the database was restored: from here on nothing is taken for stored.
-      if (isLackingOriginals(error) && sealed.leavesOut) {
+      if (isLackingOriginals(error) && sealed?.leavesOut) {
         knownOriginals.clear();
-        sealed = await protectPart(store, part);
+        sealed = null;
         continue;
       }
       if (isRejection(error)) return { kind: "refused", failure: error };
@@ -87,8 +92,8 @@ async function protectPart(
   const most = maxSeals(part.length);
   const key = await dataKeys.take(most);
   let leavesOut = false;
-  const isKnown = (token: string) => {
-    const isThere = knownOriginals.has(token);
+  const isKnown = (token: string, sentAt: Date) => {
+    const isThere = knownOriginals.has(token, dayOf(sentAt));
     leavesOut ||= isThere;
     return isThere;
   };

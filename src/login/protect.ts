@@ -50,8 +50,11 @@ export type Protected = {
 export const maxSeals = (messages: number): number => messages * PERSONAL.length;
 
 export type Protecting = {
-  /** Tells tokens whose originals the vault has already: those are not sealed again. */
-  readonly isKnown?: (token: string) => boolean;
+  /**
+   * Tells tokens whose originals the vault has already in the period of a message that was sent then: those are not
+   * sealed again.
+   */
+  readonly isKnown?: (token: string, sentAt: Date) => boolean;
   /** The platform's, where there are faster ones. */
   readonly primitives?: Primitives;
 };
@@ -67,17 +70,19 @@ export function protect(
   const rejected: RejectedMessage[] = [];
   const sealAt = (place: Place, text: string) =>
     seal(dataKey.bytes, place, text, undefined, primitives);
-  const tokenize = (field: Field, original: string | null): string | null => {
-    if (original === null) return null;
-    const token = makeToken(subkeys, field, original, primitives);
-    if (!originals.has(token) && !isKnown(token)) {
-      originals.set(token, sealAt({ kind: "original", token }, original));
-    }
-    return token;
-  };
+  const tokenizerAt =
+    (sentAt: Date): Tokenize =>
+    (field, original) => {
+      if (original === null) return null;
+      const token = makeToken(subkeys, field, original, primitives);
+      if (!originals.has(token) && !isKnown(token, sentAt)) {
+        originals.set(token, sealAt({ kind: "original", token }, original));
+      }
+      return token;
+    };
   for (const { id, body, sentAt, parsed } of messages) {
     if (parsed.kind === "login") {
-      rows.push(makeRow(id, sentAt, parsed.login, tokenize));
+      rows.push(makeRow(id, sentAt, parsed.login, tokenizerAt(sentAt)));
     } else {
       // A broken body may hold what UTF-8 cannot: kept as U+FFFD, rather than not kept.
       const sealed = sealAt({ kind: "quarantine", messageId: id }, body.toWellFormed());
@@ -87,12 +92,9 @@ export function protect(
   return { rows, originals, rejected };
 }
 
-function makeRow(
-  messageId: string,
-  sentAt: Date,
-  login: Login,
-  tokenize: (field: Field, original: string | null) => string | null,
-): LoginRow {
+type Tokenize = (field: Field, original: string | null) => string | null;
+
+function makeRow(messageId: string, sentAt: Date, login: Login, tokenize: Tokenize): LoginRow {
   const { userId, deviceType, locale, appVersion } = login;
   const row = { messageId, sentAt, userId, deviceType, locale, appVersion } as LoginRow & Tokens;
   for (const { field, key, column } of PERSONAL) row[column] = tokenize(field, login[key]);

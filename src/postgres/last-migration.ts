@@ -89,19 +89,24 @@ export async function takeTurn(query: Query): Promise<LastMigration> {
   };
 }
 
-/** Whether a migration has been here. Throws where somebody else has, or a veil from before the steps. */
+/** Whether a migration has been here. Throws where somebody else has, or a veil from before the periods. */
 async function isThere(query: Query): Promise<boolean> {
   const columns = await query(
     `select a.attname::text as name,
        c.relkind = 'r' and pg_catalog.pg_get_userbyid(c.relowner) = 'veil_owner'
-         and pg_catalog.pg_get_userbyid(n.nspowner) = 'veil_owner' as ours
+         and pg_catalog.pg_get_userbyid(n.nspowner) = 'veil_owner' as ours,
+       exists (
+         select from pg_catalog.pg_class o
+         join pg_catalog.pg_namespace v on v.oid = o.relnamespace
+         where v.nspname = 'pii_vault' and o.relname = 'originals' and o.relkind = 'r'
+       ) as is_flat
      from pg_catalog.pg_attribute a
      join pg_catalog.pg_class c on c.oid = a.attrelid
      join pg_catalog.pg_namespace n on n.oid = c.relnamespace
      where n.nspname = 'etl' and c.relname = 'migrations' and a.attnum > 0`,
   );
   if (columns.length === 0) return false;
-  if (columns.some(({ name }) => name === "version")) {
+  if (columns.some(({ name, is_flat }) => name === "version" || is_flat === true)) {
     throw new Failure(1, olderForm(), OLDER_FORM_HINT, MADE_BY_OLD_VEIL);
   }
   // Reading it could run the other's code with this login's rights.

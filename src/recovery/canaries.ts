@@ -46,7 +46,7 @@ export async function plantCanary(
 
 export async function listCanaries(database: Database): Promise<readonly Canary[]> {
   const rows = await database.query(
-    `select token::text, login, ${utcText("added_at")} as added from pii_vault.canaries where token <> '~'
+    `select token::text, login, ${utcText("added_at")} as added from pii_vault.canaries
      order by added_at, token`,
   );
   return rows.map(({ token, login, added }) => ({

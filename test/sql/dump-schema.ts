@@ -1,5 +1,5 @@
 // The schema that the migrations end in, as text, from the catalog: what a reviewer compares, and the
-// same on every supported version. The ledger's daily partitions come and go and are left out.
+// same on every supported version. Partitions of days and periods come and go and are left out.
 import type postgres from "postgres";
 
 // Written so that it answers alike on 14 to 18: not null as a property of the column (a constraint of
@@ -152,7 +152,7 @@ const SECTIONS: readonly { readonly title: string; readonly query: string }[] = 
 
 const OURS = `(
   (n.nspname in ('etl', 'pii_vault') or (n.nspname = 'public' and c.relname like 'user\\_logins%'))
-  and c.relname !~ '^ledger_[0-9]{8}'
+  and c.relname !~ '^(ledger|user_logins|originals)_[0-9]{8}'
 )`;
 
 export async function dumpSchema(sql: postgres.Sql): Promise<string> {

@@ -1,0 +1,183 @@
+-- Periods: user_logins is partitioned by the day of a row, and the vault's originals by the same periods. What a load
+-- touches then is the newest partitions, whose indexes stay in memory however much is stored.
+--
+-- A row and its originals stand in one period. A day that no period has lies in the default partitions, and is a
+-- period of its own.
+
+create or replace function etl.utc_day(moment timestamptz) returns date
+  language sql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select (moment at time zone interval '0')::date
+$$;
+
+-- The period's first day; null of none.
+create or replace function etl.period_of(day date) returns date
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    (
+      select p.first
+      from (
+        select s.first, s.until from etl.periods s where s.first <= day order by s.first desc limit 1
+      ) p
+      where day < p.until
+    ),
+    day
+  )
+$$;
+
+-- The periods of these days, in their order.
+create or replace function etl.periods_of(days date[])
+  returns table (first date, until date, is_expired boolean)
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select distinct
+    coalesce(p.first, d.day), coalesce(p.until, d.day + 1), p.originals_expired_at is not null
+  from (select distinct unnest(days)) d (day)
+  left join lateral (
+    select s.first, s.until, s.originals_expired_at
+    from etl.periods s where s.first <= d.day order by s.first desc limit 1
+  ) p on d.day < p.until
+  order by 1
+$$;
+
+-- Where a period of this length ends that begins on this day: with the week, the month, or the day.
+create or replace function etl.period_end(first date, length text) returns date
+  language sql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select (date_trunc(length, first::timestamp) + ('1 ' || length)::interval)::date
+$$;
+
+create or replace function etl.partition_name(parent text, first date) returns text
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select parent || '_' || to_char(first, 'YYYYMMDD')
+$$;
+
+-- An empty table like user_logins, not attached. Replica identity is not inherited.
+create or replace function etl.make_logins_table(name text) returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format(
+    'create table etl.%I (like public.user_logins including defaults including constraints)', name
+  );
+  execute format('alter table etl.%I replica identity full', name);
+end
+$$;
+
+-- The same of originals. That no samples of seals are kept is not inherited either.
+create or replace function pii_vault.make_originals_table(name text) returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format(
+    'create table pii_vault.%I (like pii_vault.originals including defaults including constraints)', name
+  );
+  execute format('alter table pii_vault.%I alter column sealed set statistics 0', name);
+end
+$$;
+
+-- Attached, and not made as a partition, because that would wait for every load, and make every load wait.
+create or replace function etl.make_period(first date, until date) returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  logins text := etl.partition_name('user_logins', first);
+  originals text := etl.partition_name('originals', first);
+begin
+  perform pii_vault.make_originals_table(originals);
+  execute format(
+    'alter table pii_vault.originals attach partition pii_vault.%I for values from (%L) to (%L)',
+    originals, first, until
+  );
+  perform etl.make_logins_table(logins);
+  execute format(
+    'alter table public.user_logins attach partition etl.%I for values from (%L) to (%L)',
+    logins, first, until
+  );
+  insert into etl.periods (first, until) values (make_period.first, make_period.until);
+end
+$$;
+
+-- The last of these days that the default partitions hold something of.
+create or replace function etl.last_without_period(first date, until date) returns date
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select greatest(
+    (
+      select max(l.create_date) from etl.user_logins_without_period l
+      where l.create_date >= first and l.create_date < until
+    ),
+    (
+      select max(o.period) from pii_vault.originals_default o
+      where o.period >= first and o.period < until
+    )
+  )
+$$;
+
+-- Makes one period, unless loads or readers are in the way. Days that the default partitions hold something of stay
+-- there: the period begins after them. Answers with the first day that is not settled; null if somebody was in the
+-- way.
+create or replace function etl.try_period(first date, length text, today date, out next date, out made integer)
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  until date := etl.period_end(first, length);
+  last date := etl.last_without_period(first, until);
+begin
+  made := 0;
+  next := last + 1;
+  if next is not null then
+    return;
+  end if;
+  -- A load that has looked for its partition before this one is attached would go on to the default partition, and be
+  -- refused there (23514). So none may be under way; nobody loads what lies further ahead.
+  if first <= today + 1 then
+    lock table pii_vault.erasure_gate in exclusive mode;
+  end if;
+  -- Before looking again: what a load has put there and not committed yet would not be seen.
+  lock table pii_vault.originals_default, etl.user_logins_default in access exclusive mode;
+  next := etl.last_without_period(first, until) + 1;
+  if next is null then
+    perform etl.make_period(first, until);
+    next := until;
+    made := 1;
+  end if;
+exception when lock_not_available or deadlock_detected then
+  next := null;
+  made := 0;
+end
+$$;
+
+-- Makes the missing periods from five weeks back, as old as what loads take, to two weeks ahead. Answers with how many.
+create or replace function etl.make_periods(today date) returns integer
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  length text := (select l.length from etl.period_length l);
+  made integer := 0;
+  step record;
+  next date := greatest(
+    (select max(p.until) from etl.periods p), date_trunc(length, (today - 35)::timestamp)::date
+  );
+begin
+  while next <= today + 14 loop
+    select * into step from etl.try_period(next, length, today);
+    made := made + step.made;
+    next := step.next;
+  end loop;
+  return made;
+end
+$$;
