@@ -159,8 +159,8 @@ begin
   is_over := old.originals is not null and (old.logins is not null or not expire_period.with_rows);
   if entry is null and not is_over then
     select
-      d.entry, d.originals, d."rows", held_originals + d.held_originals, held_rows + d.held_rows,
-      d.entry is null
+      d.entry, d.originals, d."rows", expire_period.held_originals + d.held_originals,
+      expire_period.held_rows + d.held_rows, d.entry is null
     into entry, originals, "rows", held_originals, held_rows, is_over
     from pii_vault.expire_by_row(
       period, old.originals is null, expire_period.with_rows and old.logins is null,
