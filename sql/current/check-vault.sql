@@ -104,18 +104,22 @@ create or replace function etl.check_nonces_are_used_once(
   set search_path = pg_catalog, pg_temp
 as $$
   with seals as (
-    select o.data_key, o.sealed, o.token as place, o.period from pii_vault.originals o
+    select o.data_key, o.sealed, o.token as place from pii_vault.originals o
     union all
-    select q.data_key, q.sealed, q.message_id, null from etl.quarantine q where q.sealed is not null
+    select q.data_key, q.sealed, q.message_id from etl.quarantine q where q.sealed is not null
   ),
   nonces as (
     select s.data_key, count(*) as times,
       count(*) > 1 and (
-        min(hashbyteaextended(s.sealed, 0)) <> max(hashbyteaextended(s.sealed, 0))
+        min(s.digest) <> max(s.digest)
         or min(s.place) <> max(s.place)
       ) as is_used_twice
-    from seals s
-    group by s.data_key, substring(s.sealed for 12)
+    from (
+      select a.data_key, a.place, substring(a.sealed for 12) as nonce,
+        hashtextextended(encode(a.sealed, 'hex') collate "C", 0) as digest
+      from seals a
+    ) s
+    group by s.data_key, s.nonce
   )
   select
     coalesce(sum(n.times), 0)::bigint,
