@@ -105,7 +105,7 @@ $$;
 -- The day is a parameter so that a test can be its own clock.
 create or replace function etl.housekeep_on(today date)
   returns table (created integer, dropped integer, periods integer)
-  language plpgsql security definer
+  language plpgsql
   set search_path = pg_catalog, pg_temp
   set lock_timeout = '250ms'
 as $$

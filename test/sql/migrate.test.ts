@@ -166,7 +166,7 @@ describe("the functions of one step", () => {
       "drop trigger requests_append_only on pii_vault.requests",
       "alter table pii_vault.audit disable trigger audit_append_only",
       "create rule planted as on insert to pii_vault.audit_waiting do instead nothing",
-      "create or replace view pii_vault.occurrences as select 'ip'::text as field, null::text as token, null::text as user_id, null::date as create_date, null::tid as place",
+      "create or replace view pii_vault.occurrences as select 'ip'::text as field, null::text as token, null::text as user_id, null::date as create_date, null::oid as partition, null::tid as place",
     ]) {
       const database = await empty();
       await asOwner(database);
