@@ -304,7 +304,7 @@ describe("what was there before under a name of veil's in public", () => {
     [
       `${OLD}; create function public.f(text) returns text language sql immutable as 'select $1';
        create index mine on public.user_logins (public.f(user_id))`,
-      "index mine uses a function or a type that is not PostgreSQL's own",
+      "index public.mine uses a function or a type that is not PostgreSQL's own",
     ],
     [
       `${OLD}; create table public.user_logins_before_veil (n integer)`,
