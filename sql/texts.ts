@@ -5,10 +5,12 @@ import renameOldTable from "./copy/rename.sql" with { type: "text" };
 import copyOldRows from "./copy/rows.sql" with { type: "text" };
 import admit from "./current/admit.sql" with { type: "text" };
 import approvals from "./current/approvals.sql" with { type: "text" };
+import assess from "./current/assess.sql" with { type: "text" };
 import audit from "./current/audit.sql" with { type: "text" };
 import canaries from "./current/canaries.sql" with { type: "text" };
 import chain from "./current/chain.sql" with { type: "text" };
 import check from "./current/check.sql" with { type: "text" };
+import checkTokens from "./current/check-tokens.sql" with { type: "text" };
 import checkVault from "./current/check-vault.sql" with { type: "text" };
 import erasure from "./current/erasure.sql" with { type: "text" };
 import expire from "./current/expire.sql" with { type: "text" };
@@ -83,7 +85,7 @@ export const TEXTS: Texts = {
   routines: [
     ...[guards, audit, chain, periods, policy, requests, admit, reveal, approvals],
     ...[originals, rows, quarantine, load, replay, housekeep],
-    ...[erasure, holds, forget, expire, canaries, checkVault, check],
+    ...[erasure, assess, holds, forget, expire, canaries, checkVault, checkTokens, check],
   ],
   triggers,
   sweepRelations,

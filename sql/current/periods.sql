@@ -59,7 +59,8 @@ as $$
   select parent || '_' || to_char(first, 'YYYYMMDD')
 $$;
 
--- An empty table like user_logins, not attached. Replica identity is not inherited.
+-- An empty table like user_logins, not attached. Replica identity is not inherited. It is veil_owner's also where a
+-- superuser has called this.
 create or replace function etl.make_logins_table(name text) returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
@@ -68,6 +69,7 @@ begin
   execute format(
     'create table etl.%I (like public.user_logins including defaults including constraints)', name
   );
+  execute format('alter table etl.%I owner to veil_owner', name);
   execute format('alter table etl.%I replica identity full', name);
 end
 $$;
@@ -81,6 +83,7 @@ begin
   execute format(
     'create table pii_vault.%I (like pii_vault.originals including defaults including constraints)', name
   );
+  execute format('alter table pii_vault.%I owner to veil_owner', name);
   execute format('alter table pii_vault.%I alter column sealed set statistics 0', name);
 end
 $$;
