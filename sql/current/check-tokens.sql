@@ -61,15 +61,17 @@ as $$
   select count(l.masked_ip) + count(l.masked_device_id) from public.user_logins l
 $$;
 
--- Generation 0 stands for nothing recoverable, and what has expired was erased.
+-- Generation 0 stands for nothing recoverable, and what has expired was erased. A copied row's token may be of another
+-- vault. As many of a day may lack an original as were copied; where there are more, all of that day are named, because
+-- nothing tells the copied ones.
 create or replace function etl.check_tokens_have_originals(
   out checked bigint, out offenders bigint, out examples text[]
 )
   language sql stable
   set search_path = pg_catalog, pg_temp
 as $$
-  with lost as (
-    select distinct v.value collate "C" as token
+  with lacking as (
+    select v.day, v.value collate "C" as token, count(*) as amount
     from etl.rows_by_partition() r
     cross join lateral etl.values_without_original(r.partition) v
     where not r.is_expired
@@ -81,6 +83,20 @@ as $$
         select from etl.periods p
         where p.first = v.day and p.until = v.day + 1 and p.originals_expired_at is not null
       )
+    group by v.day, v.value collate "C"
+  ),
+  lost as (
+    select distinct l.token
+    from (
+      select d.day from (
+        select g.day, g.amount from lacking g
+        union all
+        select a.day, -a.tokens from etl.adopted a where a.tokens > 0
+      ) d
+      group by d.day
+      having sum(d.amount) > 0
+    ) b
+    join lacking l on l.day = b.day or (l.day is null and b.day is null)
   )
   select
     etl.count_values(),

@@ -1,15 +1,13 @@
 -- The table that analysts read, and the periods by which it and the vault's originals are partitioned.
 
 -- A relation that is there under one of our names is somebody else's: its triggers, types or rules would run with
--- veil's rights, so it is not taken over.
+-- veil's rights, so it is not taken over. A table of logins has been given another name by now (sql/copy/rename.sql).
 do $$
 declare
   found text;
 begin
   select r.name into found
-  from (
-    values ('user_logins'), ('user_logins_shared_tokens'), ('user_logins_per_token_and_day')
-  ) r (name)
+  from (values ('user_logins_shared_tokens'), ('user_logins_per_token_and_day')) r (name)
   where pg_catalog.to_regclass('public.' || r.name) is not null
   limit 1;
   if found is not null then
