@@ -16,6 +16,9 @@ const folder = fileURLToPath(new URL("./dumps", import.meta.url));
 const dumps = readdirSync(folder).filter((name) => name.endsWith(".sql"));
 const SNAPSHOT = new URL("../schema.sql", import.meta.url);
 
+/** Housekeeping, with which each migration ends, changes them as days go by. */
+const KEPT_HOUSE_IN = ["etl.migrations", "etl.periods", "etl.ledger", "etl.ledger_totals"];
+
 test("there is one of this schema version", () => {
   expect(dumps).toContain(`step-${SCHEMA_VERSION}.sql`);
 });
@@ -41,10 +44,10 @@ for (const dump of dumps) {
       expect(await dumpSchema(sql)).toBe(readFileSync(SNAPSHOT, "utf8"));
       const after = await countRows(sql);
       for (const [name, rows] of Object.entries(before)) {
-        if (name !== "etl.migrations" && name !== "etl.periods") {
-          expect([name, after[name]]).toEqual([name, rows]);
-        }
+        if (!KEPT_HOUSE_IN.includes(name)) expect([name, after[name]]).toEqual([name, rows]);
       }
+      expect(await brokenInvariants(database)).toEqual([]);
+      await sql`select etl.housekeep_on('2200-01-01'::date)`;
       expect(await brokenInvariants(database)).toEqual([]);
       const env = { DATABASE_URL: await database.addLogin("auditor") };
       const verified = await veil(["audit", "verify", "--json"], { env });

