@@ -72,6 +72,8 @@ describe("bun run bench", () => {
         requestsPer1000: spread,
         queueCores: spread,
         postgresMicros: spread,
+        walBytes: spread,
+        fullPageImages: spread,
       });
       expect(Object.keys(ratios), name).toEqual([...bases(name)]);
       for (const ratio of Object.values(ratios)) {
@@ -101,11 +103,66 @@ describe("bun run bench", () => {
     [["--only", "fastest"]],
     [["--messages", "0"]],
     [["--rounds", "many"]],
+    [["--history", "10", "--current-share", "11"]],
+    [["--expire", "0"]],
     [["--quickly"]],
   ])("refuses %p with exit code 2", async (argv) => {
     const { stdout, stderr, code } = await run("bench.ts", ...argv);
     expect({ stdout, code }).toEqual({ stdout: "", code: 2 });
     expect(stderr).toStartWith("error: ");
+  });
+
+  test("compares a database with years in it with an empty one", async () => {
+    const { stdout, stderr, code } = await run(
+      "bench.ts",
+      ...["--history", "20000", "--current-share", "2000"],
+      ...["--messages", "2000", "--rounds", "1", "--json"],
+    );
+    expect(stderr).toBe("");
+    expect(code).toBe(0);
+    const report = JSON.parse(stdout);
+    expect(report).toMatchObject({ machine, messages: 2000, rounds: 1, expiry: null });
+    const { history } = report;
+    expect(history).toMatchObject({ logins: 20_000, inCurrent: 2000 });
+    const ofLoads = {
+      ...{ rowsPerSecond: spread, postgresMicros: spread, walBytes: spread },
+      ...{ fullPageImages: spread, medianMs: spread, p99Ms: spread, longestMs: spread },
+    };
+    for (const name of ["empty", "history"]) {
+      expect(history.line[name].figures.messagesPerSecond.median, name).toBeGreaterThan(0);
+      expect(history.line[name].figures.walBytes.median, name).toBeGreaterThan(0);
+      expect({ ...history.loads[name].figures }, name).toEqual(ofLoads);
+    }
+    expect({ ...history.ratios.line }).toEqual({
+      ...{ messagesPerSecond: spread, cpuMicros: spread, postgresMicros: spread, walBytes: spread },
+    });
+    // Both tables and each of their indexes: the rows of today's period are a part of all of them.
+    const tables = history.sizes.map(({ table, index }: Record<string, string>) => [table, index]);
+    expect(tables).toEqual([
+      ["pii_vault.originals", null],
+      ["pii_vault.originals", "btree (token, period)"],
+      ["user_logins", null],
+      ["user_logins", "btree (user_id)"],
+      ["user_logins", "btree (masked_ip)"],
+      ["user_logins", "btree (masked_device_id)"],
+      ["user_logins", "brin (create_date)"],
+    ]);
+    for (const { table, index, bytes, currentBytes } of history.sizes) {
+      expect(currentBytes, `${table} ${index}`).toBeGreaterThan(0);
+      expect(bytes, `${table} ${index}`).toBeGreaterThan(currentBytes);
+    }
+  });
+
+  test("says of a history what was asked for, and what is met", async () => {
+    const argv = ["--history", "2000", "--messages", "10", "--rounds", "1"];
+    const { stdout, code } = await run("bench.ts", ...argv);
+    expect(code).toBe(0);
+    expect(stdout).toContain("2,000 logins and originals there, 67 of them in today's period");
+    expect(stdout).toMatch(/^the whole line, with history +\d/m);
+    expect(stdout).toMatch(
+      /^throughput against an empty database +[\d.]+ +≥ 0.85 +(?:met|missed)$/m,
+    );
+    expect(stdout).toMatch(/^WAL a login +[\d,]+ B +≤ 4,000 B +(?:met|missed)$/m);
   });
 
   test("takes a program that does not load its messages for a failure, not a figure", async () => {
@@ -163,6 +220,18 @@ describe("the logins", () => {
 
   test("that are new share no address and no device", () => {
     expect(originals("new", 100_000)).toEqual([100_000, 100_000]);
+  });
+
+  test("that are scattered are new, and their users come in no order", () => {
+    expect(originals("scattered", 100_000)).toEqual([100_000, 100_000]);
+    const users = Array.from(
+      { length: 1000 },
+      (_, n) => JSON.parse(loginBody("scattered", n)).user_id,
+    );
+    expect(new Set(users).size).toBe(1000);
+    const rising = users.filter((user, n) => n > 0 && user > users[n - 1]).length;
+    expect(rising).toBeGreaterThan(300);
+    expect(rising).toBeLessThan(700);
   });
 
   test("that repeat are of 2,000 devices", () => {
