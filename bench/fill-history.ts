@@ -164,13 +164,13 @@ async function fillSpan(
 const STRIDE = 1_000_003;
 
 /** The token of an original, by its number in its period. A digest's letters in base64 are folded to those of base32. */
-const tokenSql = (isIp: string, first: string, n: string): string =>
+const tokenSql = (isIp: string, first: string, number: string): string =>
   `case when ${isIp} then 'ip1_' else 'dev1_' end || translate(
     lower(left(
-      encode(sha256(int8send(('${first}'::date - '2000-01-01') * 1000000000000 + ${n})), 'base64'), 25
+      encode(sha256(int8send(('${first}'::date - '2000-01-01') * 1000000000000 + (${number}))), 'base64'), 25
     ) collate "C"),
     '0189+/', '234567'
-  ) || substr('aeimquy4', (${n} % 8)::integer + 1, 1)`;
+  ) || substr('aeimquy4', ((${number}) % 8)::integer + 1, 1)`;
 
 /** What makes the indexes that a partition has to have when it is attached. */
 async function indexesOf(sql: postgres.Sql, parent: string, table: string): Promise<string[]> {

@@ -1,10 +1,11 @@
 // The benchmarks run to the end and say all that they are to say. What they say of speed is no verdict.
 import { describe, expect, test } from "bun:test";
 import { fileURLToPath } from "node:url";
+import { fillHistory } from "../bench/fill-history.ts";
 import { type LoginKind, loginBody, REPEATING_DEVICES } from "../bench/logins.ts";
 import { PROGRAMS } from "../bench/programs.ts";
 import { measure } from "../bench/run.ts";
-import { startServers } from "../bench/servers.ts";
+import { startServers, veil } from "../bench/servers.ts";
 import { spreadOf } from "../bench/spread.ts";
 
 async function run(script: string, ...argv: string[]) {
@@ -150,6 +151,26 @@ describe("bun run bench", () => {
     for (const { table, index, bytes, currentBytes } of history.sizes) {
       expect(currentBytes, `${table} ${index}`).toBeGreaterThan(0);
       expect(bytes, `${table} ${index}`).toBeGreaterThan(currentBytes);
+    }
+  });
+
+  test("makes a history that breaks no invariant, again after today's period was made anew", async () => {
+    const servers = await startServers();
+    try {
+      const history = await fillHistory(servers, { logins: 3001, inCurrent: 501 }, () => {});
+      await history.reset();
+      const { exitCode, stderr } = Bun.spawnSync(veil("check"), {
+        cwd: "/",
+        env: {
+          ...{ PATH: process.env.PATH ?? "", HOME: "/" },
+          DATABASE_URL: servers.superuserUrl(history.database),
+        },
+        stdout: "ignore",
+      });
+      expect(stderr.toString()).toBe("");
+      expect(exitCode).toBe(0);
+    } finally {
+      servers.stop();
     }
   });
 
