@@ -164,7 +164,7 @@ async function fillSpan(
 const STRIDE = 1_000_003;
 
 /** The token of an original, by its number in its period. A digest's letters in base64 are folded to those of base32. */
-const tokenSql = (isIp: string, first: string, number: string): string =>
+export const tokenSql = (isIp: string, first: string, number: string): string =>
   `case when ${isIp} then 'ip1_' else 'dev1_' end || translate(
     lower(left(
       encode(sha256(int8send(('${first}'::date - '2000-01-01') * 1000000000000 + (${number}))), 'base64'), 25
