@@ -19,9 +19,13 @@ type Work<T> = (
   onProgress: (text: string) => void,
 ) => Promise<T>;
 
+/** A store with years in it has the memory of one. */
+const settingsOf = ({ history, expire, sharedBuffers }: Options): Record<string, string> =>
+  history === null && expire === null ? {} : { shared_buffers: sharedBuffers };
+
 async function bench<T>(work: Work<T>, options: Options): Promise<T> {
   show("starting PostgreSQL and the queue server");
-  const servers = await startServers();
+  const servers = await startServers(settingsOf(options));
   try {
     return await work(servers, options, show);
   } finally {
@@ -70,27 +74,28 @@ async function report(
     memory = { messages: options.memory, ...figures };
   }
   return {
-    ...(await placeOf(servers)),
+    ...(await placeOf(servers, options)),
     ...{ messages, rounds, programs: results, idle, latency, memory, skipped },
   };
 }
 
 async function reportOfStore(
   servers: Servers,
-  { messages, rounds, history, expire }: Options,
+  options: Options,
   onProgress: (text: string) => void,
 ): Promise<StoreReport> {
+  const { messages, rounds, history, expire } = options;
   const asked = history && { ...history, messages, rounds };
   const found = asked && (await measureHistory(servers, asked, newNumbers(), onProgress));
   const ofExpiry = expire !== null && { originals: expire, hasHistory: found !== null };
   const expiry = ofExpiry ? await measureExpiry(servers, ofExpiry, onProgress) : null;
-  return { ...(await placeOf(servers)), messages, rounds, history: found, expiry };
+  return { ...(await placeOf(servers, options)), messages, rounds, history: found, expiry };
 }
 
-const placeOf = async (servers: Servers): Promise<Place> => ({
+const placeOf = async (servers: Servers, options: Options): Promise<Place> => ({
   machine: describeMachine(),
   versions: await describeVersions(servers),
-  settings: SETTINGS,
+  settings: { ...SETTINGS, ...settingsOf(options) },
 });
 
 async function fullRate(servers: Servers, messages: number, numbers: Numbers): Promise<number> {

@@ -1,6 +1,9 @@
 // A whole period expires, rows and all, while loads run: how long that takes, what it logs, and how long it holds
 // up a load.
 import { setTimeout as sleep } from "node:timers/promises";
+import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
+import { expire } from "../src/erasure/expire.ts";
+import { openDatabase } from "../src/postgres/database.ts";
 import { fillHistory, fillMonth } from "./fill-history.ts";
 import { loadUntil, quantile } from "./loads.ts";
 import { type Servers, withConnection } from "./servers.ts";
@@ -32,7 +35,7 @@ export async function measureExpiry(
 ): Promise<ExpiryReport> {
   if (!hasHistory) await fillHistory(servers, { logins: 0, inCurrent: 0 }, () => {});
   onProgress(`filling a period with ${originals} originals and rows`);
-  const { first } = await fillMonth(servers, MONTHS_BEFORE, originals);
+  const { until, logins } = await fillMonth(servers, MONTHS_BEFORE, originals);
   await withConnection(servers.connect("postgres"), (sql) => sql.unsafe("checkpoint"));
   onProgress("expiring it while loads run");
   let isOver = false;
@@ -40,10 +43,10 @@ export async function measureExpiry(
     ...{ rows: ROWS, lanes: 1 },
     isOver: () => isOver,
   });
-  const expire = async () => {
+  const expiring = async () => {
     await sleep(ALONE_MS);
     const [walBefore, from] = [await walOf(servers), performance.now()];
-    await expirePeriod(servers, first);
+    await expireThrough(servers, until, logins);
     const to = performance.now();
     const wal = walSince(walBefore, await walOf(servers));
     await sleep(ALONE_MS);
@@ -54,7 +57,7 @@ export async function measureExpiry(
   };
   const [times, { from, to, wal, alone }] = await Promise.all([
     loading,
-    expire().finally(() => {
+    expiring().finally(() => {
       isOver = true;
     }),
   ]);
@@ -66,20 +69,24 @@ export async function measureExpiry(
   const after = times.filter(({ at }) => at >= to + ALONE_MS);
   const bytesALoad = after.length === 0 ? 0 : alone.bytes / after.length;
   return {
-    ...{ originals, seconds: (to - from) / 1000, walBytesWithLoads: wal.bytes },
+    ...{ originals: logins, seconds: (to - from) / 1000, walBytesWithLoads: wal.bytes },
     walBytes: Math.max(0, wal.bytes - bytesALoad * beside.length),
     ...{ beside: figuresOf(beside), alone: figuresOf(before) },
   };
 }
 
-async function expirePeriod(servers: Servers, first: string): Promise<void> {
-  await withConnection(servers.connect("history"), async (sql) => {
-    await sql`
-      select from pii_vault.expire_period(${first}::date, true, gen_random_uuid(), 'benchmark')`;
-    const [left] = await sql`
-      select count(*)::integer as rows from public.user_logins l
-      where l.create_date >= ${first}::date and l.create_date < ${first}::date + 28`;
-    if (Number(left?.rows) !== 0)
-      throw new Error(`${left?.rows} rows of an expired period are left`);
-  });
+/** As `veil expire --rows` does it, with all of its attempts, and nothing else that is there is as old. */
+async function expireThrough(servers: Servers, until: string, originals: number): Promise<void> {
+  const database = openDatabase(databaseConfig({ DATABASE_URL: servers.superuserUrl("history") }));
+  try {
+    const age = Date.now() - new Date(`${until}T00:00:00Z`).getTime();
+    const olderThanDays = Math.floor(age / 86_400_000);
+    const asked = { olderThanDays, withRows: true, reason: "benchmark", dryRun: false };
+    const done = await expire(database, asked);
+    if (done.originals !== originals || done.rows !== originals) {
+      throw new Error(`${done.originals} originals and ${done.rows} rows of ${originals} expired`);
+    }
+  } finally {
+    await database.close();
+  }
 }

@@ -119,13 +119,14 @@ async function fillSpan(
   const days = `(least('${until}'::date, '${day}'::date + 1) - '${first}'::date)`;
   for (const statement of [
     "set role veil_owner",
-    "set synchronous_commit = off",
     "set maintenance_work_mem = '512MB'",
     `drop table if exists pii_vault.${originals}, etl.${rows}`,
     `delete from etl.periods where first = '${first}'`,
     `delete from etl.ledger_totals where sent_on >= '${first}' and sent_on < '${until}'`,
     `select pii_vault.make_originals_table('${originals}')`,
     `select etl.make_logins_table('${rows}')`,
+    dropIndexes(`pii_vault.${originals}`),
+    dropIndexes(`etl.${rows}`),
     `insert into pii_vault.${originals} (token, period, data_key, sealed, sealed_at)
       select
         ${tokenSql("n % 2 = 0", first, "n")}, '${first}', '${dataKey}',
@@ -186,3 +187,22 @@ async function indexesOf(sql: postgres.Sql, parent: string, table: string): Prom
       : `alter table ${table} add ${key}`,
   );
 }
+
+/** Tables are made with their indexes. */
+const dropIndexes = (table: string): string => `do $$
+  declare
+    index record;
+  begin
+    for index in
+      select i.indexrelid::regclass as name, c.conname as key
+      from pg_index i left join pg_constraint c on c.conindid = i.indexrelid and c.contype = 'p'
+      where i.indrelid = '${table}'::regclass
+    loop
+      if index.key is null then
+        execute format('drop index %s', index.name);
+      else
+        execute format('alter table ${table} drop constraint %I', index.key);
+      end if;
+    end loop;
+  end
+  $$`;

@@ -14,6 +14,8 @@ export type Options = {
   readonly memory: number | null;
   /** How many logins another database holds already, and how many of them in today's period; null for none. */
   readonly history: { readonly logins: number; readonly inCurrent: number } | null;
+  /** PostgreSQL's, where a history is measured; its default otherwise. */
+  readonly sharedBuffers: string;
   /** Of how many originals and rows a period is that expires while loads run; null for none. */
   readonly expire: number | null;
   readonly latency: boolean;
@@ -33,6 +35,7 @@ export const USAGE = `Usage: bun run bench [options]
   --memory <n>      also one run of so many messages, for its memory
   --history <n>     instead of all that: veil with n logins and originals there, beside an empty database
   --current-share <n>  how many of those are in today's period (a thirtieth)
+  --shared-buffers <size>  of PostgreSQL, with --history or --expire (1GB)
   --expire <n>      instead of all that, or with --history: a period of n originals and rows expires
   --all             all of these: --workers 2 --vault 5000000 --latency --memory 1000000
   --json            one object instead of a table
@@ -52,6 +55,7 @@ export function readOptions(argv: readonly string[]): Options {
       memory: { type: "string" },
       history: { type: "string" },
       "current-share": { type: "string" },
+      "shared-buffers": { type: "string", default: "1GB" },
       expire: { type: "string" },
       latency: { type: "boolean", default: false },
       all: { type: "boolean", default: false },
@@ -70,6 +74,7 @@ export function readOptions(argv: readonly string[]): Options {
     messages: whole("messages", values.messages ?? (isOfHistory ? "1000000" : "100000"), 1),
     rounds: whole("rounds", values.rounds ?? (isOfHistory ? "3" : "5"), 1),
     history: logins === null ? null : { logins, inCurrent: share(logins, values["current-share"]) },
+    sharedBuffers: memory(values["shared-buffers"]),
     expire,
     only: programNames(values.only),
     workers: optional("workers", "2"),
@@ -85,6 +90,12 @@ function share(logins: number, text: string | undefined): number {
   const inCurrent = text === undefined ? Math.ceil(logins / 30) : whole("current-share", text, 1);
   if (inCurrent > logins) throw new Error("--current-share: expected no more than --history");
   return inCurrent;
+}
+
+function memory(text: string): string {
+  if (!/^[0-9]+(MB|GB)$/.test(text))
+    throw new Error("--shared-buffers: expected such as 128MB or 1GB");
+  return text;
 }
 
 function whole(name: string, text: string, least: number): number {

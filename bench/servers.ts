@@ -39,7 +39,10 @@ export const veil = (...argv: string[]): string[] => [
   ...[fileURLToPath(new URL("../src/cli.ts", import.meta.url)), ...argv],
 ];
 
-export async function startServers(): Promise<Servers> {
+/** `settings`: further ones of PostgreSQL's, by name. */
+export async function startServers(
+  settings: Readonly<Record<string, string>> = {},
+): Promise<Servers> {
   const undo: (() => void)[] = [];
   // Everything in it is synchronous, for this.
   const stop = () => {
@@ -47,7 +50,14 @@ export async function startServers(): Promise<Servers> {
     process.removeListener("exit", stop);
   };
   process.on("exit", stop);
-  const { cluster, urlOf, stop: stopDatabase } = await startScratchCluster("bench", SETTINGS);
+  const {
+    cluster,
+    urlOf,
+    stop: stopDatabase,
+  } = await startScratchCluster("bench", {
+    ...SETTINGS,
+    ...settings,
+  });
   undo.push(stopDatabase);
   const url = (login: string) => (database: string) => urlOf(login, database);
   const superuserUrl = url("postgres");
