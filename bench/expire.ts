@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
 import { expire } from "../src/erasure/expire.ts";
 import { openDatabase } from "../src/postgres/database.ts";
-import { fillHistory, fillMonth } from "./fill-history.ts";
+import { fillHistory, fillMonth, type Span, tablesOf } from "./fill-history.ts";
 import { loadUntil, quantile } from "./loads.ts";
 import { type Servers, withConnection } from "./servers.ts";
 import { walOf, walSince } from "./wal.ts";
@@ -15,6 +15,7 @@ const MONTHS_BEFORE = 13;
 const ROWS = 100;
 /** How long loads run beside nothing, before it and after it. */
 const ALONE_MS = 5000;
+const QUIET_SECONDS = 4;
 
 export type ExpiryReport = {
   readonly originals: number;
@@ -35,12 +36,14 @@ export async function measureExpiry(
 ): Promise<ExpiryReport> {
   if (!hasHistory) await fillHistory(servers, { logins: 0, inCurrent: 0 }, () => {});
   onProgress(`filling a period with ${originals} originals and rows`);
-  const { until, logins } = await fillMonth(servers, MONTHS_BEFORE, originals);
+  const span = await fillMonth(servers, MONTHS_BEFORE, originals);
+  const { until, logins } = span;
+  await letVacuumRun(servers, span);
   await withConnection(servers.connect("postgres"), (sql) => sql.unsafe("checkpoint"));
   onProgress("expiring it while loads run");
   let isOver = false;
   const loading = loadUntil(servers, "history", {
-    ...{ rows: ROWS, lanes: 1 },
+    rows: ROWS,
     isOver: () => isOver,
   });
   const expiring = async () => {
@@ -73,6 +76,27 @@ export async function measureExpiry(
     walBytes: Math.max(0, wal.bytes - bytesALoad * beside.length),
     ...{ beside: figuresOf(beside), alone: figuresOf(before) },
   };
+}
+
+/** Autovacuum does what its settings have it do with a period that nobody writes to any more, only sooner. */
+async function letVacuumRun(servers: Servers, span: Span): Promise<void> {
+  await withConnection(servers.connect("history"), async (sql) => {
+    const settings = ["autovacuum_naptime", "autovacuum_vacuum_cost_delay"];
+    for (const name of settings) await sql.unsafe(`alter system set ${name} = 1`);
+    await sql`select pg_reload_conf()`;
+    // A round of autovacuum with nothing to do for either table.
+    for (let still = 0, before = ""; still < QUIET_SECONDS; ) {
+      await sleep(1000);
+      const [row] = await sql`
+        select coalesce(sum(n_ins_since_vacuum), 0)::text as left, bool_or(p.pid is not null) as runs
+        from pg_stat_all_tables t left join pg_stat_progress_vacuum p on p.relid = t.relid
+        where t.relid in (${tablesOf(span)[0]}::regclass, ${tablesOf(span)[1]}::regclass)`;
+      still = row?.runs || row?.left !== before ? 0 : still + 1;
+      before = String(row?.left);
+    }
+    for (const name of settings) await sql.unsafe(`alter system reset ${name}`);
+    await sql`select pg_reload_conf()`;
+  });
 }
 
 /** As `veil expire --rows` does it, with all of its attempts, and nothing else that is there is as old. */

@@ -75,7 +75,10 @@ export async function fillHistory(
   };
 }
 
-/** Of a month that nothing has, so many months before this one. */
+/**
+ * Of a month that nothing has, so many months before this one. A sixth of it comes after its last vacuum: that is the
+ * most that autovacuum leaves with its default settings.
+ */
 export async function fillMonth(
   servers: Servers,
   monthsBefore: number,
@@ -85,7 +88,7 @@ export async function fillMonth(
   const span = spanOf(today, -monthsBefore, logins);
   await withConnection(servers.connect("history"), async (sql) => {
     const [key] = await sql`select id from pii_vault.data_keys limit 1`;
-    await fillSpan(sql, String(key?.id), span, today);
+    await fillSpan(sql, String(key?.id), span, today, Math.floor(span.logins / 6));
   });
   return span;
 }
@@ -105,60 +108,90 @@ async function registerKey(servers: Servers, sql: postgres.Sql): Promise<string>
   return wrapped.id;
 }
 
-/** Filled first, then indexed, then attached: that is several times as fast, and leaves indexes as `reindex` would. */
+/**
+ * Filled first, then indexed, then attached: that is several times as fast, and leaves indexes as `reindex` would.
+ * `after`: how many of them come when it has been vacuumed already.
+ */
 async function fillSpan(
   sql: postgres.Sql,
   dataKey: string,
-  { first, until, logins }: Span,
+  span: Span,
   today: Date,
+  after = 0,
 ): Promise<void> {
-  const suffix = first.replaceAll("-", "");
-  const [originals, rows] = [`originals_${suffix}`, `user_logins_${suffix}`];
-  const day = today.toISOString().slice(0, 10);
-  // Whatever ran out of this one's days is not loaded yet.
-  const days = `(least('${until}'::date, '${day}'::date + 1) - '${first}'::date)`;
+  const { first, until } = span;
+  const [originals, rows] = tablesOf(span);
+  const vacuumed = span.logins - after;
   for (const statement of [
     "set role veil_owner",
     "set maintenance_work_mem = '512MB'",
-    `drop table if exists pii_vault.${originals}, etl.${rows}`,
+    `drop table if exists ${originals}, ${rows}`,
     `delete from etl.periods where first = '${first}'`,
     `delete from etl.ledger_totals where sent_on >= '${first}' and sent_on < '${until}'`,
-    `select pii_vault.make_originals_table('${originals}')`,
-    `select etl.make_logins_table('${rows}')`,
-    dropIndexes(`pii_vault.${originals}`),
-    dropIndexes(`etl.${rows}`),
-    `insert into pii_vault.${originals} (token, period, data_key, sealed, sealed_at)
+    `select pii_vault.make_originals_table('${nameOf(originals)}')`,
+    `select etl.make_logins_table('${nameOf(rows)}')`,
+    ...[originals, rows].map(dropIndexes),
+    ...fillingOf(span, dataKey, today, 0, vacuumed),
+    ...(await indexesOf(sql, "pii_vault.originals", originals)),
+    ...(await indexesOf(sql, "public.user_logins", rows)),
+    `alter table pii_vault.originals attach partition ${originals}
+      for values from ('${first}') to ('${until}')`,
+    `alter table public.user_logins attach partition ${rows}
+      for values from ('${first}') to ('${until}')`,
+    `insert into etl.periods (first, until) values ('${first}', '${until}')`,
+    // Otherwise autovacuum would take all of it for new.
+    "select pg_stat_force_next_flush()",
+    `vacuum analyze ${originals}, ${rows}`,
+    ...(after === 0 ? [] : fillingOf(span, dataKey, today, vacuumed, span.logins)),
+    `insert into etl.ledger_totals (sent_on, messages)
+      select create_date, count(*) from ${rows} group by create_date`,
+    "reset role",
+  ]) {
+    await sql.unsafe(statement);
+  }
+}
+
+/** Of originals and of rows. */
+export function tablesOf({ first }: Span): readonly [string, string] {
+  const suffix = first.replaceAll("-", "");
+  return [`pii_vault.originals_${suffix}`, `etl.user_logins_${suffix}`];
+}
+
+const nameOf = (table: string): string => table.slice(table.indexOf(".") + 1);
+
+/** Puts these of its logins and originals there, by their numbers. */
+function fillingOf(
+  { first, until, logins }: Span,
+  dataKey: string,
+  today: Date,
+  from: number,
+  to: number,
+): string[] {
+  const [originals, rows] = tablesOf({ first, until, logins });
+  const day = today.toISOString().slice(0, 10);
+  // What is ahead of today is not there yet.
+  const days = `(least('${until}'::date, '${day}'::date + 1) - '${first}'::date)`;
+  const series = `generate_series(${from}::bigint, ${to - 1}) n`;
+  return [
+    `insert into ${originals} (token, period, data_key, sealed, sealed_at)
       select
         ${tokenSql("n % 2 = 0", first, "n")}, '${first}', '${dataKey}',
         -- No nonce twice.
         int8send(n) || int4send('${first}'::date - '2000-01-01') || sha256(int8send(n)),
         '${first}'::date + (n * ${days} / ${logins})::integer
-      from generate_series(0::bigint, ${logins - 1}) n`,
+      from ${series}`,
     // Each original has two logins: address i, and some device that is far from it.
-    `insert into etl.${rows} (
+    `insert into ${rows} (
         user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
       )
       select
         gen_random_uuid(), case n % 2 when 0 then 'android' else 'ios' end,
-        ${tokenSql("true", first, `n / 2 * 2`)},
+        ${tokenSql("true", first, "n / 2 * 2")},
         ${tokenSql("false", first, `n * ${STRIDE} % ${logins / 2} * 2 + 1`)},
         case when n % 5 > 0 then 'en_US' end, 2003000,
         '${first}'::date + (n * ${days} / ${logins})::integer
-      from generate_series(0::bigint, ${logins - 1}) n`,
-    `insert into etl.ledger_totals (sent_on, messages)
-      select create_date, count(*) from etl.${rows} group by create_date`,
-    ...(await indexesOf(sql, "pii_vault.originals", `pii_vault.${originals}`)),
-    ...(await indexesOf(sql, "public.user_logins", `etl.${rows}`)),
-    `alter table pii_vault.originals attach partition pii_vault.${originals}
-      for values from ('${first}') to ('${until}')`,
-    `alter table public.user_logins attach partition etl.${rows}
-      for values from ('${first}') to ('${until}')`,
-    `insert into etl.periods (first, until) values ('${first}', '${until}')`,
-    `vacuum analyze pii_vault.${originals}, etl.${rows}`,
-    "reset role",
-  ]) {
-    await sql.unsafe(statement);
-  }
+      from ${series}`,
+  ];
 }
 
 /** Prime: in half of the logins' number it visits each device, in a mixed order. */

@@ -88,7 +88,7 @@ function costs({ line, loads, ratios }: HistoryReport): string[] {
     ]),
     "",
     ...table([
-      ["loads of 1,000, three at a time", "median ms", "99th percentile ms", "longest ms"],
+      ["loads of 1,000, one after another", "median ms", "99th percentile ms", "longest ms"],
       times("empty", loads.empty.figures),
       times("with history", loads.history.figures),
     ]),

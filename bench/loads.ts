@@ -1,9 +1,7 @@
-// Loads alone, several at a time as the line's: what they cost PostgreSQL, how long each takes, and how long the
-// longest is held up.
+// Loads alone, one after another: what they cost PostgreSQL, how long each takes, and how long the longest is held up.
 import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
 import { readTokenKey } from "../src/config/keys.ts";
 import { DataKeys } from "../src/keys/data-keys.ts";
-import { LOADS } from "../src/line/line.ts";
 import { load } from "../src/line/load.ts";
 import { openDatabase } from "../src/postgres/database.ts";
 import { makeBatch, newLogins, tokensOf } from "./batches.ts";
@@ -32,7 +30,6 @@ export type Timed = { readonly at: number; readonly ms: number };
 
 export type LoadsAsked = {
   readonly rows: number;
-  readonly lanes: number;
   /** No further load begins once this says so. */
   readonly isOver: (loads: number) => boolean;
 };
@@ -41,25 +38,20 @@ export type LoadsAsked = {
 export async function loadUntil(
   servers: Servers,
   name: string,
-  { rows, lanes, isOver }: LoadsAsked,
+  { rows, isOver }: LoadsAsked,
 ): Promise<Timed[]> {
   const subkeys = readTokenKey(servers.keys);
   const keys = new DataKeys(subkeys, [servers.keys.VEIL_RECIPIENTS]);
-  const database = openDatabase(databaseConfig({ DATABASE_URL: servers.etlUrl(name) }), lanes);
+  const database = openDatabase(databaseConfig({ DATABASE_URL: servers.etlUrl(name) }));
   const times: Timed[] = [];
-  let begun = 0;
-  const lane = async () => {
-    while (!isOver(begun)) {
-      begun++;
-      const logins = newLogins(rows);
-      const batch = makeBatch(logins, tokensOf(logins));
-      const key = await keys.take(batch.originals.size);
-      const at = performance.now();
-      await load(database, subkeys, key, batch);
-      times.push({ at, ms: performance.now() - at });
-    }
-  };
-  await Promise.all(Array.from({ length: lanes }, lane));
+  while (!isOver(times.length)) {
+    const logins = newLogins(rows);
+    const batch = makeBatch(logins, tokensOf(logins));
+    const key = await keys.take(batch.originals.size);
+    const at = performance.now();
+    await load(database, subkeys, key, batch);
+    times.push({ at, ms: performance.now() - at });
+  }
   await database.close();
   return times;
 }
@@ -73,8 +65,8 @@ export async function measureLoads(
   const loads = Math.ceil(rows / ROWS);
   const [cpu, wal] = [cpuMicros(servers.postmaster), await walOf(servers)];
   const times = await loadUntil(servers, name, {
-    ...{ rows: ROWS, lanes: LOADS },
-    isOver: (begun) => begun >= loads,
+    rows: ROWS,
+    isOver: (done) => done >= loads,
   });
   const seconds =
     (Math.max(...times.map(({ at, ms }) => at + ms)) - Math.min(...times.map(({ at }) => at))) /
