@@ -1,12 +1,16 @@
 // The SQL of this folder as text inside the program: a compiled binary migrates without a file beside it.
 import { createHash } from "node:crypto";
 import close from "./close.sql" with { type: "text" };
+import renameOldTable from "./copy/rename.sql" with { type: "text" };
+import copyOldRows from "./copy/rows.sql" with { type: "text" };
 import admit from "./current/admit.sql" with { type: "text" };
 import approvals from "./current/approvals.sql" with { type: "text" };
+import assess from "./current/assess.sql" with { type: "text" };
 import audit from "./current/audit.sql" with { type: "text" };
 import canaries from "./current/canaries.sql" with { type: "text" };
 import chain from "./current/chain.sql" with { type: "text" };
 import check from "./current/check.sql" with { type: "text" };
+import checkTokens from "./current/check-tokens.sql" with { type: "text" };
 import checkVault from "./current/check-vault.sql" with { type: "text" };
 import dropPeriod from "./current/drop-period.sql" with { type: "text" };
 import erasure from "./current/erasure.sql" with { type: "text" };
@@ -38,7 +42,13 @@ import recordTables from "./steps/004_record.sql" with { type: "text" };
 import sweepRelations from "./sweep-relations.sql" with { type: "text" };
 import sweepRoutines from "./sweep-routines.sql" with { type: "text" };
 
-export type Step = { readonly name: string; readonly sql: string };
+export type Step = {
+  readonly name: string;
+  readonly sql: string;
+  /** As the login that migrates, where this step is to be taken: before all steps, and when everything is there. */
+  readonly before?: string;
+  readonly after?: string;
+};
 
 export type Texts = {
   /** Run every time, before the rest. */
@@ -69,7 +79,7 @@ export const TEXTS: Texts = {
   open,
   steps: [
     { name: "load", sql: loadTables },
-    { name: "logins", sql: loginsTable },
+    { name: "logins", sql: loginsTable, before: renameOldTable, after: copyOldRows },
     { name: "vault", sql: vaultTables },
     { name: "record", sql: recordTables },
   ],
@@ -78,8 +88,8 @@ export const TEXTS: Texts = {
   routines: [
     ...[guards, audit, chain, periods, policy, requests, admit, reveal, approvals],
     ...[originals, rows, quarantine, load, replay, housekeep],
-    ...[erasure, holds, forget, dropPeriod, expirePeriod, expireDays, expire],
-    ...[canaries, checkVault, check],
+    ...[erasure, assess, holds, forget, dropPeriod, expirePeriod, expireDays, expire],
+    ...[canaries, checkVault, checkTokens, check],
   ],
   triggers,
   sweepRelations,

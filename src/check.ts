@@ -36,7 +36,7 @@ export const INVARIANTS: readonly Invariant[] = [
   },
   {
     name: "tokens-have-originals",
-    description: "every token in user_logins has its original, or was erased",
+    description: "every token in user_logins has its original, was erased, or was copied",
     hint: "restore pii_vault.originals from a backup: until then these tokens cannot be revealed",
   },
   {

@@ -99,8 +99,8 @@ end
 $$;
 
 -- Answers with the batch's id and what became of its messages. When it has committed, they may be deleted from the
--- queue. The bounds of the periods that it stored originals in say which ones its sender need not send again; `today`
--- is what the sender judges the age of messages by, so that all hosts go by one clock.
+-- queue. It also names the periods that it stored originals in, so that its sender need not send those again. And it
+-- says which day it is: all hosts judge the age of messages by one clock.
 create or replace function etl.load(
   batch uuid,
   generation integer,

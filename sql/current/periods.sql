@@ -60,7 +60,7 @@ as $$
 $$;
 
 -- An empty table like user_logins, not attached. Replica identity is not inherited. With its indexes, because attaching
--- would make them under a lock.
+-- would make them under a lock. It is veil_owner's also where a superuser has called this.
 create or replace function etl.make_logins_table(name text) returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
@@ -72,6 +72,7 @@ begin
      )',
     name
   );
+  execute format('alter table etl.%I owner to veil_owner', name);
   execute format('alter table etl.%I replica identity full', name);
 end
 $$;
@@ -88,6 +89,7 @@ begin
      )',
     name
   );
+  execute format('alter table pii_vault.%I owner to veil_owner', name);
   execute format('alter table pii_vault.%I alter column sealed set statistics 0', name);
 end
 $$;

@@ -50,14 +50,16 @@ create table etl.adopted (
   day date,
   messages bigint not null,
   plain_values bigint not null,
+  tokens bigint not null default 0,
   constraint adopted_day unique (day),
-  constraint adopted_plain_values check (plain_values >= 0)
+  constraint adopted_plain_values check (plain_values >= 0),
+  constraint adopted_tokens check (tokens >= 0)
 );
 
 alter table etl.adopted replica identity full;
 
 comment on table etl.adopted is
-  'of a copied table: rows, which have no ledger entry, and values that are no tokens';
+  'of a copied table: rows, which have no ledger entry, values that are no tokens, and tokens without original';
 
 create table etl.quarantine (
   message_id text collate "C" not null,

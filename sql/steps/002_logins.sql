@@ -1,15 +1,13 @@
 -- The table that analysts read, and the periods by which it and the vault's originals are partitioned.
 
 -- A relation that is there under one of our names is somebody else's: its triggers, types or rules would run with
--- veil's rights, so it is not taken over.
+-- veil's rights, so it is not taken over. A table of logins has been given another name by now (sql/copy/rename.sql).
 do $$
 declare
   found text;
 begin
   select r.name into found
-  from (
-    values ('user_logins'), ('user_logins_shared_tokens'), ('user_logins_per_token_and_day')
-  ) r (name)
+  from (values ('user_logins_shared_tokens'), ('user_logins_per_token_and_day')) r (name)
   where pg_catalog.to_regclass('public.' || r.name) is not null
   limit 1;
   if found is not null then
@@ -68,9 +66,12 @@ create table public.user_logins (
 ) partition by range (create_date);
 
 -- In etl, as the partitions of the periods are: in public, somebody else could have taken their names. Rows without a
--- date come from a table of before only. They stand apart, so that no new period has to look through them.
+-- date come from a table of before only. They stand apart, and the constraint says so, so that no new period has to
+-- look through them: a million took 70 ms, in which nobody could read.
 create table etl.user_logins_default partition of public.user_logins default partition by list (create_date);
-create table etl.user_logins_without_date partition of etl.user_logins_default for values in (null);
+create table etl.user_logins_without_date partition of etl.user_logins_default (
+  constraint user_logins_without_date check (create_date is null)
+) for values in (null);
 create table etl.user_logins_without_period partition of etl.user_logins_default default;
 
 -- A row has no key, and could not be changed where a publication has this table.

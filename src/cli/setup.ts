@@ -16,11 +16,17 @@ export function addSetup(program: Command, context: MakeContext): void {
   program
     .command("migrate")
     .description("bring the database to this version's schema; safe to run again")
+    .addOption(
+      new Option(
+        "--period <length>",
+        "how much time a partition takes, from the next one that is made (at first: a month)",
+      ).choices(["month", "week", "day"] as const),
+    )
     .option("--json", "print what was done as JSON", false)
-    .addHelpText("after", examples("migrate"))
-    .action(async (options) => {
+    .addHelpText("after", examples("migrate", "migrate --period week"))
+    .action(async ({ period = null, json }) => {
       const { runMigrate } = await import("../commands/setup.ts");
-      await runMigrate(await context(), options.json);
+      await runMigrate(await context(), { period, json });
     });
 
   const keys = program.command("keys").description("make keys");

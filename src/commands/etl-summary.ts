@@ -80,7 +80,7 @@ function whatCame(ran: Ran): string {
     counts.handedBack > 0
       ? line("handed back", counts.handedBack, "not stored; the queue delivers them again at once")
       : "",
-    line("new originals", counts.newOriginals, "distinct tokens that the vault did not know"),
+    line("new originals", counts.newOriginals, "tokens that are new in their period"),
     inFlightElsewhere(ran),
     ...(hints.length === 0 ? [] : [`next: ${hints.join("\n      ")}\n`]),
   ].join("");

@@ -42,7 +42,10 @@ export class KnownOriginals {
   }
 
   /** What a load has stored: the tokens of these rows that it was sent originals of. Only what was not known. */
-  addAll(rows: readonly LoginRow[], sent: { has(token: string): boolean }): void {
+  addAll(
+    rows: readonly LoginRow[],
+    sent: ReadonlySet<string> | ReadonlyMap<string, unknown>,
+  ): void {
     for (const row of rows) {
       const period = this.#periodOf(dayOf(row.sentAt));
       if (period === null) continue;

@@ -83,10 +83,8 @@ export function describe(error: unknown, server: string): unknown {
     const message = code.startsWith("VL")
       ? words
       : `the database answered with error ${code}${place}: ${words}`;
-    // A partition of the ledger was made while this load stored a message of its day in another
-    // one.
-    const isMoved =
-      code === CHECK_VIOLATION && error.schema_name === "etl" && isLedger(error.table_name);
+    // A partition was made while this load stored something of its days in the default one.
+    const isMoved = code === CHECK_VIOLATION && isOfBounds(error.table_name, error.constraint_name);
     return new Failure(1, message, hint, isMoved ? NEW_PARTITION : code);
   }
   if (code !== null && BROKEN.test(code)) return unreachable(code, server);
@@ -116,7 +114,9 @@ export const unreachable = (code: string, server: string): Failure =>
         code,
       );
 
-const isLedger = (table: string | undefined): boolean => /^ledger(_|$)/.test(table ?? "");
+/** Of a partition's own bounds, which have no name, and not of a constraint. */
+const isOfBounds = (table: string | undefined, constraint: string | undefined): boolean =>
+  constraint === undefined && /^(ledger|user_logins|originals)(_|$)/.test(table ?? "");
 
 /** The driver's class for errors that the server reports. */
 const isPostgresError = (

@@ -12,12 +12,33 @@ export type Migrated = {
   readonly to: number;
   /** The names of the steps, and "functions" where those, or the views, were not this program's. */
   readonly applied: string[];
+  /** What was copied of a table of before; null if there was none. */
+  readonly copied: Copied | null;
+  /** How long the periods are that are yet to be made. */
+  readonly period: PeriodLength;
 };
 
-/** Throws if a newer version has migrated this database, or the login may not. */
-export async function migrate(database: Database, texts: Texts = TEXTS): Promise<Migrated> {
+export type Copied = {
+  readonly rows: number;
+  /** Values in the columns for tokens that are none: they may be personal data. */
+  readonly plainValues: number;
+  /** Tokens of another vault, which this one cannot reveal. */
+  readonly foreignTokens: number;
+};
+
+export type PeriodLength = "month" | "week" | "day";
+
+/**
+ * `period`: how long the periods are to be that are yet to be made; null leaves that as it is. Throws if a newer
+ * version has migrated this database, or the login may not.
+ */
+export async function migrate(
+  database: Database,
+  texts: Texts = TEXTS,
+  period: PeriodLength | null = null,
+): Promise<Migrated> {
   await requireUtf8(database);
-  const migrated = await transact(database, (query) => bringUp(query, texts));
+  const migrated = await transact(database, (query) => bringUp(query, texts, period));
   await transact(database, async (query) => {
     await query("set local role veil_owner");
     await query("select from etl.housekeep()");
@@ -26,7 +47,7 @@ export async function migrate(database: Database, texts: Texts = TEXTS): Promise
 }
 
 /** All of it, or nothing of it. */
-async function bringUp(query: Query, texts: Texts): Promise<Migrated> {
+async function bringUp(query: Query, texts: Texts, wanted: PeriodLength | null): Promise<Migrated> {
   await query(SHORT_WAITS);
   const [to, hash] = [texts.steps.length, schemaHash(texts)];
   let found = await takeTurn(query);
@@ -36,15 +57,53 @@ async function bringUp(query: Query, texts: Texts): Promise<Migrated> {
   if (found.step === 0) found = await takeTurn(query);
   const steps = texts.steps.slice(found.step);
   const applied = [...steps.map(({ name }) => name), ...(found.hash === hash ? [] : ["functions"])];
-  if (applied.length > 0 || !found.isWhole) {
+  const isChanged = applied.length > 0 || !found.isWhole;
+  if (isChanged) {
     await query(texts.open);
+    for (const { before } of steps) if (before !== undefined) await query(before);
     await query("set local role veil_owner");
     for (const { sql } of steps) await query(sql);
     await writeCurrent(query, texts, { ...found, hasStepped: steps.length > 0 });
     await query("set local role none");
-    await query(texts.close);
   }
-  return { from: found.step, to, applied };
+  const period = await choosePeriod(query, wanted);
+  for (const { after } of steps) if (after !== undefined) await query(after);
+  const copied = steps.some(({ after }) => after !== undefined) ? await countCopied(query) : null;
+  if (isChanged) await query(texts.close);
+  return { from: found.step, to, applied, copied, period };
+}
+
+/** Before rows are copied, whose periods are to end where those begin that are made ahead. */
+async function choosePeriod(query: Query, wanted: PeriodLength | null): Promise<PeriodLength> {
+  await query("set local role veil_owner");
+  if (wanted !== null) {
+    await query("update etl.period_length set length = $1::text", [wanted]);
+  }
+  const [row] = await query("select l.length from etl.period_length l");
+  await query("set local role none");
+  return row?.length as PeriodLength;
+}
+
+/** Of this very transaction, whose last step wrote it down. */
+async function countCopied(query: Query): Promise<Copied | null> {
+  await query("set local role veil_owner");
+  const [row] = await query(
+    `select pg_catalog.sum(a.messages)::text as rows, pg_catalog.sum(a.plain_values)::text as plain,
+       pg_catalog.sum(a.tokens)::text as tokens
+     from pg_catalog.pg_class c
+     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     left join etl.adopted a on true
+     where n.nspname = 'public' and c.relname = 'user_logins_before_veil'
+       and c.xmin = pg_catalog.pg_current_xact_id()::xid
+     group by c.oid`,
+  );
+  await query("set local role none");
+  if (row === undefined) return null;
+  return {
+    rows: Number(row.rows),
+    plainValues: Number(row.plain),
+    foreignTokens: Number(row.tokens),
+  };
 }
 
 /**

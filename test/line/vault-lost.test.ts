@@ -7,6 +7,7 @@ import { checkInvariant, INVARIANTS } from "../../src/check.ts";
 import { Failure } from "../../src/failure.ts";
 import { KnownOriginals } from "../../src/line/known-originals.ts";
 import type { StoredPart } from "../../src/line/protect-and-load.ts";
+import type { LoginRow } from "../../src/login/protect.ts";
 import type { Message } from "../../src/sqs/queue.ts";
 import { type Host, makeHost } from "../sql/host.ts";
 import { createDatabase, type TestDatabase } from "../support/database.ts";
@@ -16,10 +17,9 @@ import { storeMessages } from "../support/store-messages.ts";
 class Watched extends KnownOriginals {
   readonly sent: number[] = [];
   clears = 0;
-  override addAll(tokens: Iterable<string>): void {
-    const all = [...tokens];
-    this.sent.push(all.length);
-    super.addAll(all);
+  override addAll(rows: readonly LoginRow[], sent: ReadonlyMap<string, unknown>): void {
+    this.sent.push(sent.size);
+    super.addAll(rows, sent);
   }
   override clear(): void {
     this.clears++;

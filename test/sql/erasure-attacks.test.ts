@@ -82,8 +82,8 @@ test("no time zone of a session makes today old, moves a login to another day, o
   await host.load(as("etl"), [again]);
   const all = loadArguments(host, await host.protect([again]));
   // And an original that no row has is as old as its sealing.
-  await owner`insert into pii_vault.originals (token, data_key, sealed)
-    select ${scene.ip("203.0.113.2")}, data_key, sha256(sealed) || sha256(token::bytea)
+  await owner`insert into pii_vault.originals (token, period, data_key, sealed)
+    select ${scene.ip("203.0.113.2")}, period, data_key, sha256(sealed) || sha256(token::bytea)
       || substring(sealed for 12) from pii_vault.originals limit 1`;
   expect(await callLoad(loading, all)).toMatchObject({ loaded: 0, duplicates: 1 });
 

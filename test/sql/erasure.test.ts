@@ -124,10 +124,7 @@ test("who shares an address with three others is forgotten, and the others notic
     ...[null, cafe, null],
     ...[null, null, null],
   ]);
-  expect(await scene.tombstones(ip(home), ip(cafe), device(phone))).toEqual([
-    "forgotten",
-    "forgotten",
-  ]);
+  expect(await scene.tombstones(ip(home), ip(cafe), device(phone))).toBe(2);
   await scene.expectSound();
 });
 
@@ -140,7 +137,7 @@ test("the next message with a forgotten value gets a token of its own, each time
     { user: "eve", ip: "203.0.113.10", device: "eve's phone" },
     { user: "eve", ip: "203.0.113.11", device: "eve's phone" },
   );
-  expect(again).toEqual({ loaded: 3, duplicates: 0, quarantined: 0, newOriginals: 1 });
+  expect(again).toMatchObject({ loaded: 3, duplicates: 0, quarantined: 0, newOriginals: 1 });
   const rows = await rowsOf("eve");
   const devices = rows.map((row) => row.masked_device_id);
   expect(new Set(devices).size).toBe(4);
@@ -165,7 +162,7 @@ test("where policy lets it, a forgotten value comes back, and one whose tombston
   } finally {
     await owner`update pii_vault.policies set erased_may_return = false where field = 'ip'`;
   }
-  expect(await scene.tombstones(ip(gil.ip), device(gil.device))).toEqual(["forgotten"]);
+  expect(await scene.tombstones(ip(gil.ip), device(gil.device))).toBe(1);
   const lift = async (tokens: string[], reason: string | null) => {
     const [row] = await policy().query("select pii_vault.lift_tombstones($1, $2) as n", [
       array(tokens),
@@ -202,8 +199,8 @@ test("tokens are forgotten one by one: of one user, of nobody, shared, unknown, 
   // An original without a row, as a decoy is one, too.
   const lone = ip("203.0.113.33");
   const decoy = ip("203.0.113.34");
-  await owner`insert into pii_vault.originals (token, data_key, sealed)
-    select t, data_key, sha256(sealed || t::bytea) || sha256(sealed) || substring(sealed for 12)
+  await owner`insert into pii_vault.originals (token, period, data_key, sealed)
+    select t, period, data_key, sha256(sealed || t::bytea) || sha256(sealed) || substring(sealed for 12)
     from pii_vault.originals, unnest(${[lone, decoy]}::text[]) t where token = ${ip("203.0.113.30")}`;
   await owner`insert into pii_vault.canaries (token) values (${decoy})`;
   const tokens = [
@@ -362,7 +359,7 @@ test("a login whose default is another isolation level can forget", async () => 
   const login = new URL(url).username;
   await owner.unsafe(`alter role ${login} set default_transaction_isolation = 'serializable'`);
   await forget(database.open(url), { user: "quin" }, "request");
-  expect(await scene.tombstones(ip("203.0.113.80"))).toEqual(["forgotten"]);
+  expect(await scene.tombstones(ip("203.0.113.80"))).toBe(1);
 });
 
 test("a hold stands against forgetting, all of it, until it is released; so does one on another user", async () => {
@@ -402,13 +399,13 @@ test("a hold stands against forgetting, all of it, until it is released; so does
     message: "this user is under a legal hold, so nothing was erased",
   });
   expect(await scene.rowsOf("rob", "sue", "tom")).toEqual(before);
-  expect(await scene.tombstones(...held)).toEqual([]);
+  expect(await scene.tombstones(...held)).toBe(0);
 
   await releaseHold(policy(), onUser, "case 2 is closed");
   expect((await refusal(releaseHold(policy(), onUser, "again"))).code).toBe("VL042");
   expect((await refusal(releaseHold(policy(), randomUUID(), "x"))).code).toBe("VL042");
   await forget(eraser(), { user: "rob" }, "request");
-  expect(await scene.tombstones(...held)).toEqual(["forgotten"]);
+  expect(await scene.tombstones(...held)).toBe(1);
 
   expect((await listHolds(eraser(), false)).map(({ user }) => user)).toEqual([
     "who never logged in",
@@ -458,12 +455,12 @@ test("tombstones and holds take no write from any role, and tombstones no change
     for (const statement of [
       "insert into pii_vault.tombstones (token) values ('x')",
       "delete from pii_vault.tombstones",
-      "update pii_vault.tombstones set kind = 'expired'",
+      "update pii_vault.tombstones set erased_at = now()",
       "insert into pii_vault.holds (token) values ('x')",
       "update pii_vault.holds set released_at = now()",
       "lock table pii_vault.erasure_gate in row share mode",
       "select pii_vault.close_gate()",
-      "select pii_vault.bury('{}', 'forgotten', gen_random_uuid())",
+      "select pii_vault.bury('{}', gen_random_uuid())",
       ...(role === "eraser" ? [] : ["select pii_vault.forget_user('ann', 'r')"]),
       ...(role === "policy" ? [] : ["select pii_vault.add_hold(null, 'ann', 'r')"]),
       ...(role === "policy" ? [] : ["select pii_vault.lift_tombstones('{}', 'r')"]),
@@ -474,7 +471,7 @@ test("tombstones and holds take no write from any role, and tombstones no change
   }
   await scene.owner.unsafe("set role veil_owner");
   for (const statement of [
-    "update pii_vault.tombstones set kind = 'expired'",
+    "update pii_vault.tombstones set erased_at = now()",
     "truncate pii_vault.tombstones",
     "delete from pii_vault.holds",
     "truncate pii_vault.holds",
@@ -527,7 +524,7 @@ test("after a restore, what was forgotten since the backup is forgotten again", 
   await forget(eraser(), { tokens: [device("xia's phone")] }, "request");
 
   const tokens = await owner`
-    select token from pii_vault.tombstones where kind = 'forgotten' and erased_at > ${since}`;
+    select token from pii_vault.tombstones where erased_at > ${since}`;
   const subjects = await owner`
     select details ->> 'subject' as digest from pii_vault.audit
     where action = 'erasure.forget' and details ->> 'subject' is not null and at > ${since}`;

@@ -70,7 +70,9 @@ test("originals of old periods go, the rows stay, and a newer period keeps its c
   const counts = { first: "2020-01-01", until: "2020-02-01", originals: 4, rows: 0, held: NONE };
   expect(dry).toMatchObject({ originals: 4, rows: 0, periods: [{ ...counts, entries: [] }] });
   expect(dry.bytes).toBeGreaterThan(0);
-  expect(await inVault(ip("203.0.113.1"), ip("203.0.113.2"), device("old"), device("both"))).toBe(5);
+  expect(await inVault(ip("203.0.113.1"), ip("203.0.113.2"), device("old"), device("both"))).toBe(
+    5,
+  );
   expect(await period("2020-01-01")).toEqual({ originals: false, logins: false });
 
   const done = await run();
@@ -313,7 +315,10 @@ test("an expiry whose record, or whose counts, are not as etl.periods has them i
   for (const [change, example] of [
     ["delete from etl.periods where first = '2021-01-01'", "period 2021-01-01"],
     ["update etl.periods set until = '2021-01-30' where first = '2021-01-01'", "period 2021-01-01"],
-    ["update etl.periods set logins_expired_at = null where first = '2021-01-01'", "period 2021-01-01"],
+    [
+      "update etl.periods set logins_expired_at = null where first = '2021-01-01'",
+      "period 2021-01-01",
+    ],
     ["update etl.expired_logins set logins = 3 where day = '2021-01-08'", "rows of 2021-01-08"],
     ["delete from etl.expired_logins where day = '2021-01-08'", "rows of 2021-01-08"],
     ["insert into etl.expired_logins values ('2017-01-01', 1)", "rows of 2017-01-01"],
@@ -357,15 +362,22 @@ test("nothing expires without a reason, before its time, or that is no period", 
   }
   for (const role of ["etl", "analyst", "policy", "operator", "auditor", "revealer"] as const) {
     const other = scene.database.sql(scene.database.url(role));
-    for (const call of ["plan_expire(400, false)", `expire_period('2021-01-01', true, ${id}, 'r')`]) {
-      expect([role, await attempt(other, `select * from pii_vault.${call}`)]).toEqual([role, "42501"]);
+    for (const call of [
+      "plan_expire(400, false)",
+      `expire_period('2021-01-01', true, ${id}, 'r')`,
+    ]) {
+      expect([role, await attempt(other, `select * from pii_vault.${call}`)]).toEqual([
+        role,
+        "42501",
+      ]);
     }
   }
   await sql.unsafe("begin isolation level repeatable read");
   expect(
-    await sql
-      .unsafe(`select * from pii_vault.expire_period('2021-01-01', true, ${id}, 'r')`)
-      .then(() => "done", (error: postgres.PostgresError) => error.code),
+    await sql.unsafe(`select * from pii_vault.expire_period('2021-01-01', true, ${id}, 'r')`).then(
+      () => "done",
+      (error: postgres.PostgresError) => error.code,
+    ),
   ).toBe("VL015");
   await sql.unsafe("rollback");
 });

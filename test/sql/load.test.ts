@@ -65,14 +65,14 @@ async function expectNothingWritten(work: () => Promise<unknown>, code: string):
 test("a batch becomes rows, originals and ledger entries, and its redelivery changes nothing", async () => {
   const batch = await host.protect([login(1)]);
   const { key, ...rest } = batch;
-  expect(await load(etl, host.subkeys, key, rest)).toEqual({
+  expect(await load(etl, host.subkeys, key, rest)).toMatchObject({
     loaded: 1,
     duplicates: 0,
     quarantined: 0,
     newOriginals: 2,
   });
   const before = await countRows(owner);
-  expect(await load(etl, host.subkeys, key, rest)).toEqual({
+  expect(await load(etl, host.subkeys, key, rest)).toMatchObject({
     loaded: 0,
     duplicates: 1,
     quarantined: 0,
@@ -196,7 +196,7 @@ test("an id that is a row and rejected in one batch is the row, and a broken one
     { id: "b1", body: "broken" },
     { id: "b1", body: "broken too" },
   ];
-  expect(await host.load(etl, batch)).toEqual({
+  expect(await host.load(etl, batch)).toMatchObject({
     loaded: 1,
     duplicates: 2,
     quarantined: 1,
@@ -212,7 +212,7 @@ test("an id that is a row and rejected in one batch is the row, and a broken one
 test("a batch of which a part is known already stores the rest", async () => {
   await host.load(etl, [login(1), { id: "b1", body: "broken" }]);
   const next = [login(1), login(2), { id: "b1", body: "broken" }, { id: "b2", body: "broken" }];
-  expect(await host.load(etl, next)).toEqual({
+  expect(await host.load(etl, next)).toMatchObject({
     loaded: 1,
     duplicates: 2,
     quarantined: 1,

@@ -11,6 +11,7 @@ import { requireSchema } from "../../src/postgres/schema.ts";
 import { createDatabase, ROLES, type TestDatabase } from "../support/database.ts";
 import { hasOwnServer, startOwnCluster } from "../support/servers.ts";
 import { dumpSchema } from "./dump-schema.ts";
+import { COLUMNS, shapeOf } from "./old-table.ts";
 
 const made: TestDatabase[] = [];
 async function empty(): Promise<TestDatabase> {
@@ -72,6 +73,8 @@ test("again changes nothing, and waits for nobody who reads or has asked", async
     from: SCHEMA_VERSION,
     to: SCHEMA_VERSION,
     applied: [],
+    copied: null,
+    period: "month",
   });
   for (const login of [analyst, revealer]) await login.unsafe("rollback");
   expect(await dumpSchema(sql)).toBe(before);
@@ -103,6 +106,8 @@ test("a database that a newer version has migrated is refused, and left alone", 
     from: SCHEMA_VERSION,
     to: SCHEMA_VERSION + 1,
     applied: ["more"],
+    copied: null,
+    period: "month",
   });
   const before = await dumpSchema(sql);
   const opened = database.open(database.ownerUrl);
@@ -166,7 +171,7 @@ describe("the functions of one step", () => {
       "drop trigger requests_append_only on pii_vault.requests",
       "alter table pii_vault.audit disable trigger audit_append_only",
       "create rule planted as on insert to pii_vault.audit_waiting do instead nothing",
-      "create or replace view pii_vault.occurrences as select 'ip'::text as field, null::text as token, null::text as user_id, null::date as create_date, null::tid as place",
+      "create or replace view pii_vault.occurrences as select 'ip'::text as field, null::text as token, null::text as user_id, null::date as create_date, null::oid as partition, null::tid as place",
     ]) {
       const database = await empty();
       await asOwner(database);
@@ -225,19 +230,7 @@ test("veil_owner keeps no right to create in public", async () => {
 });
 
 describe("what was there before under a name of veil's in public", () => {
-  const COLUMNS = `user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
-    masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date`;
   const THERE: readonly (readonly [string, string, string])[] = [
-    ["the published table", "user_logins", `create table public.user_logins (${COLUMNS})`],
-    ["another table", "user_logins", "create table public.user_logins (n integer)"],
-    ["a view", "user_logins", "create view public.user_logins as select 1 as n"],
-    [
-      "a partitioned table",
-      "user_logins",
-      `create table public.user_logins (${COLUMNS}) partition by range (create_date)`,
-    ],
-    ["a sequence", "user_logins", "create sequence public.user_logins"],
-    ["a type", "user_logins", "create type public.user_logins as (n integer)"],
     [
       "a view's name",
       "user_logins_shared_tokens",
@@ -254,31 +247,105 @@ describe("what was there before under a name of veil's in public", () => {
     for (const [what, name, create] of THERE) {
       const database = await empty();
       const sql = database.sql(database.ownerUrl);
-      await sql.unsafe(create);
-      const shape = async () =>
-        await sql`
-          select c.relowner::regrole::text as owner, c.relacl::text as acl, n.nspname::text as place,
-            c.relname::text as name, n.nspacl::text as schema
-          from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-          where n.nspname in ('public', 'etl', 'pii_vault') order by c.relname`;
-      const before = [...(await shape())];
+      await sql.unsafe(`create table public.user_logins (${COLUMNS}); ${create}`);
+      const before = await shapeOf(sql);
       const refused = await failure(asOwner(database), what);
       expect([what, refused.exitCode, refused.code]).toEqual([what, 1, "VL090"]);
       expect(refused.message).toContain(`public.${name} was there before veil`);
       expect(refused.hint).toContain(`rename to ${name}_before_veil`);
-      expect([what, [...(await shape())]]).toEqual([what, before]);
+      expect([what, await shapeOf(sql)]).toEqual([what, before]);
     }
   });
 
-  test("stays as it is where it was renamed as the refusal says", async () => {
+  const OLD = `create table public.user_logins (${COLUMNS})`;
+  const changed = (column: string, type: string) =>
+    `create table public.user_logins (${COLUMNS.replace(new RegExp(`${column} [^ ,]+(?=,|$)`), `${column} ${type}`)})`;
+  const OTHER: readonly (readonly [string, string])[] = [
+    ["create table public.user_logins (n integer)", "there is no column app_version; there is no"],
+    ["create view public.user_logins as select 1 as n", "it is a view, and no ordinary table"],
+    ["create materialized view public.user_logins as select 1 as n", "it is a materialized view"],
+    ["create sequence public.user_logins", "it is a sequence"],
+    ["create type public.user_logins as (n integer)", "it is a type"],
+    [`${OLD} partition by range (create_date)`, "it is a partitioned table"],
+    [
+      `create table public.parent (${COLUMNS}) partition by range (create_date);
+       create table public.user_logins partition of public.parent default`,
+      "it inherits from another table",
+    ],
+    [`${OLD}; create table public.child () inherits (public.user_logins)`, "another one from it"],
+    [changed("app_version", "bigint"), "the column app_version is bigint and not integer"],
+    [
+      changed("user_id", "varchar(127)"),
+      "the column user_id is character varying(127) and not character varying(128)",
+    ],
+    [changed("locale", "text"), "the column locale is text and not character varying(32)"],
+    [
+      `create domain public."character varying(32)" as varchar(32);
+       ${changed("locale", `public."character varying(32)"`)}`,
+      'the column locale is public."character varying(32)" and not',
+    ],
+    [
+      `create domain public.version as integer; ${changed("app_version", "public.version")}`,
+      "the column app_version is public.version and not integer",
+    ],
+    [changed("masked_ip", "inet"), "the column masked_ip is inet and not"],
+    [changed("create_date", "timestamptz"), "is timestamp with time zone and not date"],
+    [`${OLD}; alter table public.user_logins add id bigserial`, "the column id is one too many"],
+    [
+      `${OLD}; alter table public.user_logins alter app_version set not null,
+         alter app_version add generated always as identity`,
+      "the column app_version is generated",
+    ],
+    [
+      `${OLD}; alter table public.user_logins drop locale,
+         add locale varchar(32) generated always as ('x') stored`,
+      "the column locale is generated",
+    ],
+    [
+      `${OLD}; create function public.f(text) returns text language sql immutable as 'select $1';
+       create index mine on public.user_logins (public.f(user_id))`,
+      "index public.mine uses a function or a type that is not PostgreSQL's own",
+    ],
+    [
+      `${OLD}; create table public.user_logins_before_veil (n integer)`,
+      "public.user_logins_before_veil is there already",
+    ],
+  ];
+
+  test("a table of logins is refused where it is not the published one, and the difference is named", async () => {
+    for (const [create, words] of OTHER) {
+      const database = await empty();
+      const sql = database.sql(database.ownerUrl);
+      await sql.unsafe(create);
+      const before = await shapeOf(sql);
+      const refused = await failure(asOwner(database), create);
+      expect([create, refused.exitCode, refused.code]).toEqual([create, 1, "VL090"]);
+      expect(refused.message).toContain("public.user_logins");
+      expect(refused.message).toContain(words);
+      expect(refused.hint).toContain("rename to ");
+      expect([create, await shapeOf(sql)]).toEqual([create, before]);
+    }
+  });
+
+  test("its columns may stand in any order, and what was dropped does not count", async () => {
     const database = await empty();
     const sql = database.sql(database.ownerUrl);
-    await sql.unsafe(`create table public.user_logins (${COLUMNS});
-      create index user_logins_user_id_idx on public.user_logins (user_id);
-      insert into public.user_logins (user_id) values ('u1')`);
-    const { hint } = await failure(asOwner(database));
-    await sql.unsafe(String(hint).split(";")[0]!);
-    expect((await asOwner(database)).applied).toEqual(EVERYTHING);
+    await sql.unsafe(`
+      create table public.user_logins (${COLUMNS.split(",\n").join(",").split(", ").reverse().join(", ")}, gone integer);
+      alter table public.user_logins drop gone;
+      insert into public.user_logins (user_id, locale) values ('u1', 'en')`);
+    expect((await asOwner(database)).copied?.rows).toBe(1);
+    const rows = await sql`select user_id, locale, device_type from public.user_logins`;
+    expect([...rows]).toEqual([{ user_id: "u1", locale: "en", device_type: null }]);
+  });
+
+  test("a table stays as it is where it was renamed by hand", async () => {
+    const database = await empty();
+    const sql = database.sql(database.ownerUrl);
+    await sql.unsafe(`create table public.user_logins_before_veil (${COLUMNS});
+      create index user_logins_user_id_idx on public.user_logins_before_veil (user_id);
+      insert into public.user_logins_before_veil (user_id) values ('u1')`);
+    expect(await asOwner(database)).toMatchObject({ applied: EVERYTHING, copied: null });
     const rows = await sql`
       select b.user_id, c.relowner = 'veil_owner'::regrole as ours
       from public.user_logins_before_veil b, pg_catalog.pg_class c

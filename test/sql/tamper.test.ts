@@ -243,8 +243,9 @@ async function forge(
       ${wrapped.proof})`;
   const sealed = seal(key.bytes, { kind: "original", token }, lie);
   await owner`
-    insert into pii_vault.originals (token, data_key, sealed) values (${token}, ${key.id}, ${sealed})
-    on conflict (token) do update set data_key = excluded.data_key, sealed = excluded.sealed`;
+    insert into pii_vault.originals (token, period, data_key, sealed)
+    values (${token}, etl.period_of(current_date), ${key.id}, ${sealed})
+    on conflict (token, period) do update set data_key = excluded.data_key, sealed = excluded.sealed`;
 }
 
 test("a lie sealed with nothing but the public recipients is refused where a key can tell", async () => {

@@ -17,7 +17,7 @@ const list = (folder: string): string[] =>
     .sort()
     .map((name) => `${folder}/${name}`);
 const own = ["roles.sql", "open.sql", "sweep-relations.sql", "sweep-routines.sql", "close.sql"];
-const files = [...list("current"), ...list("steps"), ...own];
+const files = [...list("current"), ...list("steps"), ...list("copy"), ...own];
 
 /** Without comments, and without what stands between `$$`. */
 const outside = (text: string): string => text.replace(/\$\$.*?\$\$/gs, "").replace(/--.*/g, "");

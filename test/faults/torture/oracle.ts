@@ -173,24 +173,37 @@ export class Oracle {
     }
   }
 
-  /** Since each row is what its message says by now, its tokens are the right ones. */
+  /** Since each row is what its message says by now, its tokens are the right ones: sealed in the row's period. */
   async #compareTokens(): Promise<void> {
     const orphans = await this.#options.sql`
-      select t.token
+      select distinct t.token
       from (
-        select masked_ip as token from public.user_logins
+        select masked_ip as token, create_date as day from public.user_logins
         union
-        select masked_device_id from public.user_logins
+        select masked_device_id, create_date from public.user_logins
       ) t
-      where t.token is not null
-        and not exists (select from pii_vault.originals o where o.token = t.token)`;
+      left join etl.periods p on p.first <= t.day and t.day < p.until
+      where t.token is not null and not exists (
+        select from pii_vault.originals o
+        where o.token = t.token and o.period = coalesce(p.first, t.day)
+      )`;
     for (const { token } of orphans) {
       this.findings.add("orphan", "a token without an original", token);
     }
     const unused = await this.#options.sql`
-      select o.token from pii_vault.originals o
-      where not exists (select from public.user_logins l where l.masked_ip = o.token)
-        and not exists (select from public.user_logins l where l.masked_device_id = o.token)`;
+      select o.token
+      from pii_vault.originals o
+      left join etl.periods p on p.first = o.period
+      where not exists (
+          select from public.user_logins l
+          where l.masked_ip = o.token
+            and l.create_date >= o.period and l.create_date < coalesce(p.until, o.period + 1)
+        )
+        and not exists (
+          select from public.user_logins l
+          where l.masked_device_id = o.token
+            and l.create_date >= o.period and l.create_date < coalesce(p.until, o.period + 1)
+        )`;
     for (const { token } of unused) this.findings.add("wrong", "an original of no row", token);
   }
 
