@@ -117,12 +117,17 @@ describe("bun run bench", () => {
     const { stdout, stderr, code } = await run(
       "bench.ts",
       ...["--history", "20000", "--current-share", "2000"],
-      ...["--messages", "2000", "--rounds", "1", "--json"],
+      ...["--messages", "2000", "--rounds", "1", "--expire", "4000", "--json"],
     );
     expect(stderr).toBe("");
     expect(code).toBe(0);
     const report = JSON.parse(stdout);
-    expect(report).toMatchObject({ machine, messages: 2000, rounds: 1, expiry: null });
+    const besides = { loads: expect.any(Number), longestMs: expect.any(Number) };
+    expect(report).toMatchObject({
+      ...{ machine, messages: 2000, rounds: 1 },
+      expiry: { originals: 4000, seconds: expect.any(Number), beside: besides, alone: besides },
+    });
+    expect(report.expiry.walBytesWithLoads).toBeGreaterThan(0);
     const { history } = report;
     expect(history).toMatchObject({ logins: 20_000, inCurrent: 2000 });
     const ofLoads = {
@@ -183,6 +188,7 @@ describe("bun run bench", () => {
     expect(stdout).toMatch(
       /^throughput against an empty database +[\d.]+ +≥ 0.85 +(?:met|missed)$/m,
     );
+    expect(stdout).not.toContain("expiring");
     expect(stdout).toMatch(/^WAL a login +[\d,]+ B +≤ 4,000 B +(?:met|missed)$/m);
   });
 
@@ -287,4 +293,21 @@ describe("bench/cold.ts", () => {
       expect({ millis, cpuMillis }).toMatchObject({ millis: spread, cpuMillis: spread });
     }
   });
+});
+
+test("bench/periods.ts gives the price of many periods, and of a device that returns", async () => {
+  const { stdout, stderr, code } = await run("periods.ts", "--periods", "1,13", "--json");
+  expect(stderr).toBe("");
+  expect(code).toBe(0);
+  const { all, returned } = JSON.parse(stdout);
+  expect(all.map(({ periods }: { periods: number }) => periods)).toEqual([1, 13]);
+  for (const { periods, costs } of all) {
+    for (const [step, { coldMs, warmMs }] of Object.entries<Record<string, number>>(costs)) {
+      expect(coldMs, `${step}, ${periods} periods`).toBeGreaterThan(0);
+      expect(warmMs, `${step}, ${periods} periods`).toBeGreaterThan(0);
+    }
+  }
+  // Less than a row and its index entry would be no original; twelve times a whole page no price.
+  expect(returned.bytesOnDisk).toBeGreaterThan(100);
+  expect(returned.bytesOnDisk).toBeLessThan(1000);
 });
