@@ -164,7 +164,7 @@ describe.skipIf(!hasOwnServer)("on a server whose log carries publications", () 
     await discard(operator!, ["broken"], null);
     await eraser!.query(
       `select pii_vault.expire_bodies(
-         older_than => 10, run => pg_catalog.gen_random_uuid(), reason => 'old', dry => false
+         older_than => 15, run => pg_catalog.gen_random_uuid(), reason => 'old', dry => false
        )`,
     );
     await forget(eraser!, { user: "u-a" }, "request");
