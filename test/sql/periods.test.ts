@@ -303,6 +303,9 @@ test("what comes for a period whose originals have expired gets tokens of its ow
   const { owner, load, ip, device, rowsOf, inVault, database } = one;
   await housekeep(owner, "2030-02-01");
   await owner`update etl.periods set originals_expired_at = now() where first = '2029-12-01'`;
+  await owner`
+    insert into pii_vault.audit (login_oid, action, items, details)
+    values (0, 'erasure.expire', 0, '{"first":"2029-12-01","until":"2030-01-01","originals":0,"rows":null}')`;
   const result = await load(
     { user: "late", ip: "203.0.113.1", device: "phone", day: "2029-12-31" },
     { user: "late", ip: "203.0.113.1", device: null, day: "2029-12-31" },
