@@ -322,15 +322,24 @@ const CALLS: Record<string, (role: Role, sql: postgres.Sql) => Promise<void>> = 
   },
   "pii_vault.plan_expire": async (_, sql) => {
     await someUser("2020-01-01");
-    const [row] = await sql.unsafe("select * from pii_vault.plan_expire(400, null)");
-    expect(row?.erased_ip).toBeGreaterThan(0);
+    const [row] = await sql.unsafe("select * from pii_vault.plan_expire(400, true)");
+    expect(row?.first).toBe("2020-01-01");
   },
-  "pii_vault.expire": async (_, sql) => {
-    await someUser("2020-01-01");
+  "pii_vault.plan_expire_period": async (_, sql) => {
+    await someUser("2020-01-02");
     const [row] = await sql.unsafe(
-      "select * from pii_vault.expire(400, null, pg_catalog.gen_random_uuid(), 'retention')",
+      "select originals::int4 from pii_vault.plan_expire_period('2020-01-02', true)",
     );
-    expect(row?.erased_ip).toBeGreaterThan(0);
+    expect(row?.originals).toBeGreaterThan(0);
+  },
+  "pii_vault.expire_period": async (_, sql) => {
+    await someUser("2020-01-03");
+    const [row] = await sql.unsafe(
+      `select originals::int4, is_over
+       from pii_vault.expire_period('2020-01-03', true, pg_catalog.gen_random_uuid(), 'retention')`,
+    );
+    expect(row?.originals).toBeGreaterThan(0);
+    expect(row?.is_over).toBe(false);
   },
   "pii_vault.expire_bodies": async (_, sql) => {
     await host.load(database.open(database.url("etl")), [
