@@ -1,20 +1,33 @@
 // `bun run bench`: how fast veil is, and what it costs, beside the least that such a program can do and
 // the usual way to do it. bench/README.md says what each figure means.
+import { measureExpiry } from "./expire.ts";
 import { fillVault } from "./fill-vault.ts";
 import { IDLE_MESSAGES, type Idle, type Latency, measureIdle, measureLatency } from "./follow.ts";
+import { measureHistory } from "./history.ts";
+import { formatStoreReport, type StoreReport } from "./history-report.ts";
 import { describeMachine, describeVersions } from "./machine.ts";
 import { type Options, readOptions, USAGE } from "./options.ts";
 import { hasWorkers, PROGRAMS, type Program, withVault, withWorkers } from "./programs.ts";
-import { formatReport, type Report } from "./report.ts";
+import { formatReport, type Place, type Report } from "./report.ts";
 import { measure } from "./run.ts";
 import { type Numbers, newNumbers, runSeries } from "./series.ts";
 import { SETTINGS, type Servers, startServers } from "./servers.ts";
 
-async function bench(options: Options, onProgress: (text: string) => void): Promise<Report> {
-  onProgress("starting PostgreSQL and the queue server");
-  const servers = await startServers();
+type Work<T> = (
+  servers: Servers,
+  options: Options,
+  onProgress: (text: string) => void,
+) => Promise<T>;
+
+/** A store with years in it has the memory of one. */
+const settingsOf = ({ history, expire, sharedBuffers }: Options): Record<string, string> =>
+  history === null && expire === null ? {} : { shared_buffers: sharedBuffers };
+
+async function bench<T>(work: Work<T>, options: Options): Promise<T> {
+  show("starting PostgreSQL and the queue server");
+  const servers = await startServers(settingsOf(options));
   try {
-    return await report(servers, options, onProgress);
+    return await work(servers, options, show);
   } finally {
     servers.stop();
   }
@@ -61,12 +74,29 @@ async function report(
     memory = { messages: options.memory, ...figures };
   }
   return {
-    machine: describeMachine(),
-    versions: await describeVersions(servers),
-    settings: SETTINGS,
+    ...(await placeOf(servers, options)),
     ...{ messages, rounds, programs: results, idle, latency, memory, skipped },
   };
 }
+
+async function reportOfStore(
+  servers: Servers,
+  options: Options,
+  onProgress: (text: string) => void,
+): Promise<StoreReport> {
+  const { messages, rounds, history, expire } = options;
+  const asked = history && { ...history, messages, rounds };
+  const found = asked && (await measureHistory(servers, asked, newNumbers(), onProgress));
+  const ofExpiry = expire !== null && { originals: expire, hasHistory: found !== null };
+  const expiry = ofExpiry ? await measureExpiry(servers, ofExpiry, onProgress) : null;
+  return { ...(await placeOf(servers, options)), messages, rounds, history: found, expiry };
+}
+
+const placeOf = async (servers: Servers, options: Options): Promise<Place> => ({
+  machine: describeMachine(),
+  versions: await describeVersions(servers),
+  settings: { ...SETTINGS, ...settingsOf(options) },
+});
 
 async function fullRate(servers: Servers, messages: number, numbers: Numbers): Promise<number> {
   return (await measure(servers, PROGRAMS.new, messages, numbers(messages + 1))).messagesPerSecond;
@@ -91,6 +121,11 @@ try {
   process.stderr.write(`error: ${(error as Error).message}\n\n${USAGE}`);
   process.exit(2);
 }
-const done = await bench(options, show);
-show("");
-process.stdout.write(options.json ? `${JSON.stringify(done)}\n` : formatReport(done));
+async function print<T>(work: Work<T>, format: (done: T) => string): Promise<void> {
+  const done = await bench(work, options);
+  show("");
+  process.stdout.write(options.json ? `${JSON.stringify(done)}\n` : format(done));
+}
+
+if (options.history === null && options.expire === null) await print(report, formatReport);
+else await print(reportOfStore, formatStoreReport);

@@ -1,5 +1,5 @@
-// A database whose vault holds millions of originals before the first run: rows as veil writes them, only
-// that nothing is sealed in them. Put there by the server itself, as the owner.
+// A database whose vault holds millions of originals of today's period before the first run: rows as veil writes
+// them, only that nothing is sealed in them. Put there by the server itself, as the owner.
 import { type Servers, withConnection } from "./servers.ts";
 
 const AT_ONCE = 500_000;
@@ -23,11 +23,12 @@ export async function fillVault(
     for (let from = 1; from <= originals; from += AT_ONCE) {
       const to = Math.min(originals, from + AT_ONCE - 1);
       await sql`
-        insert into pii_vault.originals (token, data_key, sealed)
+        insert into pii_vault.originals (token, period, data_key, sealed)
         select
           case n % 2 when 0 then 'ip1_' else 'dev1_' end
             || translate(left(digest, 25), ${BASE64}, ${BASE32 + BASE32})
             || translate(substr(digest, 26, 1), ${BASE64}, ${LAST.repeat(8)}),
+          etl.period_of(etl.utc_day(now())),
           ${dataKey?.id},
           sha256(n::text::bytea) || substr(sha256(('more' || n)::bytea), 1, 12)
         from (

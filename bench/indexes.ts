@@ -42,6 +42,7 @@ const { url, stop } = await startScratchCluster("bench", { max_wal_size: "4GB" }
 const database = openDatabase(databaseConfig({ DATABASE_URL: url }));
 try {
   await migrate(database);
+  await database.query("select from etl.housekeep()");
   const subkeys = deriveSubkeys(generateTokenKey());
   const { recipient } = await generateIdentity("classic");
   const dataKeys = new DataKeys(subkeys, [recipient]);
@@ -83,7 +84,8 @@ try {
       rates.set(name, [...(rates.get(name) ?? []), rate]);
       await database.query("vacuum analyze public.user_logins");
       const [size] = await database.query(
-        "select pg_size_pretty(pg_indexes_size('public.user_logins')) as indexes, pg_size_pretty(pg_relation_size('public.user_logins')) as rows",
+        `select pg_size_pretty(sum(pg_indexes_size(relid))) as indexes, pg_size_pretty(sum(pg_relation_size(relid))) as rows
+          from pg_partition_tree('public.user_logins')`,
       );
       notes.set(name, `indexes ${size?.indexes}, rows ${size?.rows}`);
     }

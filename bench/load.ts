@@ -1,15 +1,15 @@
 // What one connection's loads cost: CPU of PostgreSQL's backend and of this process per row, without the
 // rest of the line. Batches of made-up tokens and seals of the usual size go through `load`, one after another.
 // Run: bun bench/load.ts [--rows N] [--batches N] [--rounds N] [--vault N] [--tombstones N]
-import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
 import { readTokenKey } from "../src/config/keys.ts";
 import { DataKeys } from "../src/keys/data-keys.ts";
 import { load } from "../src/line/load.ts";
-import type { LoginRow, Protected } from "../src/login/protect.ts";
+import type { Protected } from "../src/login/protect.ts";
 import { openDatabase } from "../src/postgres/database.ts";
+import { madeUpToken, makeBatch, tokensOf } from "./batches.ts";
 import { fillVault } from "./fill-vault.ts";
 import { REPEATING_DEVICES } from "./logins.ts";
 import { startServers, withConnection } from "./servers.ts";
@@ -36,41 +36,17 @@ const KINDS = {
 };
 type Kind = keyof typeof KINDS;
 
-const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
-const LAST = "aeimquy4";
-const SEAL_BYTES = 44;
-
-/** As evenly spread as a real one: the first bits of a digest. */
-function madeUpToken(prefix: string, n: number): string {
-  const digest = new Bun.CryptoHasher("sha256").update(`${prefix}${n}`).digest();
-  const letters = Array.from(digest.subarray(0, 25), (byte) => BASE32[byte & 31]);
-  return `${prefix}1_${letters.join("")}${LAST[digest[25]! & 7]}`;
-}
-
 let serial = 0;
 
-function makeBatch({ repeats, sent }: (typeof KINDS)[Kind]): Protected {
-  const originals = new Map<string, Uint8Array>();
-  const rows = Array.from({ length: ROWS }, (): LoginRow => {
+function batchOf({ repeats, sent }: (typeof KINDS)[Kind]): Protected {
+  const logins = Array.from({ length: ROWS }, () => {
     const n = serial++;
     const who = repeats ? -1 - ((n * 733) % REPEATING_DEVICES) : n;
-    const [maskedIp, maskedDeviceId] = [madeUpToken("ip", who), madeUpToken("dev", who)];
-    if (sent) for (const token of [maskedIp, maskedDeviceId]) originals.set(token, SEAL);
-    return {
-      messageId: crypto.randomUUID(),
-      sentAt: new Date(),
-      userId: `424cdd21-063a-43a7-b91b-${(who >>> 0).toString(16).padStart(12, "0")}`,
-      deviceType: n % 2 === 0 ? "android" : "ios",
-      maskedIp,
-      maskedDeviceId,
-      locale: n % 5 === 0 ? null : "en_US",
-      appVersion: 2_003_000,
-    };
+    const userId = `424cdd21-063a-43a7-b91b-${(who >>> 0).toString(16).padStart(12, "0")}`;
+    return { userId, ip: madeUpToken("ip", who), device: madeUpToken("dev", who) };
   });
-  for (const token of originals.keys()) originals.set(token, randomBytes(SEAL_BYTES));
-  return { rows, originals, rejected: [] };
+  return makeBatch(logins, sent ? tokensOf(logins) : []);
 }
-const SEAL = new Uint8Array(SEAL_BYTES);
 
 /** Nanoseconds that a process's first thread ran for: PostgreSQL's backends have one. */
 const ranFor = (pid: number): number =>
@@ -83,10 +59,10 @@ const servers = await startServers();
 try {
   // In every copy: what was forgotten, and does not come.
   await withConnection(servers.connect("veil"), (sql) =>
-    sql.unsafe(`insert into pii_vault.tombstones (token, kind, erasure)
+    sql.unsafe(`insert into pii_vault.tombstones (token, erasure)
       select case n % 2 when 0 then 'ip1_' else 'dev1_' end
         || translate(encode(substring(sha256(n::text::bytea) for 12), 'hex'), '0189', 'wxyz') || 'ba',
-        'forgotten', '00000000-0000-4000-8000-000000000000'
+        '00000000-0000-4000-8000-000000000000'
       from generate_series(1, ${TOMBSTONES}) n`),
   );
   if (VAULT > 0) await fillVault(servers, VAULT, () => {});
@@ -105,11 +81,11 @@ try {
     const loadAll = async (batches: readonly Protected[]) => {
       for (const batch of batches) await load(database, subkeys, key, batch);
     };
-    const batches = (count: number) => Array.from({ length: count }, () => makeBatch(KINDS[kind]));
+    const batches = (count: number) => Array.from({ length: count }, () => batchOf(KINDS[kind]));
     // Plans are made, caches filled, and what repeats is there.
     const all = { repeats: KINDS[kind].repeats, sent: true };
     const known = Math.max(12, Math.ceil(REPEATING_DEVICES / ROWS));
-    await loadAll(Array.from({ length: known }, () => makeBatch(all)));
+    await loadAll(Array.from({ length: known }, () => batchOf(all)));
     const timed = batches(BATCHES);
     const [wal, cpu, ran, started] = [
       ...[await walOf(), process.cpuUsage(), ranFor(Number(backend?.pid)), performance.now()],

@@ -1,7 +1,10 @@
 // Made-up logins, by number: the same number gives the same body, in every run and program.
 
-/** `new`: no two of them share an address or a device. `repeating`: those of 2,000 devices, in turn. */
-export type LoginKind = "new" | "repeating";
+/**
+ * `new`: no two of them share an address or a device. `scattered`: the same, and their users come in no order.
+ * `repeating`: those of 2,000 devices, in turn.
+ */
+export type LoginKind = "new" | "scattered" | "repeating";
 
 export const REPEATING_DEVICES = 2000;
 
@@ -12,9 +15,9 @@ const LOCALES = ["en_US", "de_DE", null, "pt_BR", "fr_FR"];
 /** What a producer sends; `user` replaces the made-up user id. */
 export function loginBody(kind: LoginKind, n: number, user?: string): string {
   // Repeating: a stride that has no factor in common with 2,000 visits every device, in a mixed order.
-  const who = kind === "new" ? n : (n * 733) % REPEATING_DEVICES;
+  const who = kind === "repeating" ? (n * 733) % REPEATING_DEVICES : n;
   return JSON.stringify({
-    user_id: user ?? `424cdd21-063a-43a7-b91b-${who.toString(16).padStart(12, "0")}`,
+    user_id: user ?? userOf(kind, who),
     app_version: VERSIONS[n % VERSIONS.length],
     device_type: DEVICE_TYPES[who % DEVICE_TYPES.length],
     ip: address(who),
@@ -22,6 +25,15 @@ export function loginBody(kind: LoginKind, n: number, user?: string): string {
     device_id: device(who),
   });
 }
+
+/** Scattered: what an index on users sees of users whose ids are random. */
+function userOf(kind: LoginKind, who: number): string {
+  const begin =
+    kind === "scattered" ? hexadecimal(Math.imul(who, 0x85ebca6b) >>> 0, 8) : "424cdd21";
+  return `${begin}-063a-43a7-b91b-${hexadecimal(who, 12)}`;
+}
+
+const hexadecimal = (value: number, digits: number) => value.toString(16).padStart(digits, "0");
 
 /** One to one up to 2³², because the factor is odd. */
 function address(who: number): string {

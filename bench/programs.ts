@@ -15,6 +15,8 @@ export type Program = {
   readonly isVeil: boolean;
   /** Whom it is compared with, by name. */
   readonly bases: readonly string[];
+  /** What is done to its database right before a run that counts. */
+  readonly prepare?: (database: string) => Promise<void>;
 };
 
 export const PROGRAM_NAMES = ["limit", "consumer", "new", "repeating"] as const;

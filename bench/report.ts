@@ -3,13 +3,16 @@ import type { Idle, Latency } from "./follow.ts";
 import type { describeVersions, Machine } from "./machine.ts";
 import type { Figures } from "./run.ts";
 import type { Result } from "./series.ts";
-import type { Spread } from "./spread.ts";
+import { count, list, spread, table, text } from "./table.ts";
 
-export type Report = {
+export type Place = {
   readonly machine: Machine;
   readonly versions: Awaited<ReturnType<typeof describeVersions>>;
   /** Of PostgreSQL, where they are not its defaults. */
   readonly settings: Readonly<Record<string, string>>;
+};
+
+export type Report = Place & {
   readonly messages: number;
   readonly rounds: number;
   readonly programs: readonly Result[];
@@ -23,14 +26,10 @@ export type Report = {
 /** Amazon's list price of a million requests, standard queue, us-east-1. */
 const DOLLARS_PER_MILLION_REQUESTS = 0.4;
 
-type Row = readonly string[];
-
 export function formatReport(report: Report): string {
-  const { machine, versions, settings, messages, rounds, programs } = report;
-  const lines = [
-    `${machine.date}: ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.system}`,
-    list(versions),
-    `PostgreSQL: ${list(settings)}, all else its defaults`,
+  const { messages, rounds, programs } = report;
+  return text([
+    ...placeOf(report),
     `${count(messages)} messages a run; medians of ${count(rounds)} rounds (smallest–largest)`,
     "",
     ...table([
@@ -58,12 +57,15 @@ export function formatReport(report: Report): string {
     ]),
     "",
     ...notes(report),
-  ];
-  return `${lines
-    .map((line) => line.trimEnd())
-    .join("\n")
-    .trimEnd()}\n`;
+  ]);
 }
+
+/** What the figures belong to. */
+export const placeOf = ({ machine, versions, settings }: Place): string[] => [
+  `${machine.date}: ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.system}`,
+  list(versions),
+  `PostgreSQL: ${list(settings)}, all else its defaults`,
+];
 
 function ratiosOf(programs: readonly Result[]): string[] {
   const rows = programs.flatMap(({ title, ratios }) =>
@@ -109,30 +111,6 @@ function notes({ programs, idle, latency, memory, skipped }: Report): string[] {
     ...skipped,
   ];
 }
-
-function table(rows: readonly Row[]): string[] {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  return rows.map((row) =>
-    row
-      .map((cell, column) =>
-        column === 0 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!),
-      )
-      .join("  "),
-  );
-}
-
-const list = (values: object): string =>
-  Object.entries(values)
-    .map(([name, value]) => `${name} ${value ?? "unknown"}`)
-    .join(", ");
-
-const number = (value: number, digits: number): string =>
-  value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-
-const count = (value: number): string => number(value, 0);
-
-const spread = ({ median, min, max }: Spread, digits: number): string =>
-  `${number(median, digits)} (${number(min, digits)}–${number(max, digits)})`;
 
 const rest = ({ requests, cpuMillis }: Idle["fromStart"]): string =>
   `${count(requests)} requests, ${count(cpuMillis)} ms CPU`;

@@ -4,6 +4,7 @@
 import { cpuMicros, watchMemory } from "./processes.ts";
 import { environmentOf, type Program, start } from "./programs.ts";
 import { type Servers, withConnection } from "./servers.ts";
+import { walOf, walSince } from "./wal.ts";
 
 export type Figures = {
   /** From the first receive that the queue server saw to the last deletion. */
@@ -23,6 +24,9 @@ export type Figures = {
   readonly queueCores: number;
   /** CPU time of PostgreSQL, all of its processes, per message. */
   readonly postgresMicros: number;
+  /** What is logged, by the whole server, per message: bytes, and pages that are logged whole. */
+  readonly walBytes: number;
+  readonly fullPageImages: number;
   readonly requests: Readonly<Record<string, number>>;
 };
 
@@ -35,8 +39,8 @@ export async function measure(
   messages: number,
   from: number,
 ): Promise<Figures> {
-  const one = await run(servers, program, 1, from + messages);
-  const { queue, ...whole } = await run(servers, program, messages, from);
+  const one = await run(servers, program, 1, from + messages, async () => {});
+  const { queue, wal, ...whole } = await run(servers, program, messages, from, program.prepare);
   const requests = Object.values(queue.requests).reduce((sum, times) => sum + times, 0);
   return {
     messagesPerSecond: messages / queue.seconds,
@@ -48,14 +52,24 @@ export async function measure(
     requestsPer1000: (requests / messages) * 1000,
     queueCores: queue.cpuMicros / 1e6 / queue.seconds,
     postgresMicros: whole.postgresMicros / messages,
+    walBytes: wal.bytes / messages,
+    fullPageImages: wal.fullPageImages / messages,
     requests: queue.requests,
   };
 }
 
-async function run(servers: Servers, program: Program, messages: number, from: number) {
+async function run(
+  servers: Servers,
+  program: Program,
+  messages: number,
+  from: number,
+  prepare: Program["prepare"],
+) {
   const url = await servers.queue.fill({ kind: program.logins, from, count: messages });
   const database = await servers.copy(program.template);
+  await prepare?.(database);
   const before = await countRows(servers, database);
+  const walBefore = await walOf(servers);
   const postgresBefore = cpuMicros(servers.postmaster);
   const child = start(
     program.command(messages),
@@ -73,6 +87,7 @@ async function run(servers: Servers, program: Program, messages: number, from: n
   forget();
   memory.stop();
   const postgresMicros = cpuMicros(servers.postmaster) - postgresBefore;
+  const wal = walSince(walBefore, await walOf(servers));
   const queue = await servers.queue.figures();
   const rows = (await countRows(servers, database)) - before;
   if (code !== 0 || rows !== messages || queue.deleted !== messages) {
@@ -82,14 +97,17 @@ async function run(servers: Servers, program: Program, messages: number, from: n
     );
   }
   return {
-    ...{ queue, postgresMicros, peakBytesAt100k },
+    ...{ queue, wal, postgresMicros, peakBytesAt100k },
     cpuMicros: child.cpuMicros(),
     peakBytes: memory.peakBytes(),
   };
 }
 
+/** Of what is sent now: the rows of years are not counted each time. */
 const countRows = (servers: Servers, database: string): Promise<number> =>
   withConnection(servers.connect(database), async (sql) => {
-    const [row] = await sql`select count(*)::integer as rows from public.user_logins`;
+    const [row] = await sql`
+      select count(*)::integer as rows from public.user_logins
+      where create_date >= (now() at time zone 'UTC')::date - 1`;
     return Number(row?.rows);
   });

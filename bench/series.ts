@@ -31,6 +31,8 @@ const MEASURED = [
   "requestsPer1000",
   "queueCores",
   "postgresMicros",
+  "walBytes",
+  "fullPageImages",
 ] as const satisfies readonly Measured[];
 
 const WARM_UP_MESSAGES = 20_000;

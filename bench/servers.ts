@@ -17,8 +17,8 @@ export const SETTINGS = {
   track_commit_timestamp: "on",
 };
 
-/** What a database holds at first: the plain table, veil's schema, or that with originals in it. */
-export type Template = "bare" | "veil" | "vault";
+/** What a database holds at first: the plain table, veil's schema, or that with originals, or years, in it. */
+export type Template = "bare" | "veil" | "vault" | "history";
 
 export type Servers = {
   readonly queue: BenchQueue;
@@ -39,7 +39,10 @@ export const veil = (...argv: string[]): string[] => [
   ...[fileURLToPath(new URL("../src/cli.ts", import.meta.url)), ...argv],
 ];
 
-export async function startServers(): Promise<Servers> {
+/** `settings`: further ones of PostgreSQL's, by name. */
+export async function startServers(
+  settings: Readonly<Record<string, string>> = {},
+): Promise<Servers> {
   const undo: (() => void)[] = [];
   // Everything in it is synchronous, for this.
   const stop = () => {
@@ -47,7 +50,14 @@ export async function startServers(): Promise<Servers> {
     process.removeListener("exit", stop);
   };
   process.on("exit", stop);
-  const { cluster, urlOf, stop: stopDatabase } = await startScratchCluster("bench", SETTINGS);
+  const {
+    cluster,
+    urlOf,
+    stop: stopDatabase,
+  } = await startScratchCluster("bench", {
+    ...SETTINGS,
+    ...settings,
+  });
   undo.push(stopDatabase);
   const url = (login: string) => (database: string) => urlOf(login, database);
   const superuserUrl = url("postgres");
@@ -62,8 +72,8 @@ export async function startServers(): Promise<Servers> {
     keys: await makeKeys(),
     postmaster: Number(readFileSync(join(cluster.data, "postmaster.pid"), "utf8").split("\n")[0]),
     copy: async (template) => {
-      // The one with originals is large and stays warm: runs share it.
-      if (template === "vault") return "vault";
+      // Those that hold something are large and stay warm: runs share them.
+      if (template === "vault" || template === "history") return template;
       const name = `run_${++copies}`;
       // Not dropped before the end: dropping one forces a checkpoint, which the next run would pay for.
       await withConnection(connect("postgres"), (sql) =>

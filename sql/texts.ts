@@ -12,8 +12,11 @@ import chain from "./current/chain.sql" with { type: "text" };
 import check from "./current/check.sql" with { type: "text" };
 import checkTokens from "./current/check-tokens.sql" with { type: "text" };
 import checkVault from "./current/check-vault.sql" with { type: "text" };
+import dropPeriod from "./current/drop-period.sql" with { type: "text" };
 import erasure from "./current/erasure.sql" with { type: "text" };
 import expire from "./current/expire.sql" with { type: "text" };
+import expireDays from "./current/expire-days.sql" with { type: "text" };
+import expirePeriod from "./current/expire-period.sql" with { type: "text" };
 import forget from "./current/forget.sql" with { type: "text" };
 import grants from "./current/grants.sql" with { type: "text" };
 import guards from "./current/guards.sql" with { type: "text" };
@@ -85,7 +88,8 @@ export const TEXTS: Texts = {
   routines: [
     ...[guards, audit, chain, periods, policy, requests, admit, reveal, approvals],
     ...[originals, rows, quarantine, load, replay, housekeep],
-    ...[erasure, assess, holds, forget, expire, canaries, checkVault, checkTokens, check],
+    ...[erasure, assess, holds, forget, dropPeriod, expirePeriod, expireDays, expire],
+    ...[canaries, checkVault, checkTokens, check],
   ],
   triggers,
   sweepRelations,

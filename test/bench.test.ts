@@ -1,10 +1,11 @@
 // The benchmarks run to the end and say all that they are to say. What they say of speed is no verdict.
 import { describe, expect, test } from "bun:test";
 import { fileURLToPath } from "node:url";
+import { fillHistory } from "../bench/fill-history.ts";
 import { type LoginKind, loginBody, REPEATING_DEVICES } from "../bench/logins.ts";
 import { PROGRAMS } from "../bench/programs.ts";
 import { measure } from "../bench/run.ts";
-import { startServers } from "../bench/servers.ts";
+import { startServers, veil } from "../bench/servers.ts";
 import { spreadOf } from "../bench/spread.ts";
 
 async function run(script: string, ...argv: string[]) {
@@ -72,6 +73,8 @@ describe("bun run bench", () => {
         requestsPer1000: spread,
         queueCores: spread,
         postgresMicros: spread,
+        walBytes: spread,
+        fullPageImages: spread,
       });
       expect(Object.keys(ratios), name).toEqual([...bases(name)]);
       for (const ratio of Object.values(ratios)) {
@@ -101,11 +104,92 @@ describe("bun run bench", () => {
     [["--only", "fastest"]],
     [["--messages", "0"]],
     [["--rounds", "many"]],
+    [["--history", "10", "--current-share", "11"]],
+    [["--expire", "0"]],
     [["--quickly"]],
   ])("refuses %p with exit code 2", async (argv) => {
     const { stdout, stderr, code } = await run("bench.ts", ...argv);
     expect({ stdout, code }).toEqual({ stdout: "", code: 2 });
     expect(stderr).toStartWith("error: ");
+  });
+
+  test("compares a database with years in it with an empty one", async () => {
+    const { stdout, stderr, code } = await run(
+      "bench.ts",
+      ...["--history", "20000", "--current-share", "2000"],
+      ...["--messages", "2000", "--rounds", "1", "--expire", "4000", "--json"],
+    );
+    expect(stderr).toBe("");
+    expect(code).toBe(0);
+    const report = JSON.parse(stdout);
+    const besides = { loads: expect.any(Number), longestMs: expect.any(Number) };
+    expect(report).toMatchObject({
+      ...{ machine, messages: 2000, rounds: 1 },
+      expiry: { originals: 4000, seconds: expect.any(Number), beside: besides, alone: besides },
+    });
+    expect(report.expiry.walBytesWithLoads).toBeGreaterThan(0);
+    const { history } = report;
+    expect(history).toMatchObject({ logins: 20_000, inCurrent: 2000 });
+    const ofLoads = {
+      ...{ rowsPerSecond: spread, postgresMicros: spread, walBytes: spread },
+      ...{ fullPageImages: spread, medianMs: spread, p99Ms: spread, longestMs: spread },
+    };
+    for (const name of ["empty", "history"]) {
+      expect(history.line[name].figures.messagesPerSecond.median, name).toBeGreaterThan(0);
+      expect(history.line[name].figures.walBytes.median, name).toBeGreaterThan(0);
+      expect({ ...history.loads[name].figures }, name).toEqual(ofLoads);
+    }
+    expect({ ...history.ratios.line }).toEqual({
+      ...{ messagesPerSecond: spread, cpuMicros: spread, postgresMicros: spread, walBytes: spread },
+    });
+    // Both tables and each of their indexes: the rows of today's period are a part of all of them.
+    const tables = history.sizes.map(({ table, index }: Record<string, string>) => [table, index]);
+    expect(tables).toEqual([
+      ["pii_vault.originals", null],
+      ["pii_vault.originals", "btree (token, period)"],
+      ["user_logins", null],
+      ["user_logins", "btree (user_id)"],
+      ["user_logins", "btree (masked_ip)"],
+      ["user_logins", "btree (masked_device_id)"],
+      ["user_logins", "brin (create_date)"],
+    ]);
+    for (const { table, index, bytes, currentBytes } of history.sizes) {
+      expect(currentBytes, `${table} ${index}`).toBeGreaterThan(0);
+      expect(bytes, `${table} ${index}`).toBeGreaterThan(currentBytes);
+    }
+  });
+
+  test("makes a history that breaks no invariant, again after today's period was made anew", async () => {
+    const servers = await startServers();
+    try {
+      const history = await fillHistory(servers, { logins: 3001, inCurrent: 501 }, () => {});
+      await history.reset();
+      const { exitCode, stderr } = Bun.spawnSync(veil("check"), {
+        cwd: "/",
+        env: {
+          ...{ PATH: process.env.PATH ?? "", HOME: "/" },
+          DATABASE_URL: servers.superuserUrl(history.database),
+        },
+        stdout: "ignore",
+      });
+      expect(stderr.toString()).toBe("");
+      expect(exitCode).toBe(0);
+    } finally {
+      servers.stop();
+    }
+  });
+
+  test("says of a history what was asked for, and what is met", async () => {
+    const argv = ["--history", "2000", "--messages", "10", "--rounds", "1"];
+    const { stdout, code } = await run("bench.ts", ...argv);
+    expect(code).toBe(0);
+    expect(stdout).toContain("2,000 logins and originals there, 67 of them in today's period");
+    expect(stdout).toMatch(/^the whole line, with history +\d/m);
+    expect(stdout).toMatch(
+      /^throughput against an empty database +[\d.]+ +≥ 0.85 +(?:met|missed)$/m,
+    );
+    expect(stdout).not.toContain("expiring");
+    expect(stdout).toMatch(/^WAL a login +[\d,]+ B +≤ 4,000 B +(?:met|missed)$/m);
   });
 
   test("takes a program that does not load its messages for a failure, not a figure", async () => {
@@ -165,6 +249,18 @@ describe("the logins", () => {
     expect(originals("new", 100_000)).toEqual([100_000, 100_000]);
   });
 
+  test("that are scattered are new, and their users come in no order", () => {
+    expect(originals("scattered", 100_000)).toEqual([100_000, 100_000]);
+    const users = Array.from(
+      { length: 1000 },
+      (_, n) => JSON.parse(loginBody("scattered", n)).user_id,
+    );
+    expect(new Set(users).size).toBe(1000);
+    const rising = users.filter((user, n) => n > 0 && user > users[n - 1]).length;
+    expect(rising).toBeGreaterThan(300);
+    expect(rising).toBeLessThan(700);
+  });
+
   test("that repeat are of 2,000 devices", () => {
     expect(originals("repeating", 10_000)).toEqual([REPEATING_DEVICES, REPEATING_DEVICES]);
     expect(originals("repeating", REPEATING_DEVICES)).toEqual([2000, 2000]);
@@ -197,4 +293,21 @@ describe("bench/cold.ts", () => {
       expect({ millis, cpuMillis }).toMatchObject({ millis: spread, cpuMillis: spread });
     }
   });
+});
+
+test("bench/periods.ts gives the price of many periods, and of a device that returns", async () => {
+  const { stdout, stderr, code } = await run("periods.ts", "--periods", "1,13", "--json");
+  expect(stderr).toBe("");
+  expect(code).toBe(0);
+  const { all, returned } = JSON.parse(stdout);
+  expect(all.map(({ periods }: { periods: number }) => periods)).toEqual([1, 13]);
+  for (const { periods, costs } of all) {
+    for (const [step, { coldMs, warmMs }] of Object.entries<Record<string, number>>(costs)) {
+      expect(coldMs, `${step}, ${periods} periods`).toBeGreaterThan(0);
+      expect(warmMs, `${step}, ${periods} periods`).toBeGreaterThan(0);
+    }
+  }
+  // Less than a row and its index entry would be no original; twelve times a whole page no price.
+  expect(returned.bytesOnDisk).toBeGreaterThan(100);
+  expect(returned.bytesOnDisk).toBeLessThan(1000);
 });

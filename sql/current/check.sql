@@ -78,9 +78,8 @@ $$;
 
 -- Tombstones may have become fewer since: lifted, or of values that came again. What is left of one that is whole
 -- makes its digest.
-create or replace function etl.check_erasures_are_on_record(
-  out checked bigint, out offenders bigint, out examples text[]
-)
+create or replace function etl.tombstones_without_entry()
+  returns table (what text)
   language sql stable
   set search_path = pg_catalog, pg_temp
 as $$
@@ -94,19 +93,75 @@ as $$
       (a.details #>> '{erased,ip}')::bigint + (a.details #>> '{erased,device_id}')::bigint as erased,
       a.details ->> 'digest' as digest
     from pii_vault.audit a where a.action = 'erasure.forget'
+  )
+  select s.erasure::text from stones s
+  where not exists (
+    select from receipts r
+    where r.erasure = s.erasure::text
+      and (s.erased < r.erased or (s.erased = r.erased and s.digest = r.digest))
+  )
+$$;
+
+-- Periods of which etl.periods and the audit do not say the same, and days of whose rows more or fewer have gone than
+-- the audit says.
+create or replace function etl.expired_otherwise_than_recorded()
+  returns table (what text)
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  with entries as (
+    select a.details from pii_vault.audit a where a.action = 'erasure.expire'
   ),
-  lost as (
-    select s.erasure from stones s
-    where not exists (
-      select from receipts r
-      where r.erasure = s.erasure::text
-        and (s.erased < r.erased or (s.erased = r.erased and s.digest = r.digest))
-    )
+  recorded as (
+    select e.details ->> 'first' as first, e.details ->> 'until' as until,
+      bool_or(e.details ->> 'originals' is not null) as originals,
+      bool_or(e.details ->> 'rows' is not null) as logins
+    from entries e group by 1, 2
+  ),
+  expired as (
+    select etl.day_text(p.first) as first, etl.day_text(p.until) as until,
+      p.originals_expired_at is not null as originals, p.logins_expired_at is not null as logins
+    from etl.periods p
+    where p.originals_expired_at is not null or p.logins_expired_at is not null
+  ),
+  days as (
+    select t.key as day, sum(t.value::bigint) as logins
+    from entries e cross join lateral json_each_text(
+      case when json_typeof(e.details -> 'days') = 'object' then e.details -> 'days' else '{}' end
+    ) t
+    group by t.key
+  ),
+  gone as (
+    select etl.day_text(g.day) as day, g.logins from etl.expired_logins g
+  )
+  select format('period %s', first)
+  from recorded r full join expired e using (first, until)
+  where (r.originals = e.originals and r.logins = e.logins) is not true
+  union all
+  select format('rows of %s', day)
+  from days d full join gone g using (day)
+  where d.logins is distinct from g.logins
+$$;
+
+create or replace function etl.check_erasures_are_on_record(
+  out checked bigint, out offenders bigint, out examples text[]
+)
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  with lost as (
+    select t.what from etl.tombstones_without_entry() t
+    union all
+    select e.what from etl.expired_otherwise_than_recorded() e
   )
   select
-    (select count(*) from stones),
+    (select count(distinct s.erasure) from pii_vault.tombstones s)
+      + (
+        select count(*) from etl.periods p
+        where p.originals_expired_at is not null or p.logins_expired_at is not null
+      ),
     (select count(*) from lost),
-    array(select l.erasure::text from lost l order by l.erasure limit 5)
+    array(select l.what from lost l order by l.what limit 5)
 $$;
 
 -- Of `days-add-up`, say: what etl.check_days_add_up answers.

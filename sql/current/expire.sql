@@ -1,173 +1,171 @@
--- Retention: originals that no login has had for so long, and bodies that nobody replayed or discarded in that time.
+-- Retention: whole periods whose last day is so long ago, and quarantined bodies that are as old. A day of the default
+-- partitions is a period of its own, and goes row by row. Rows without a date never go.
 
--- Of these tokens, those that a login has had since that day. One without a date counts as new.
-create or replace function pii_vault.used_since(day date, tokens text[]) returns text[]
-  language sql stable
-  set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(array_agg(t.token), '{}')
-  from unnest(tokens) t (token)
-  where exists (
-    select from pii_vault.occurrences o
-    where o.token = t.token and (o.create_date < day) is not true
-    offset 0
-  )
-$$;
-
--- The next tokens, in their order, that no login has had since that day; those that no row has, by when they were
--- sealed. Few enough of them that their rows are looked at again in a moment. `upto` is null where there are no
--- more.
-create or replace function pii_vault.expired_after(
-  day date, after text, out tokens text[], out looked integer, out upto text
-)
-  language sql stable
-  set search_path = pg_catalog, pg_temp
-as $$
-  with page as materialized (
-    select o.token collate "default" as token, o.sealed_at,
-      row_number() over (order by o.token) as position
-    from pii_vault.originals o
-    where o.token > coalesce(after, '') collate "C"
-      -- Decoys are for good.
-      and not exists (select from pii_vault.canaries c where c.token = o.token)
-    order by o.token
-    limit 5000
-  ),
-  old as materialized (
-    select p.token, p.position, p.sealed_at, (
-      select count(*) from pii_vault.occurrences o where o.token = p.token
-    ) as logins
-    from page p
-    where p.token not in (
-      select unnest(pii_vault.used_since(day, array(select g.token from page g)))
-    )
-  ),
-  gone as (
-    select t.token, t.position, coalesce(
-      sum(t.logins) over (order by t.position rows between unbounded preceding and 1 preceding), 0
-    ) as rows_before
-    from old t
-    where t.logins > 0 or t.sealed_at < (day::timestamp at time zone interval '0')
-  ),
-  cut as (
-    -- The place before the first one whose predecessors have rows enough; null: all of the page.
-    select min(g.position) filter (where g.rows_before > 20000) - 1 as at from gone g
-  )
-  select
-    array(
-      select g.token from gone g where (g.position > cut.at) is not true order by g.position
-    ),
-    coalesce(cut.at, (select count(*) from page))::integer,
-    (select p.token from page p where p.position = coalesce(cut.at, 5000))
-  from cut
-$$;
-
+-- What ended before this day is so old. No younger than 15 days: SQS brings messages back for 14.
 create or replace function pii_vault.day_before(older_than integer) returns date
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if (older_than between 1 and 36500) is not true then
-    raise exception using errcode = 'VL006', message = 'expected 1 to 36500 days';
+  if (older_than between 15 and 36500) is not true then
+    raise exception using errcode = 'VL006', message = 'expected 15 to 36500 days';
   end if;
-  return (clock_timestamp() at time zone interval '0')::date - older_than;
+  return etl.utc_day(clock_timestamp()) - older_than;
 end
 $$;
 
--- One step of an expiry, and nothing of it is done: which tokens would go. Begins at the first one if `after` is
--- null, and is over when `upto` is.
-create or replace function pii_vault.plan_expire(older_than integer, after text)
-  returns table (upto text, looked integer, erased_ip integer, erased_device_id integer, held integer)
+-- The table that the originals and the one that the rows of this period stand in; null of a partition that is gone.
+create or replace function pii_vault.partitions_of(first date, out originals regclass, out logins regclass)
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select
+    to_regclass(format('pii_vault.%I', etl.partition_name('originals', first))),
+    to_regclass(format('etl.%I', etl.partition_name('user_logins', first)))
+$$;
+
+-- The periods that an expiry looks at, the oldest first, and how much of the disk dropping them gives back. The
+-- default partitions' days are dates of our era: others never expire.
+create or replace function pii_vault.plan_expire(older_than integer, with_rows boolean)
+  returns table (first text, until text, bytes bigint)
+  language plpgsql stable security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  last date := pii_vault.day_before(plan_expire.older_than);
+begin
+  if plan_expire.with_rows is null then
+    raise exception using errcode = 'VL006', message = 'expected whether rows go, too';
+  end if;
+  return query
+    with days as (
+      select o.period as day from pii_vault.originals_default o
+      where o.period >= '0001-01-01' and o.period < last
+      union
+      select l.create_date from etl.user_logins_without_period l
+      where plan_expire.with_rows and l.create_date >= '0001-01-01' and l.create_date < last
+    ),
+    found as (
+      select s.first, s.until,
+        coalesce(pg_total_relation_size(t.originals), 0)
+          + case when plan_expire.with_rows then coalesce(pg_total_relation_size(t.logins), 0) else 0 end
+          as bytes
+      from etl.periods s cross join lateral pii_vault.partitions_of(s.first) t
+      where t.originals is not null or (plan_expire.with_rows and t.logins is not null)
+      union all
+      select p.first, p.until, 0
+      from etl.periods_of(array(select d.day from days d)) p
+    )
+    select etl.day_text(f.first), etl.day_text(f.until), sum(f.bytes)::bigint
+    from found f where f.until <= last
+    group by f.first, f.until
+    order by f.first;
+end
+$$;
+
+-- Which period this is; refused unless its last day is more than 15 days ago.
+create or replace function pii_vault.old_period(first date) returns etl.periods
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  period etl.periods;
+begin
+  select p.* into period from etl.periods p where p.first = old_period.first;
+  if not found then
+    period.first := old_period.first;
+    period.until := old_period.first + 1;
+  end if;
+  if (period.until <= pii_vault.day_before(15)) is not true then
+    raise exception using
+      errcode = 'VL006', message = 'expected the first day of a period that ended 15 days ago or before';
+  end if;
+  if etl.period_of(period.first) <> period.first or period.first < '0001-01-01' then
+    raise exception using errcode = 'VL042', message = 'no period begins on this day';
+  end if;
+  return period;
+end
+$$;
+
+-- How much of this period would go, and how much is held. Nothing is done.
+create or replace function pii_vault.plan_expire_period(first date, with_rows boolean)
+  returns table (originals bigint, "rows" bigint, held_originals bigint, held_rows bigint)
   language plpgsql security definer
   set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  page record;
-  kept text[];
+  period etl.periods := pii_vault.old_period(plan_expire_period.first);
+  source record;
+  held record;
 begin
-  perform set_config('enable_seqscan', 'off', true);
-  select * into page
-  from pii_vault.expired_after(pii_vault.day_before(plan_expire.older_than), plan_expire.after);
-  kept := pii_vault.held_among(page.tokens);
-  upto := page.upto;
-  looked := page.looked;
-  held := cardinality(kept);
   select
-    count(*) filter (where starts_with(t.token, 'ip')),
-    count(*) filter (where not starts_with(t.token, 'ip'))
-  into erased_ip, erased_device_id
-  from unnest(page.tokens) t (token)
-  where (t.token in (select unnest(kept))) is not true;
+    coalesce(t.originals, 'pii_vault.originals_default') as originals,
+    coalesce(t.logins, 'etl.user_logins_without_period') as logins
+  into source from pii_vault.partitions_of(period.first) t;
+  "rows" := 0;
+  held_rows := 0;
+  execute format('select count(*) from %s o where o.period >= $1 and o.period < $2', source.originals)
+  into originals using period.first, period.until;
+  if plan_expire_period.with_rows then
+    execute format(
+      'select count(*) from %s l where l.create_date >= $1 and l.create_date < $2', source.logins
+    ) into "rows" using period.first, period.until;
+  end if;
+  perform set_config('enable_seqscan', 'off', true);
+  select * into held from pii_vault.held_in(period.first, period.until, source.logins);
+  held_originals := pii_vault.count_held_originals(period, source.originals, held.kept);
+  originals := originals - held_originals;
+  if plan_expire_period.with_rows then
+    held_rows := pii_vault.count_held_logins(period, source.logins, held.users, held.tokens);
+    "rows" := "rows" - held_rows;
+  end if;
   return next;
 end
 $$;
 
--- One step of an expiry: a transaction of its own, so that loads wait for a moment each time and not for all of
--- it. What is held is left alone. `run` is the same in each step's receipt.
-create or replace function pii_vault.expire(older_than integer, after text, run uuid, reason text)
+-- Expires one period, or the next part of one that goes row by row: call it again until it is over. All of what one
+-- call does is one transaction, and one entry in the audit, which is null where nothing was to be done.
+create or replace function pii_vault.expire_period(first date, with_rows boolean, run uuid, reason text)
   returns table (
-    entry bigint, upto text, looked integer, erased_ip integer, erased_device_id integer, held integer
+    entry bigint, originals bigint, "rows" bigint, held_originals bigint, held_rows bigint, is_over boolean
   )
   language plpgsql security definer
   set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  day date := pii_vault.day_before(expire.older_than);
-  erasure uuid := gen_random_uuid();
-  page record;
-  kept text[] := '{}';
-  gone text[];
-  originals integer;
+  period etl.periods;
+  old record;
 begin
-  perform pii_vault.require_reason(expire.reason);
-  if expire.run is null then
-    raise exception using errcode = 'VL006', message = 'expected the id of the run';
+  perform pii_vault.require_reason(expire_period.reason);
+  if expire_period.run is null or expire_period.with_rows is null then
+    raise exception using
+      errcode = 'VL006', message = 'expected the id of the run, and whether rows go, too';
   end if;
-  perform set_config('enable_seqscan', 'off', true);
-  select * into page from pii_vault.expired_after(day, expire.after);
-  upto := page.upto;
-  looked := page.looked;
-  erased_ip := 0;
-  erased_device_id := 0;
-  held := 0;
-  if cardinality(page.tokens) > 0 then
-    perform pii_vault.close_gate();
-    kept := pii_vault.held_among(page.tokens);
-    held := cardinality(kept);
-    -- Looked at again: loads went on until the gate was closed.
-    gone := array(
-      select o.token from pii_vault.originals o
-      where o.token in (
-        select unnest(page.tokens)
-        except select unnest(kept)
-        except select unnest(pii_vault.used_since(day, page.tokens))
-      )
-      order by o.token
-    );
-    if cardinality(gone) > 0 then
-      originals := pii_vault.bury(gone, 'expired', erasure);
-      select
-        count(*) filter (where starts_with(g.token, 'ip')),
-        count(*) filter (where not starts_with(g.token, 'ip'))
-      into erased_ip, erased_device_id
-      from unnest(gone) g (token);
-      entry := pii_vault.record(
-        'erasure.expire', null, '{}', '{}', cardinality(gone), expire.reason,
-        json_build_object(
-          'erasure', erasure,
-          'kind', 'expiry',
-          'run', expire.run,
-          'at', pii_vault.utc_text(clock_timestamp()),
-          'before', to_char(day, 'YYYY-MM-DD'),
-          'erased', pii_vault.count_by_field(gone),
-          'held', held,
-          'originals', originals,
-          'digest', pii_vault.token_digest(gone)
-        )
-      );
-    end if;
+  perform pii_vault.require_read_committed('an expiry');
+  perform pii_vault.commit_to_disk();
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '10s');
+  period := pii_vault.old_period(expire_period.first);
+  perform pii_vault.lock_for_expiry(period.first, expire_period.with_rows);
+  -- As whoever had the lock before has left it.
+  period := pii_vault.old_period(expire_period.first);
+  select * into old from pii_vault.partitions_of(period.first);
+  select d.* into entry, originals, "rows", held_originals, held_rows
+  from pii_vault.drop_period(
+    period, old.originals, old.logins, expire_period.with_rows, expire_period.run, expire_period.reason
+  ) d;
+  is_over := old.originals is not null and (old.logins is not null or not expire_period.with_rows);
+  if entry is null and not is_over then
+    select
+      d.entry, d.originals, d."rows", expire_period.held_originals + d.held_originals,
+      expire_period.held_rows + d.held_rows, d.entry is null
+    into entry, originals, "rows", held_originals, held_rows, is_over
+    from pii_vault.expire_by_row(
+      period, old.originals is null, expire_period.with_rows and old.logins is null,
+      expire_period.run, expire_period.reason
+    ) d;
   end if;
   return next;
 end

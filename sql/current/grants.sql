@@ -75,6 +75,7 @@ grant execute on function pii_vault.list_holds to veil_policy, veil_eraser, veil
 
 grant execute on function
   pii_vault.plan_forget_user, pii_vault.plan_forget_tokens, pii_vault.forget_user,
-  pii_vault.forget_tokens, pii_vault.plan_expire, pii_vault.expire, pii_vault.expire_bodies
+  pii_vault.forget_tokens, pii_vault.plan_expire, pii_vault.plan_expire_period,
+  pii_vault.expire_period, pii_vault.expire_bodies
   to veil_eraser;
 grant execute on function pii_vault.place_of to veil_eraser, veil_policy;

@@ -59,15 +59,18 @@ as $$
   select parent || '_' || to_char(first, 'YYYYMMDD')
 $$;
 
--- An empty table like user_logins, not attached. Replica identity is not inherited. It is veil_owner's also where a
--- superuser has called this.
+-- An empty table like user_logins, not attached. Replica identity is not inherited. With its indexes, because attaching
+-- would make them under a lock. It is veil_owner's also where a superuser has called this.
 create or replace function etl.make_logins_table(name text) returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
 begin
   execute format(
-    'create table etl.%I (like public.user_logins including defaults including constraints)', name
+    'create table etl.%I (
+       like public.user_logins including defaults including constraints including indexes
+     )',
+    name
   );
   execute format('alter table etl.%I owner to veil_owner', name);
   execute format('alter table etl.%I replica identity full', name);
@@ -81,7 +84,10 @@ create or replace function pii_vault.make_originals_table(name text) returns voi
 as $$
 begin
   execute format(
-    'create table pii_vault.%I (like pii_vault.originals including defaults including constraints)', name
+    'create table pii_vault.%I (
+       like pii_vault.originals including defaults including constraints including indexes
+     )',
+    name
   );
   execute format('alter table pii_vault.%I owner to veil_owner', name);
   execute format('alter table pii_vault.%I alter column sealed set statistics 0', name);

@@ -36,23 +36,26 @@ export function addErasure(program: Command, context: MakeContext): void {
 
   program
     .command("expire")
-    .description("erase originals that no login has had for so long; they come back with a new one")
-    .requiredOption("--older-than <days>", "how long: 400d", days)
+    .description("drop whole periods of originals that are so old, and with --rows their rows")
+    .requiredOption("--older-than <days>", "since the last day of a period: 400d", days)
     .option(...REASON)
-    .option("--dry-run", "count what would go, and erase nothing", false)
+    .option("--rows", "also the periods' rows of user_logins", false)
+    .option("--dry-run", "print how much would go, and erase nothing", false)
     .option("--yes", "ask nothing", false)
     .option("--json", "print an object", false)
     .addHelpText(
       "after",
-      examples(
+      `${examples(
         "expire --older-than 400d --dry-run",
         "expire --older-than 400d --reason 'policy 7'",
-      ),
+        "expire --older-than 800d --rows --reason 'policy 8'",
+      )}\nNo period that ended less than 15 days ago expires, and no row without a date does.`,
     )
     .action(async (options) => {
       const { runExpire } = await import("../commands/expire.ts");
       await runExpire(await context(), {
         olderThanDays: options.olderThan,
+        withRows: options.rows,
         reason: options.reason ?? null,
         dryRun: options.dryRun,
         yes: options.yes,
@@ -114,8 +117,8 @@ function addHolds(program: Command, context: MakeContext): void {
 
 function days(text: string): number {
   const found = /^([1-9][0-9]{0,4})d$/.exec(text)?.[1];
-  if (found === undefined || Number(found) > 36500) {
-    throw new InvalidArgumentError("expected a number of days from 1d to 36500d");
+  if (found === undefined || Number(found) < 15 || Number(found) > 36500) {
+    throw new InvalidArgumentError("expected a number of days from 15d to 36500d");
   }
   return Number(found);
 }

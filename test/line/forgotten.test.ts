@@ -174,7 +174,8 @@ test("forgotten, by command, and found nowhere any more: neither in a dump nor i
     expect(after.bytes.includes(bytes)).toBe(false);
   }
   for (const token of gone) {
-    const [row] = await owner`select count(*)::int as n from pii_vault.tombstones where token = ${token}`;
+    const [row] =
+      await owner`select count(*)::int as n from pii_vault.tombstones where token = ${token}`;
     expect(row?.n).toBe(1);
   }
   const checked = await veil(["check"], { env: { DATABASE_URL: scene.database.url("auditor") } });

@@ -95,7 +95,8 @@ export async function startServers(options: ServersOptions): Promise<Servers> {
 }
 
 function migrate(program: readonly string[], ownerUrl: string): void {
-  const { exitCode, stderr } = Bun.spawnSync([...program, "migrate"], {
+  // A period a day: the messages are of the moments around four midnights, so loads and redeliveries span periods.
+  const { exitCode, stderr } = Bun.spawnSync([...program, "migrate", "--period", "day"], {
     cwd: "/",
     env: { PATH: process.env.PATH ?? "", HOME: "/", DATABASE_URL: ownerUrl },
     stdout: "ignore",
