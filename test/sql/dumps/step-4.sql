@@ -2894,13 +2894,14 @@ CREATE FUNCTION pii_vault.lock_for_expiry(first date, with_rows boolean) RETURNS
 declare
   started timestamptz := clock_timestamp();
   parts record;
-  relation regclass;
+  relation regclass := 'pii_vault.originals_default';
 begin
   perform pii_vault.at_most('lock_timeout', '5s');
+  -- First, because partitions are only looked up by one expiry at a time: the one before may drop some.
+  lock table only pii_vault.originals_default in share update exclusive mode;
   select * into parts from pii_vault.partitions_of(first);
   foreach relation in array
-    'pii_vault.originals_default'::regclass
-    || pii_vault.locks_of_drop(parts.originals, case when with_rows then parts.logins end)
+    pii_vault.locks_of_drop(parts.originals, case when with_rows then parts.logins end)
   loop
     -- The parents are changed by whoever makes periods.
     continue when relation in ('pii_vault.originals'::regclass, 'public.user_logins'::regclass);
@@ -4081,6 +4082,9 @@ begin
     perform pii_vault.replace_partition(
       first, until, 'public.user_logins', 'etl', etl.partition_name('user_logins', first)
     );
+    -- Late rows of the period go to the default partition's own partitions, whose bounds sessions have cached. PostgreSQL
+    -- has them look again at the default partition only, and would refuse such rows (23514). This changes nothing else.
+    alter table etl.user_logins_without_period reset (fillfactor);
   end if;
   return 'done';
 exception
@@ -4984,7 +4988,7 @@ INSERT INTO etl.ledger_totals VALUES
 	('2026-10-31', 1);
 
 INSERT INTO etl.migrations OVERRIDING SYSTEM VALUE VALUES
-	(1, 4, 'edbe8c05cf088a102d8adaa44870c35e3a99ff9929e3b58876925f119a53c933', '736', 149, 'b2545a24b848df85cf940d5c45c67d53f28f743c9ad97a3f57b2911fe21abc83', '736', 14, '2026-12-01 03:40:55.400043+00');
+	(1, 4, 'e3684146fb430f3fe2edd62049217f98c5cafcb979a1681e45e40bc662cb30c8', '736', 149, 'b2545a24b848df85cf940d5c45c67d53f28f743c9ad97a3f57b2911fe21abc83', '736', 14, '2026-12-01 03:53:50.335975+00');
 
 INSERT INTO etl.period_length VALUES
 	('month');
@@ -4994,134 +4998,134 @@ INSERT INTO etl.periods VALUES
 	('2026-12-01', '2027-01-01', NULL, NULL, 0),
 	('2026-05-01', '2026-06-01', NULL, NULL, 6),
 	('2026-10-01', '2026-11-01', NULL, NULL, 7),
-	('2019-03-01', '2019-04-01', '2026-12-01 03:40:57.352332+00', '2026-12-01 03:40:57.352332+00', 7),
-	('2024-06-01', '2024-07-01', '2026-12-01 03:40:57.459248+00', '2026-12-01 03:40:57.459248+00', 7);
+	('2019-03-01', '2019-04-01', '2026-12-01 03:53:51.124775+00', '2026-12-01 03:53:51.124775+00', 7),
+	('2024-06-01', '2024-07-01', '2026-12-01 03:53:51.145552+00', '2026-12-01 03:53:51.145552+00', 7);
 
 INSERT INTO etl.quarantine VALUES
-	('open', '2026-11-30 12:00:00+00', 'an old rule', '49c98e41-d5f5-48af-8feb-87eb26e6fc50', '\xd421402ce6771a1fe1508fe55e7250b1964c6a29353500fd4bac1f3bb8f1afe7a12b9503afd04675be7317879066d5595f10f845d23be90183ca11e3212e14fc631278b8d48ac49efc9a4ee0', 'open', '2026-12-01 03:40:56.421264+00', NULL, NULL),
-	('discarded', '2026-11-30 12:00:00+00', 'an old rule', '49c98e41-d5f5-48af-8feb-87eb26e6fc50', NULL, 'discarded', '2026-12-01 03:40:56.42997+00', '2026-12-01 03:40:56.461594+00', 'operator'),
-	('replayed', '2026-11-30 12:00:00+00', 'an old rule', '49c98e41-d5f5-48af-8feb-87eb26e6fc50', NULL, 'replayed', '2026-12-01 03:40:56.432932+00', '2026-12-01 03:40:56.697093+00', 'operator');
+	('open', '2026-11-30 12:00:00+00', 'an old rule', '12107eed-2ed5-4b8a-899d-7077f9b09810', '\x5d322ec874bf85cf1945ba3eee2af905df6d5f519e6d9021d39d5d38d15025bcce9755e10b87130d9ea92939be3bf8652d9eaf3e5baa09711e98798c96e81069daa95004dfb86238992b9de1', 'open', '2026-12-01 03:53:50.661382+00', NULL, NULL),
+	('discarded', '2026-11-30 12:00:00+00', 'an old rule', '12107eed-2ed5-4b8a-899d-7077f9b09810', NULL, 'discarded', '2026-12-01 03:53:50.664794+00', '2026-12-01 03:53:50.675974+00', 'operator'),
+	('replayed', '2026-11-30 12:00:00+00', 'an old rule', '12107eed-2ed5-4b8a-899d-7077f9b09810', NULL, 'replayed', '2026-12-01 03:53:50.667126+00', '2026-12-01 03:53:50.814573+00', 'operator');
 
 INSERT INTO etl.user_logins_20240601 VALUES
-	('user-7', NULL, 'ip1_x5mndcznpla3hvs4rdmt43c24q', 'dev1_zp65oi3ovhdwv2mfft7mazpsjq', NULL, 2003000, '2024-06-11');
+	('user-7', NULL, 'ip1_fr5fozbad64prkkkgmsi2wqgmm', 'dev1_2jwhamkoyjxafo7qqksk6esg6y', NULL, 2003000, '2024-06-11');
 
 INSERT INTO etl.user_logins_20260501 VALUES
-	('old-4', NULL, 'ip0_mlrwzh66ytvcb6poqy4ijak6k4', NULL, NULL, NULL, '2026-05-15');
+	('old-4', NULL, 'ip0_ujrbpoqg2qfoqdsgr7kdmwz5qe', NULL, NULL, NULL, '2026-05-15');
 
 INSERT INTO etl.user_logins_20261001 VALUES
-	('user-5', NULL, 'ip1_k3kw2w4vdjmrklv3ezaszt5pja', 'dev1_oevvyesw6irzok55ihzljeatyi', NULL, 2003000, '2026-10-31');
+	('user-5', NULL, 'ip1_zhztnl4mdwnscwd7sssxddw23e', 'dev1_j5mz7g55s26dnby7znhlh4q77e', NULL, 2003000, '2026-10-31');
 
 INSERT INTO etl.user_logins_20261101 VALUES
-	('replayed', NULL, 'ip1_ldv67e6gftgbom34csqpk6jaiu', NULL, NULL, NULL, '2026-11-30');
+	('replayed', NULL, 'ip1_e2ujrhucp4dkyr72rpy67hjf3a', NULL, NULL, NULL, '2026-11-30');
 
 INSERT INTO etl.user_logins_20261201 VALUES
-	('user-1', NULL, 'ip1_jrkmsblskv7665mlovfysim2ri', 'dev1_oevvyesw6irzok55ihzljeatyi', NULL, 2003000, '2026-12-01'),
-	('user-2', NULL, 'ip1_j2jw7vd2ycyzgxwbrgses5krqy', 'dev1_oevvyesw6irzok55ihzljeatyi', NULL, 2003000, '2026-12-01'),
-	('user-3', NULL, 'ip0_oihe74duaim3yp4fkvymj2lrom', 'dev0_mc5yjog5asemud2pfbtbmtnwcq', NULL, 2003000, '2026-12-01'),
-	('user-4', NULL, 'ip0_c5ugttd2nvokjhnddgicfo7fqu', 'dev1_oevvyesw6irzok55ihzljeatyi', NULL, 2003000, '2026-12-01');
+	('user-1', NULL, 'ip1_dixpqxsx7u5meb5n2a6xs6isiy', 'dev1_j5mz7g55s26dnby7znhlh4q77e', NULL, 2003000, '2026-12-01'),
+	('user-2', NULL, 'ip1_724ucozbsvjoa3ge4azcecfoay', 'dev1_j5mz7g55s26dnby7znhlh4q77e', NULL, 2003000, '2026-12-01'),
+	('user-3', NULL, 'ip0_zgq6flwzkx727xkewokuyptq6a', 'dev0_yxbsdrsmr5olqpmllc3m7mgdvy', NULL, 2003000, '2026-12-01'),
+	('user-4', NULL, 'ip0_rbnvhjvuzi2mb3zxzwlp5ttwwy', 'dev1_j5mz7g55s26dnby7znhlh4q77e', NULL, 2003000, '2026-12-01');
 
 INSERT INTO etl.user_logins_without_date VALUES
 	('old-3', NULL, 'ip1_bbbbbbbbbbbbbbbbbbbbbbbbba', NULL, NULL, NULL, NULL);
 
 INSERT INTO pii_vault.audit OVERRIDING SYSTEM VALUE VALUES
-	(1, '2026-12-01 03:40:56.462279+00', 'operator', 17218, 'quarantine.discard', NULL, '{}', '{discarded}', 1, 'no use', 'veil_operator', '127.0.0.1', NULL),
-	(2, '2026-12-01 03:40:56.470276+00', 'operator', 17218, 'quarantine.replay', '77ab47b0-43b3-4b5b-925b-c29fa1383c92', '{}', '{replayed}', 1, 'fixed', 'veil_operator', '127.0.0.1', NULL),
-	(3, '2026-12-01 03:40:56.593785+00', 'operator', 17218, 'quarantine.fetch', '77ab47b0-43b3-4b5b-925b-c29fa1383c92', '{}', '{}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
-	(4, '2026-12-01 03:40:56.702805+00', 'operator', 17218, 'quarantine.replayed', '77ab47b0-43b3-4b5b-925b-c29fa1383c92', '{}', '{replayed}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
-	(5, '2026-12-01 03:40:56.770469+00', 'revealer', 17219, 'reveal.request', '4b5598be-4dba-44f3-9188-7bbec8257203', '{ip1_jrkmsblskv7665mlovfysim2ri}', '{}', 1, 'case 1', 'veil_revealer', '127.0.0.1', NULL),
-	(6, '2026-12-01 03:40:56.784405+00', 'revealer', 17219, 'reveal.fetch', '4b5598be-4dba-44f3-9188-7bbec8257203', '{}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', NULL),
-	(7, '2026-12-01 03:40:56.841731+00', 'policy', 17222, 'canary.added', NULL, '{ip1_xq32j4ewfavscblqdqo7xynzgq}', '{}', 1, 'a decoy', 'veil_policy', '127.0.0.1', NULL),
-	(8, '2026-12-01 03:40:56.857161+00', 'revealer', 17219, 'reveal.request', '64c64016-a97e-4d39-bfc4-a8b4121e04b8', '{ip1_xq32j4ewfavscblqdqo7xynzgq}', '{}', 1, 'case 2', 'veil_revealer', '127.0.0.1', NULL),
-	(9, '2026-12-01 03:40:56.87159+00', 'revealer', 17219, 'reveal.fetch', '64c64016-a97e-4d39-bfc4-a8b4121e04b8', '{}', '{}', 0, NULL, 'veil_revealer', '127.0.0.1', NULL),
-	(10, '2026-12-01 03:40:56.883341+00', 'policy', 17222, 'policy.changed', NULL, '{}', '{}', 1, 'rule 1', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":null,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}'),
-	(11, '2026-12-01 03:40:56.896208+00', 'revealer', 17219, 'reveal.request', '1e258955-e64d-4f65-af77-7f732f05b5c8', '{ip1_jrkmsblskv7665mlovfysim2ri}', '{}', 1, 'case 3', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(12, '2026-12-01 03:40:56.934137+00', 'approver', 17221, 'reveal.approved', '1e258955-e64d-4f65-af77-7f732f05b5c8', '{}', '{}', 1, NULL, 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
-	(13, '2026-12-01 03:40:56.944212+00', 'revealer', 17219, 'reveal.request', '3fc10bde-1427-4be0-9324-8695ec273b9f', '{ip1_jrkmsblskv7665mlovfysim2ri}', '{}', 1, 'case 4', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(14, '2026-12-01 03:40:56.95107+00', 'approver', 17221, 'reveal.denied', '3fc10bde-1427-4be0-9324-8695ec273b9f', '{}', '{}', 1, 'not needed', 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
-	(15, '2026-12-01 03:40:56.957086+00', 'revealer', 17219, 'reveal.request', '8c815e18-5936-49c9-8ca8-9894f8b139d6', '{ip1_jrkmsblskv7665mlovfysim2ri}', '{}', 1, 'case 5', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(16, '2026-12-01 03:40:56.978564+00', 'breakglass', 17220, 'reveal.request', '0a6fc2ee-b38d-45dd-a95f-2ae984c37240', '{ip1_jrkmsblskv7665mlovfysim2ri}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
-	(17, '2026-12-01 03:40:56.979712+00', 'breakglass', 17220, 'reveal.breakglass', '0a6fc2ee-b38d-45dd-a95f-2ae984c37240', '{}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', NULL),
-	(18, '2026-12-01 03:40:56.988326+00', 'approver', 17221, 'reveal.reviewed', '0a6fc2ee-b38d-45dd-a95f-2ae984c37240', '{}', '{}', 1, 'it was one', 'veil_approver', '127.0.0.1', '{"requester" : "breakglass"}'),
-	(19, '2026-12-01 03:40:56.995885+00', 'breakglass', 17220, 'reveal.request', 'ec6deb4f-3309-491e-9482-1b39ef3c690b', '{ip1_jrkmsblskv7665mlovfysim2ri}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
-	(20, '2026-12-01 03:40:56.996486+00', 'breakglass', 17220, 'reveal.breakglass', 'ec6deb4f-3309-491e-9482-1b39ef3c690b', '{}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', NULL),
-	(21, '2026-12-01 03:40:57.007424+00', 'policy', 17222, 'hold.added', NULL, '{}', '{}', 1, 'case 6', 'veil_policy', '127.0.0.1', '{"hold" : "7d7125a8-06b9-4d52-a138-3324d2468e5b", "kind" : "user", "subject" : "092081140b677b45dbe983b2f0d4ae0259ff2945bfa82f996fd7f6cac6916862"}'),
-	(22, '2026-12-01 03:40:57.01709+00', 'policy', 17222, 'hold.added', NULL, '{ip1_j2jw7vd2ycyzgxwbrgses5krqy}', '{}', 1, 'case 7', 'veil_policy', '127.0.0.1', '{"hold" : "bdec5e81-430f-4cf0-a77f-dd9d0cf1a670", "kind" : "token", "subject" : "ip1_j2jw7vd2ycyzgxwbrgses5krqy"}'),
-	(23, '2026-12-01 03:40:57.022511+00', 'policy', 17222, 'hold.released', NULL, '{ip1_j2jw7vd2ycyzgxwbrgses5krqy}', '{}', 1, 'case 7 is closed', 'veil_policy', '127.0.0.1', '{"hold" : "bdec5e81-430f-4cf0-a77f-dd9d0cf1a670", "kind" : "token", "subject" : "ip1_j2jw7vd2ycyzgxwbrgses5krqy"}'),
-	(24, '2026-12-01 03:40:57.062503+00', 'eraser', 17223, 'erasure.forget', NULL, '{}', '{}', 1, 'request 1', 'veil_eraser', '127.0.0.1', '{"erasure" : "f0f187d2-8379-4bb3-81c8-589afb2b30b2", "kind" : "user", "at" : "2026-12-01T03:40:57.061Z", "subject" : "92303aa084836e18e31fc3165e4301ae12861ea528645ca98123ba828e2195ed", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 1}, "plain" : 0, "originals" : 1, "rows" : 1, "digest" : "c1fcfdc460e83da396b60449605f52dea35d950003678cc7d9fda57056286d0b"}'),
-	(25, '2026-12-01 03:40:57.071008+00', 'eraser', 17223, 'erasure.forget', NULL, '{}', '{}', 0, 'request 2', 'veil_eraser', '127.0.0.1', '{"erasure" : "ecd2dd72-e1c3-47b1-b2fa-fc3b26d93ce1", "kind" : "user", "at" : "2026-12-01T03:40:57.070Z", "subject" : "a73130b32da9d57871a5b23e1819e12f0b2b8f5b547e18f3278ca9162860bede", "erased" : {"ip" : 0, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "plain" : 1, "originals" : 0, "rows" : 1, "digest" : "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}'),
-	(26, '2026-12-01 03:40:57.100771+00', 'eraser', 17223, 'erasure.forget', NULL, '{}', '{}', 1, 'request 3', 'veil_eraser', '127.0.0.1', '{"erasure" : "087f0bde-dd4b-4d25-a93e-ed0c2de224bb", "kind" : "tokens", "at" : "2026-12-01T03:40:57.100Z", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "forgotten" : 0, "unknown" : 0, "originals" : 1, "rows" : 1, "digest" : "d1afe92b0b7708b9897547894d673efec21e9b8e878cd2b8e85d106476e85df7"}'),
-	(27, '2026-12-01 03:40:57.353299+00', 'eraser', 17223, 'erasure.expire', NULL, '{}', '{}', 4, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "68fc978e-404d-4b60-84dc-0eac444d4eb1", "kind" : "expiry", "run" : "393a4ee9-cf8a-4464-a2a5-c8f6b046078e", "at" : "2026-12-01T03:40:57.352Z", "first" : "2019-03-01", "until" : "2019-04-01", "originals" : 2, "rows" : 2, "days" : { "2019-03-20" : 1, "2019-03-21" : 1 }, "held" : {"originals" : 0, "rows" : 0}}'),
-	(28, '2026-12-01 03:40:57.459608+00', 'eraser', 17223, 'erasure.expire', NULL, '{}', '{}', 1, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "fadb9bd3-c113-48c1-9b7a-a3eabf28ab7a", "kind" : "expiry", "run" : "393a4ee9-cf8a-4464-a2a5-c8f6b046078e", "at" : "2026-12-01T03:40:57.459Z", "first" : "2024-06-01", "until" : "2024-07-01", "originals" : 0, "rows" : 1, "days" : { "2024-06-10" : 1 }, "held" : {"originals" : 2, "rows" : 1}}'),
-	(29, '2026-12-01 03:40:57.508132+00', 'revealer', 17219, 'canary.alarm', '64c64016-a97e-4d39-bfc4-a8b4121e04b8', '{ip1_xq32j4ewfavscblqdqo7xynzgq}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', '{"entry" : 8}'),
-	(30, '2026-12-01 03:40:57.52798+00', 'policy', 17222, 'policy.changed', NULL, '{}', '{}', 1, 'rule 2', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}');
+	(1, '2026-12-01 03:53:50.676614+00', 'operator', 17218, 'quarantine.discard', NULL, '{}', '{discarded}', 1, 'no use', 'veil_operator', '127.0.0.1', NULL),
+	(2, '2026-12-01 03:53:50.68368+00', 'operator', 17218, 'quarantine.replay', '7f6e6992-87b3-4b08-883b-66d28453b34e', '{}', '{replayed}', 1, 'fixed', 'veil_operator', '127.0.0.1', NULL),
+	(3, '2026-12-01 03:53:50.713685+00', 'operator', 17218, 'quarantine.fetch', '7f6e6992-87b3-4b08-883b-66d28453b34e', '{}', '{}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
+	(4, '2026-12-01 03:53:50.818372+00', 'operator', 17218, 'quarantine.replayed', '7f6e6992-87b3-4b08-883b-66d28453b34e', '{}', '{replayed}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
+	(5, '2026-12-01 03:53:50.846905+00', 'revealer', 17219, 'reveal.request', 'ffdf4bee-330b-421c-9825-7ebde317f3ad', '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '{}', 1, 'case 1', 'veil_revealer', '127.0.0.1', NULL),
+	(6, '2026-12-01 03:53:50.853099+00', 'revealer', 17219, 'reveal.fetch', 'ffdf4bee-330b-421c-9825-7ebde317f3ad', '{}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', NULL),
+	(7, '2026-12-01 03:53:50.873013+00', 'policy', 17222, 'canary.added', NULL, '{ip1_sokeelbkpeoozjf6xgshvqdwdy}', '{}', 1, 'a decoy', 'veil_policy', '127.0.0.1', NULL),
+	(8, '2026-12-01 03:53:50.877877+00', 'revealer', 17219, 'reveal.request', '8a50207d-0bf7-45fa-a594-ae9441c16c01', '{ip1_sokeelbkpeoozjf6xgshvqdwdy}', '{}', 1, 'case 2', 'veil_revealer', '127.0.0.1', NULL),
+	(9, '2026-12-01 03:53:50.879998+00', 'revealer', 17219, 'reveal.fetch', '8a50207d-0bf7-45fa-a594-ae9441c16c01', '{}', '{}', 0, NULL, 'veil_revealer', '127.0.0.1', NULL),
+	(10, '2026-12-01 03:53:50.882891+00', 'policy', 17222, 'policy.changed', NULL, '{}', '{}', 1, 'rule 1', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":null,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}'),
+	(11, '2026-12-01 03:53:50.885917+00', 'revealer', 17219, 'reveal.request', 'a1404c12-b248-4bfa-b814-a13abd24e3b2', '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '{}', 1, 'case 3', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(12, '2026-12-01 03:53:50.895724+00', 'approver', 17221, 'reveal.approved', 'a1404c12-b248-4bfa-b814-a13abd24e3b2', '{}', '{}', 1, NULL, 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
+	(13, '2026-12-01 03:53:50.898823+00', 'revealer', 17219, 'reveal.request', '1b1e2f02-24f9-41a1-a976-718735fae216', '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '{}', 1, 'case 4', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(14, '2026-12-01 03:53:50.900198+00', 'approver', 17221, 'reveal.denied', '1b1e2f02-24f9-41a1-a976-718735fae216', '{}', '{}', 1, 'not needed', 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
+	(15, '2026-12-01 03:53:50.903135+00', 'revealer', 17219, 'reveal.request', '86bbb5c0-4c7b-4892-be36-45960fd00444', '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '{}', 1, 'case 5', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(16, '2026-12-01 03:53:50.915932+00', 'breakglass', 17220, 'reveal.request', 'e4b51ce0-957c-4e46-88c3-40c26c352899', '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
+	(17, '2026-12-01 03:53:50.917016+00', 'breakglass', 17220, 'reveal.breakglass', 'e4b51ce0-957c-4e46-88c3-40c26c352899', '{}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', NULL),
+	(18, '2026-12-01 03:53:50.918811+00', 'approver', 17221, 'reveal.reviewed', 'e4b51ce0-957c-4e46-88c3-40c26c352899', '{}', '{}', 1, 'it was one', 'veil_approver', '127.0.0.1', '{"requester" : "breakglass"}'),
+	(19, '2026-12-01 03:53:50.920855+00', 'breakglass', 17220, 'reveal.request', '9cee65dc-44ef-45b0-917f-bb12c705ae5f', '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
+	(20, '2026-12-01 03:53:50.921439+00', 'breakglass', 17220, 'reveal.breakglass', '9cee65dc-44ef-45b0-917f-bb12c705ae5f', '{}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', NULL),
+	(21, '2026-12-01 03:53:50.924375+00', 'policy', 17222, 'hold.added', NULL, '{}', '{}', 1, 'case 6', 'veil_policy', '127.0.0.1', '{"hold" : "97b324f4-5441-4e14-8020-791ece52c410", "kind" : "user", "subject" : "092081140b677b45dbe983b2f0d4ae0259ff2945bfa82f996fd7f6cac6916862"}'),
+	(22, '2026-12-01 03:53:50.926831+00', 'policy', 17222, 'hold.added', NULL, '{ip1_724ucozbsvjoa3ge4azcecfoay}', '{}', 1, 'case 7', 'veil_policy', '127.0.0.1', '{"hold" : "9098370c-90a2-42b7-a2be-8b13b54747c4", "kind" : "token", "subject" : "ip1_724ucozbsvjoa3ge4azcecfoay"}'),
+	(23, '2026-12-01 03:53:50.929155+00', 'policy', 17222, 'hold.released', NULL, '{ip1_724ucozbsvjoa3ge4azcecfoay}', '{}', 1, 'case 7 is closed', 'veil_policy', '127.0.0.1', '{"hold" : "9098370c-90a2-42b7-a2be-8b13b54747c4", "kind" : "token", "subject" : "ip1_724ucozbsvjoa3ge4azcecfoay"}'),
+	(24, '2026-12-01 03:53:50.949352+00', 'eraser', 17223, 'erasure.forget', NULL, '{}', '{}', 1, 'request 1', 'veil_eraser', '127.0.0.1', '{"erasure" : "cebda32b-ee3d-4503-adf6-897dcafcaede", "kind" : "user", "at" : "2026-12-01T03:53:50.948Z", "subject" : "92303aa084836e18e31fc3165e4301ae12861ea528645ca98123ba828e2195ed", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 1}, "plain" : 0, "originals" : 1, "rows" : 1, "digest" : "3b3fdaec71bbfe49f42cbedc7c32b6a7ad2fa429a70c730790a8a9aa29c88d8a"}'),
+	(25, '2026-12-01 03:53:50.958205+00', 'eraser', 17223, 'erasure.forget', NULL, '{}', '{}', 0, 'request 2', 'veil_eraser', '127.0.0.1', '{"erasure" : "c2ae0774-e8d1-4193-9d36-1bc0dc40dc09", "kind" : "user", "at" : "2026-12-01T03:53:50.957Z", "subject" : "a73130b32da9d57871a5b23e1819e12f0b2b8f5b547e18f3278ca9162860bede", "erased" : {"ip" : 0, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "plain" : 1, "originals" : 0, "rows" : 1, "digest" : "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}'),
+	(26, '2026-12-01 03:53:50.966374+00', 'eraser', 17223, 'erasure.forget', NULL, '{}', '{}', 1, 'request 3', 'veil_eraser', '127.0.0.1', '{"erasure" : "2e9f0e96-0b78-4599-b4e6-1ca04d3cee88", "kind" : "tokens", "at" : "2026-12-01T03:53:50.966Z", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "forgotten" : 0, "unknown" : 0, "originals" : 1, "rows" : 1, "digest" : "ba4939611046fd6624a8b744c994f89671ec8f362895869d93d41f4d025e6d1b"}'),
+	(27, '2026-12-01 03:53:51.125741+00', 'eraser', 17223, 'erasure.expire', NULL, '{}', '{}', 4, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "b06b874e-bbc2-4e02-8da8-db2d84f4b9a6", "kind" : "expiry", "run" : "db3b4f14-a6fa-4b4d-92bc-e58d503e27d0", "at" : "2026-12-01T03:53:51.124Z", "first" : "2019-03-01", "until" : "2019-04-01", "originals" : 2, "rows" : 2, "days" : { "2019-03-20" : 1, "2019-03-21" : 1 }, "held" : {"originals" : 0, "rows" : 0}}'),
+	(28, '2026-12-01 03:53:51.145856+00', 'eraser', 17223, 'erasure.expire', NULL, '{}', '{}', 1, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "9a9ec654-7cb7-4d5c-ace3-cfec5ed2b299", "kind" : "expiry", "run" : "db3b4f14-a6fa-4b4d-92bc-e58d503e27d0", "at" : "2026-12-01T03:53:51.145Z", "first" : "2024-06-01", "until" : "2024-07-01", "originals" : 0, "rows" : 1, "days" : { "2024-06-10" : 1 }, "held" : {"originals" : 2, "rows" : 1}}'),
+	(29, '2026-12-01 03:53:51.155887+00', 'revealer', 17219, 'canary.alarm', '8a50207d-0bf7-45fa-a594-ae9441c16c01', '{ip1_sokeelbkpeoozjf6xgshvqdwdy}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', '{"entry" : 8}'),
+	(30, '2026-12-01 03:53:51.172705+00', 'policy', 17222, 'policy.changed', NULL, '{}', '{}', 1, 'rule 2', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}');
 
 INSERT INTO pii_vault.audit_chain VALUES
-	(1, 1, '\x60d0c6c5bf663b9c1b82c8aa848bf876419e3b1d13f2f9678a900f50a601871d'),
-	(2, 2, '\x4403a81a64638f82f0f60bc61bdc0755467129183e36c953414d87c787d70665'),
-	(3, 3, '\x0494f086f6ad086b6a96160552ce76f44bd218d24d87dadfb9c0153a6c723f47'),
-	(4, 4, '\x87dc40ecf2f395408db6c38781a4eafd10a4746dff702b678e77bd7f281d51d8'),
-	(5, 5, '\x3a220aa6101342938642e7d3010ff4e8474b3ce3ba9135227447f7dcdbb3f958'),
-	(6, 6, '\x59714713b040fc8ea51a0abb28379cf569da227ba308b3fbb4331e18846083a8'),
-	(7, 7, '\x22b2232f8a7e3f4ee23ccf79a1ee05e9d2d2beaba9a2260951816da75d5890bc'),
-	(8, 8, '\xe5e5e36d25ecc28cf454a050a4ed262a61789f9db910bdda40dcfa066c9a992f'),
-	(9, 9, '\xee933b2fc41da3a66faa9039b04d5727cc573b73621f7d34ca6fc008f317c304'),
-	(10, 10, '\xe7bb3ac4a28005933d8e2808a69e1286661767234ed025ba9a611206cb7cdaf6'),
-	(11, 11, '\xff63e2c9255ff8c9712aab7bca3202e9c6e4faf376f114b8e6e530f994ed0d63'),
-	(12, 12, '\xf7772d4d6ba11bf6b5c7a2001592d3d0a1f1ae4479cdd5653ab77f2645d906bb'),
-	(13, 13, '\x9d7b105ea34ec16ee33dbed9af4ee8863156ff07f212fc7386c25dfd2587dadc'),
-	(14, 14, '\x89cc6b5cbeb040fe8c351c5cf5bb247bf44d4b233f5ab27156b6b6f8d5a1c4d5'),
-	(15, 15, '\x4aabe44b33c81f710eeac52d40dcc775dc303e6c6f4e5c1402337a40bbaee31b'),
-	(16, 16, '\x8a98b667bf5106b9c3f0809ac7f9cfccdf62c5e9ead73c2265280ed703a8df19'),
-	(17, 17, '\x9f95d84bba30224c958e4dc06c2087d9ac7f9db114d0163c8cc0333e03356d8e'),
-	(18, 18, '\x91781931e0819c8ebc26fd77e4b89897eec4e9922a175f4c1acf94209bc16738'),
-	(19, 19, '\xd5052af18c5166c057f6837217ba2e81dbc19656c4cbf926fda18f946a19ce70'),
-	(20, 20, '\x4a91a8cd9bd85e6df601fee165a0088d9165160ef0f5ccb96f04b0162d08701b'),
-	(21, 21, '\x890476059a7115eecde88ea6073bd9761071baf42e088a8585811c3abdce33c7'),
-	(22, 22, '\xf7b5c009b0a9ea3f78ebce283509bd83b6491b6c918f376ac509a97b80c7285c'),
-	(23, 23, '\x952614e22c50d0b2549fddf377afcbe7b2eae4294f1d60ca8843840a120981ff'),
-	(24, 24, '\xdfcc328250d091563751afaeb38c15c95a34fadbb51a984ffcf0ad16fcadd120'),
-	(25, 25, '\x52a8497c6b5e12c7f9cedabb3a9b2157659e0b7e7ee5dc7a4fce10827714b50c'),
-	(26, 26, '\x8a376c7c35402c615dadcf721b8b5d962c555c088ad4894e5c032c8428aaf6b3'),
-	(27, 27, '\x9cb4f0d3dcf128481f213b8db4f60b270064f3a66abe74e272c93b04d8e123fb'),
-	(28, 28, '\xafa178ee4959956cbd5d9e8061813d0b34d60f9d75b382f3bb7589ed6d395389'),
-	(29, 29, '\x78ecec285099a872b666a6c31952efa2ef2fd09e92913bb32c79e14911e60075');
+	(1, 1, '\x05d1f89511b1cabbb27689ac9c1781c35b1d27c6a5ed3893cf03b5f5b5cc8f51'),
+	(2, 2, '\x1aff76c6515e3445b76e5b69ff31500578663c8c60b9a31bb3ac43ba9f1024ae'),
+	(3, 3, '\x68299f01b26262cbe2de10f949b2bdf91b52f2958ed903dd60740875ff52eafb'),
+	(4, 4, '\xbb416dd136b227c642564c73016aa85e91be7fd11d11f8a6333cb781fd853047'),
+	(5, 5, '\xe7a6e7fc633a66f4077cee5ef291b595b37829d6dc66dfc85ee3066f23642a8f'),
+	(6, 6, '\x8f964140d4869d5ad7acb60022fddb4aec222e7a0e832e1b52f927504d7d6ff8'),
+	(7, 7, '\x3d8f781f1504f1a6506e59cabc0b762d912054843e18a43f1a300f59e11698a8'),
+	(8, 8, '\x1f5bf365d43a852c6d840834f138b0231bb06aa310ae924bde85302725934c3f'),
+	(9, 9, '\xb91416dfcdae008241bf31e9c7b8fcf3999c16d82f8980c55e994a4e78616ee6'),
+	(10, 10, '\x2a23ecd10edee65b9e8525693a6c8b8181ce284be0828526dadac98b9ee54139'),
+	(11, 11, '\xcaa7e3ddf32974e85945ce17f557f0ac5f31e42512329d0c9c406145bb433424'),
+	(12, 12, '\x3a3493e4df622cda86a15ee360230d8c85bf6d61ba72882160dfe9ea1227d3ec'),
+	(13, 13, '\x023269e9632ac18d4abdfba82659275baf48994aed467971986f0b4bdd6ff55d'),
+	(14, 14, '\x7124843d43655f5c09d93bc8aa0ef0281930950534244b18cfc59edbf7c7b961'),
+	(15, 15, '\x7e9e1b7e6134ba0378adb090b964f110e22b9570cadef25f4ebdfe6a8eeb6bc5'),
+	(16, 16, '\xdbdb5662673c3896ba2936ddea482d63ffea3402896d4db32437fabcb5476e88'),
+	(17, 17, '\x8871cfb167c37e6a902ccf5a562c94b7dca170a6711d618124a9df510c9500e8'),
+	(18, 18, '\x92d745e3f27b94e0aaec9a8c391dbb57271847cd808bb8d14ea924026f526401'),
+	(19, 19, '\xbd396a0529b337bddc0bf5f75317f5dfa3ba26c36d3d552b8d7914e432622bb3'),
+	(20, 20, '\x7c8e7ba8359fd73f3dba93a87e41be9ad6b29fc56f56c2be4959f836a320361d'),
+	(21, 21, '\xa589b70dff95628bb5414a402343199a5f0c34098d9cec3f840a7063bc33e5db'),
+	(22, 22, '\x32dbc182b55628ba4a857ed33f224418cf7dbdab1dd5c130f2319e7255b86a95'),
+	(23, 23, '\x37a13cad839514249fa48a252157b3ed237ad0c23452240924461976eceaa500'),
+	(24, 24, '\x699e7aa698ffb698749b0912e8bfa853daf41ae2d1c0e8a2d2a1a02978bf6a5b'),
+	(25, 25, '\x4d64fb9c7879c5b4aa1cd103f6f959869e2df28184994e987b3f8a75080f244e'),
+	(26, 26, '\xcf8f3dbfe3ce01ce7b70921d34203cf64f6708136fc31a144152ca0c2e94f85c'),
+	(27, 27, '\x6229208a4d5f7e2821f25f5cdf5d220485171e677b737aa5f3b4aeff8dd9d987'),
+	(28, 28, '\xfe2ec4f73defc860df9b1738f277aa8382e01d2eff9bdbc7c86e1be255527ba4'),
+	(29, 29, '\x25a69cf86d4738bcd48b90222bf887b446fd19527626a412e2464a0774822596');
 
 INSERT INTO pii_vault.audit_head VALUES
-	('d6db26e7-078a-419d-9471-f98eb21b17b8', 29, '\x78ecec285099a872b666a6c31952efa2ef2fd09e92913bb32c79e14911e60075');
+	('1744c314-59e0-491f-8032-434e6b541d9b', 29, '\x25a69cf86d4738bcd48b90222bf887b446fd19527626a412e2464a0774822596');
 
 INSERT INTO pii_vault.audit_waiting VALUES
 	(30);
 
 INSERT INTO pii_vault.canaries VALUES
-	('ip1_xq32j4ewfavscblqdqo7xynzgq', 'policy', '2026-12-01 03:40:56.84121+00');
+	('ip1_sokeelbkpeoozjf6xgshvqdwdy', 'policy', '2026-12-01 03:53:50.872593+00');
 
 INSERT INTO pii_vault.data_keys VALUES
-	('49c98e41-d5f5-48af-8feb-87eb26e6fc50', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e2058323535313920506545555a4e6745562f2f6f39303365476a6d5a52676771486a683552356573416f6c6f364c692f7344590a683564654d4f7a595665716a567a41385a474378506a6e3248744a466d75436639426d69664a44386d4e4d0a2d2d2d20474f42547634723477757641576c506e396455642b4d3763715259664c5033694270477570342f774571770a73cf5008e8073013ceaea8b9fa617a7cc9f5aa42d4d62e1f90ab0060ea3b2af7c1e114fc425093af6925faad935e63fb68e39fd354d4f506de8597e70cdf8c91', '{age1l35jst4x3vk9eucvdgaxs7cghatess6dwsdtmuqvp4t2xtk86y5s6hmg8v}', '\xbac2b790a658074eaa43969ac8e550399e2d1c280c517b5ebd6ff0dba1f94102', 'etl', '2026-12-01 03:40:56.381902+00'),
-	('81fef1c9-f8f6-44ae-8ff7-42ca89cf322a', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e2058323535313920657a5a6649464c506f7633496f704b65786833483864374256764b363556314b70356b6351664d707156300a5032776f48315151416354725638647a64504a736a2f575a41464d6f6159697042352f4f4741514f742b630a2d2d2d205a364e793648586b484f6d31683568646a7a6e43343768357a755538776e63443369357067746d453573380a722c4f7938f8c0441293e9a7a9da9e33fa3ed391f1e24ce7a4d8a59bbda0e3c495e726d19764dfc5f01fee4d0b55ee1c93e83cfbe1bd2a32216c56a729cb459e', '{age1l35jst4x3vk9eucvdgaxs7cghatess6dwsdtmuqvp4t2xtk86y5s6hmg8v}', '\x350cd486c5888a5dbee595b61b442910674b349fdb6549bd2cce3b240f004604', 'policy', '2026-12-01 03:40:56.833291+00');
+	('12107eed-2ed5-4b8a-899d-7077f9b09810', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e2058323535313920574b547a773957674e717576376f4c5754335557355a4c393643414533304e544331744e315854455551450a4c57435079663774764564387962467a7774665932637a6a766b644c794845756368376f54497a646c44730a2d2d2d2062476b674f386951772b3856626e705256364361556531634466614d51746a374c4664706b66385656796b0a7883ff8e7db699145ad6ba59726814e2b5735a6f56ae35dab295493dae274ee5f35fa145bbd4f60d952a5fd9a4ec207909474d7e1d4146c2635a141a13af2a22', '{age1rjaguj8u6ah46lnt2tkq04mxpvp8td96gym74u3zp306wp0ne4wsnny3mf}', '\x739462b6893bda17205925da2c2c5aede3532203457e9782adcd0cba8c3343c5', 'etl', '2026-12-01 03:53:50.623263+00'),
+	('1cadb94e-e16f-404e-8d22-e3a2946f16c0', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139207155372b626562596f454c5777596d75425745357248536c2f4c6d413870676f647a344c45686d35366e590a37626164674f39562f49486c6e78537450704e4f35506271474c694e465175617955657352756a716545490a2d2d2d20364b76307035452b4a4a553635496174645857594c6b6f6879304c5377524a5946565734683359357262380ab0880d104fa3dcaa8cc0554a43d48dad11f5a6cdb7ed0b2cd46faa0ddc464668a322313826e9ba2b33ea9f2912fef29beadc6f8184a650190e18a39135e0ccea', '{age1rjaguj8u6ah46lnt2tkq04mxpvp8td96gym74u3zp306wp0ne4wsnny3mf}', '\x2c2bb4a754098e4454f3b2a39b0a29c8556c550078bd8aed64e86c06d4053623', 'policy', '2026-12-01 03:53:50.871778+00');
 
 INSERT INTO pii_vault.holds VALUES
-	('7d7125a8-06b9-4d52-a138-3324d2468e5b', NULL, 'user-7', 'case 6', 'policy', '2026-12-01 03:40:57.006836+00', NULL, NULL, NULL),
-	('bdec5e81-430f-4cf0-a77f-dd9d0cf1a670', 'ip1_j2jw7vd2ycyzgxwbrgses5krqy', NULL, 'case 7', 'policy', '2026-12-01 03:40:57.016766+00', 'policy', '2026-12-01 03:40:57.022278+00', 'case 7 is closed');
+	('97b324f4-5441-4e14-8020-791ece52c410', NULL, 'user-7', 'case 6', 'policy', '2026-12-01 03:53:50.923834+00', NULL, NULL, NULL),
+	('9098370c-90a2-42b7-a2be-8b13b54747c4', 'ip1_724ucozbsvjoa3ge4azcecfoay', NULL, 'case 7', 'policy', '2026-12-01 03:53:50.926539+00', 'policy', '2026-12-01 03:53:50.928944+00', 'case 7 is closed');
 
 INSERT INTO pii_vault.key_generations VALUES
-	(1, '\x52eb10918f02e6aa', 'etl', '2026-12-01 03:40:56.379918+00');
+	(1, '\xb6a739d582cebad0', 'etl', '2026-12-01 03:53:50.621396+00');
 
 INSERT INTO pii_vault.originals_20240601 VALUES
-	('dev1_zp65oi3ovhdwv2mfft7mazpsjq', '2024-06-01', '49c98e41-d5f5-48af-8feb-87eb26e6fc50', '\x3d427246d7ca9b3fd4ccb495ba9defc6facc7016200f701807d5176c14fc15f58919143980825264bb54eba2', '2026-12-01 03:40:56.411861+00'),
-	('ip1_x5mndcznpla3hvs4rdmt43c24q', '2024-06-01', '49c98e41-d5f5-48af-8feb-87eb26e6fc50', '\xeef82ac64ec071bfc3ec60077152cf889bed3f0298f319ba9ff3c50bdc6d4dcbc0f8cea384f0298acd74a00f', '2026-12-01 03:40:56.412087+00');
+	('dev1_2jwhamkoyjxafo7qqksk6esg6y', '2024-06-01', '12107eed-2ed5-4b8a-899d-7077f9b09810', '\x0fc86176be3c52c761d333693a682b6673cd34c30f46a0165ea198c8524e9011277855b9ab3dcde9f849b894', '2026-12-01 03:53:50.657087+00'),
+	('ip1_fr5fozbad64prkkkgmsi2wqgmm', '2024-06-01', '12107eed-2ed5-4b8a-899d-7077f9b09810', '\xae9a002d543d1ee95c67f0a300ab937a87455bdbf13f065056885d7b4436c23ef8b9ea5efa78eaadaa3455d1', '2026-12-01 03:53:50.657281+00');
 
 INSERT INTO pii_vault.originals_20261001 VALUES
-	('dev1_oevvyesw6irzok55ihzljeatyi', '2026-10-01', '49c98e41-d5f5-48af-8feb-87eb26e6fc50', '\x87e67da74016d16566da8151770d89006b306d09e330183ba8c240edab730f05318d2214e1435c0582f345d3', '2026-12-01 03:40:56.399328+00'),
-	('ip1_k3kw2w4vdjmrklv3ezaszt5pja', '2026-10-01', '49c98e41-d5f5-48af-8feb-87eb26e6fc50', '\x2fca3809d035d2d6e4f986cc460d0fe6b5d3ccac42b267a577a05c691586969ee8ef2d006b341c39abcd3edd', '2026-12-01 03:40:56.399564+00');
+	('dev1_j5mz7g55s26dnby7znhlh4q77e', '2026-10-01', '12107eed-2ed5-4b8a-899d-7077f9b09810', '\x89f4d8dc604c50413295afc9980b2237aa4e2e69224672545c7cdee6b0340e0674af4021ecb63276968e09ee', '2026-12-01 03:53:50.635738+00'),
+	('ip1_zhztnl4mdwnscwd7sssxddw23e', '2026-10-01', '12107eed-2ed5-4b8a-899d-7077f9b09810', '\x33244ebef7fc652f87ebf1331a3baf0e472a53945ec3fe8b6050d54ed51fdd1f7fcdb0c407f1769f81141523', '2026-12-01 03:53:50.635956+00');
 
 INSERT INTO pii_vault.originals_20261101 VALUES
-	('ip1_ldv67e6gftgbom34csqpk6jaiu', '2026-11-01', '49c98e41-d5f5-48af-8feb-87eb26e6fc50', '\xff38f4d14b83cf049ce521d96a0de03a931fbc0dfb08efeeb5cfef4c56f3d4a6d362dfb359b0dfba5dfa0f10', '2026-12-01 03:40:56.6995+00');
+	('ip1_e2ujrhucp4dkyr72rpy67hjf3a', '2026-11-01', '12107eed-2ed5-4b8a-899d-7077f9b09810', '\x27ffb83b23ff53bfa0b98fc35f67aae8465832ae1fd1938fbda31b4d2a2105ac0985298e19b2fdfa779bb6f5', '2026-12-01 03:53:50.816999+00');
 
 INSERT INTO pii_vault.originals_20261201 VALUES
-	('dev1_oevvyesw6irzok55ihzljeatyi', '2026-12-01', '49c98e41-d5f5-48af-8feb-87eb26e6fc50', '\x888ced8f2bd327b47bf531402c9b6c563da9eba738bc4bf50ca3892b981432ada56fc122350edd710931e88e', '2026-12-01 03:40:56.384475+00'),
-	('ip1_j2jw7vd2ycyzgxwbrgses5krqy', '2026-12-01', '49c98e41-d5f5-48af-8feb-87eb26e6fc50', '\x2156ac598e109a00bd5764633f9da4263d324b19ed938a9c8cd911aabf9a797a3dca35d8540bc311796f946f', '2026-12-01 03:40:56.38478+00'),
-	('ip1_jrkmsblskv7665mlovfysim2ri', '2026-12-01', '49c98e41-d5f5-48af-8feb-87eb26e6fc50', '\x8881a9c870723a855c7ddba14cb993cd1375cc70b0dfc5266438cc351be16d71c61d325557fa11df31faefff', '2026-12-01 03:40:56.384786+00'),
-	('ip1_xq32j4ewfavscblqdqo7xynzgq', '2026-12-01', '81fef1c9-f8f6-44ae-8ff7-42ca89cf322a', '\xc62b5eb8761c989961d6e4026f102b6c30bb2a0f89ea8320696cbf114a4ef718ea9af70d24f43e10ea91ab23', '2026-12-01 03:40:56.840989+00');
+	('dev1_j5mz7g55s26dnby7znhlh4q77e', '2026-12-01', '12107eed-2ed5-4b8a-899d-7077f9b09810', '\x21c657f6d67b9e94fe68f0401fee622ba1abe0eca1c228d609e1938187570d14fde637700f2b53ad8c75422a', '2026-12-01 03:53:50.625959+00'),
+	('ip1_724ucozbsvjoa3ge4azcecfoay', '2026-12-01', '12107eed-2ed5-4b8a-899d-7077f9b09810', '\x1c07b8e5281db80c6cf32675935b8098757df4c05b9daf5f627d19187f59ed4c1698e51dcbd213c05744a7e6', '2026-12-01 03:53:50.626262+00'),
+	('ip1_dixpqxsx7u5meb5n2a6xs6isiy', '2026-12-01', '12107eed-2ed5-4b8a-899d-7077f9b09810', '\x70cac99654ad3e0c6a55fb230e47395663d784a8a7bb5ee2cf8297e2c3b160b198cbf14afdb6e1c603d72a3f', '2026-12-01 03:53:50.626269+00'),
+	('ip1_sokeelbkpeoozjf6xgshvqdwdy', '2026-12-01', '1cadb94e-e16f-404e-8d22-e3a2946f16c0', '\x1b191a798065faa3da9d616af283d91f15e9f95651415f23c95fbc8e70bf92610c7eba10658652782857e23d', '2026-12-01 03:53:50.872404+00');
 
 INSERT INTO pii_vault.policies VALUES
 	('device_id', false, '{}', NULL, NULL, false, 900, 900, false),
@@ -5129,29 +5133,29 @@ INSERT INTO pii_vault.policies VALUES
 	('ip', false, '{}', 100, NULL, false, 900, 900, false);
 
 INSERT INTO pii_vault.requests VALUES
-	('77ab47b0-43b3-4b5b-925b-c29fa1383c92', 'replay', 'operator', 17218, '{replayed}', '2026-12-01 03:40:56.469808+00', '776', 'fixed', NULL, false, 'none', NULL, NULL, 900, 900, 0, 0, 1),
-	('4b5598be-4dba-44f3-9188-7bbec8257203', 'reveal', 'revealer', 17219, '{ip1_jrkmsblskv7665mlovfysim2ri}', '2026-12-01 03:40:56.769864+00', '785', 'case 1', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
-	('64c64016-a97e-4d39-bfc4-a8b4121e04b8', 'reveal', 'revealer', 17219, '{ip1_xq32j4ewfavscblqdqo7xynzgq}', '2026-12-01 03:40:56.857006+00', '789', 'case 2', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
-	('1e258955-e64d-4f65-af77-7f732f05b5c8', 'reveal', 'revealer', 17219, '{ip1_jrkmsblskv7665mlovfysim2ri}', '2026-12-01 03:40:56.896038+00', '793', 'case 3', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('3fc10bde-1427-4be0-9324-8695ec273b9f', 'reveal', 'revealer', 17219, '{ip1_jrkmsblskv7665mlovfysim2ri}', '2026-12-01 03:40:56.944097+00', '796', 'case 4', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('8c815e18-5936-49c9-8ca8-9894f8b139d6', 'reveal', 'revealer', 17219, '{ip1_jrkmsblskv7665mlovfysim2ri}', '2026-12-01 03:40:56.956976+00', '798', 'case 5', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('0a6fc2ee-b38d-45dd-a95f-2ae984c37240', 'reveal', 'breakglass', 17220, '{ip1_jrkmsblskv7665mlovfysim2ri}', '2026-12-01 03:40:56.978006+00', '799', 'fire', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0),
-	('ec6deb4f-3309-491e-9482-1b39ef3c690b', 'reveal', 'breakglass', 17220, '{ip1_jrkmsblskv7665mlovfysim2ri}', '2026-12-01 03:40:56.995769+00', '801', 'flood', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0);
+	('7f6e6992-87b3-4b08-883b-66d28453b34e', 'replay', 'operator', 17218, '{replayed}', '2026-12-01 03:53:50.683218+00', '777', 'fixed', NULL, false, 'none', NULL, NULL, 900, 900, 0, 0, 1),
+	('ffdf4bee-330b-421c-9825-7ebde317f3ad', 'reveal', 'revealer', 17219, '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '2026-12-01 03:53:50.846326+00', '785', 'case 1', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
+	('8a50207d-0bf7-45fa-a594-ae9441c16c01', 'reveal', 'revealer', 17219, '{ip1_sokeelbkpeoozjf6xgshvqdwdy}', '2026-12-01 03:53:50.87776+00', '788', 'case 2', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
+	('a1404c12-b248-4bfa-b814-a13abd24e3b2', 'reveal', 'revealer', 17219, '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '2026-12-01 03:53:50.88577+00', '792', 'case 3', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('1b1e2f02-24f9-41a1-a976-718735fae216', 'reveal', 'revealer', 17219, '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '2026-12-01 03:53:50.898721+00', '794', 'case 4', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('86bbb5c0-4c7b-4892-be36-45960fd00444', 'reveal', 'revealer', 17219, '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '2026-12-01 03:53:50.903052+00', '796', 'case 5', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('e4b51ce0-957c-4e46-88c3-40c26c352899', 'reveal', 'breakglass', 17220, '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '2026-12-01 03:53:50.915418+00', '798', 'fire', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0),
+	('9cee65dc-44ef-45b0-917f-bb12c705ae5f', 'reveal', 'breakglass', 17220, '{ip1_dixpqxsx7u5meb5n2a6xs6isiy}', '2026-12-01 03:53:50.920755+00', '800', 'flood', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0);
 
 INSERT INTO pii_vault.reviews VALUES
-	('0a6fc2ee-b38d-45dd-a95f-2ae984c37240', 'approver', 17221, '2026-12-01 03:40:56.988043+00');
+	('e4b51ce0-957c-4e46-88c3-40c26c352899', 'approver', 17221, '2026-12-01 03:53:50.918584+00');
 
 INSERT INTO pii_vault.spenders VALUES
 	(17219, 3),
 	(17220, 2);
 
 INSERT INTO pii_vault.tombstones VALUES
-	('ip1_ecrfqrsacphl3nofefo3swakia', 'f0f187d2-8379-4bb3-81c8-589afb2b30b2', '2026-12-01 03:40:57.058356+00'),
-	('ip1_qeeuf4v42nadea635txtqklzza', '087f0bde-dd4b-4d25-a93e-ed0c2de224bb', '2026-12-01 03:40:57.098506+00');
+	('ip1_5vrnsg4zttlpaapyorh66dqusq', 'cebda32b-ee3d-4503-adf6-897dcafcaede', '2026-12-01 03:53:50.945483+00'),
+	('ip1_drl2i6smp5njqsavmokmstepbu', '2e9f0e96-0b78-4599-b4e6-1ca04d3cee88', '2026-12-01 03:53:50.96429+00');
 
 INSERT INTO pii_vault.verdicts VALUES
-	('1e258955-e64d-4f65-af77-7f732f05b5c8', true, 'approver', 17221, '2026-12-01 03:40:56.933419+00'),
-	('3fc10bde-1427-4be0-9324-8695ec273b9f', false, 'approver', 17221, '2026-12-01 03:40:56.950976+00');
+	('a1404c12-b248-4bfa-b814-a13abd24e3b2', true, 'approver', 17221, '2026-12-01 03:53:50.895194+00'),
+	('1b1e2f02-24f9-41a1-a976-718735fae216', false, 'approver', 17221, '2026-12-01 03:53:50.900131+00');
 
 SELECT pg_catalog.setval('etl.migrations_id_seq', 1, true);
 
