@@ -3,11 +3,12 @@
 --
 -- This runs as the login that migrates, which may be a superuser. So the catalogs are read here and nothing of the
 -- table's: a function, a rule or a policy on it would run with this login's rights.
+
+-- Whether it can be renamed and read; and if so, it is locked.
 do $$
 declare
   old oid;
   kind "char";
-  faults text[];
   is_super boolean := (select r.rolsuper from pg_roles r where r.rolname = current_user);
   may_bypass boolean := (select r.rolbypassrls from pg_roles r where r.rolname = current_user);
   needed text;
@@ -65,7 +66,18 @@ begin
   if to_regclass('public.user_logins') is distinct from old then
     raise exception using errcode = '40001', message = 'public.user_logins was replaced meanwhile';
   end if;
+end
+$$;
 
+-- Whether it is as it should be.
+do $$
+declare
+  old oid := to_regclass('public.user_logins');
+  faults text[];
+begin
+  if old is null then
+    return;
+  end if;
   faults := array(
     select case
       when f.name is null then format('there is no column %s', e.name)

@@ -76,13 +76,14 @@ as $$
 declare
   started timestamptz := clock_timestamp();
   parts record;
-  relation regclass;
+  relation regclass := 'pii_vault.originals_default';
 begin
   perform pii_vault.at_most('lock_timeout', '5s');
+  -- First, because partitions are only looked up by one expiry at a time: the one before may drop some.
+  lock table only pii_vault.originals_default in share update exclusive mode;
   select * into parts from pii_vault.partitions_of(first);
   foreach relation in array
-    'pii_vault.originals_default'::regclass
-    || pii_vault.locks_of_drop(parts.originals, case when with_rows then parts.logins end)
+    pii_vault.locks_of_drop(parts.originals, case when with_rows then parts.logins end)
   loop
     -- The parents are changed by whoever makes periods.
     continue when relation in ('pii_vault.originals'::regclass, 'public.user_logins'::regclass);

@@ -45,18 +45,25 @@ async function login(...users: readonly string[]): Promise<void> {
   }
 }
 
-/** Originals that nobody has had since 2020. */
-async function fill(count: number): Promise<void> {
+/** Originals of a day of its own, which no period has. */
+async function fill(count: number, day: string): Promise<void> {
   await owner.unsafe(
-    `insert into pii_vault.originals (token, data_key, sealed, sealed_at)
-     select 'ip1_zz' || translate(lpad(n::text, 10, '0'), '0189', 'wxyz') || repeat('b', 13) || 'a',
+    `insert into pii_vault.originals (token, period, data_key, sealed)
+     select 'ip1_zz' || translate(lpad(n::text, 10, '0'), '0189', 'wxyz') || repeat('b', 13) || 'a', $2::text::date,
        (select id from pii_vault.data_keys limit 1),
-       sha256(n::text::bytea) || sha256(('x' || n)::bytea) || substring(sha256(('y' || n)::bytea) for 12),
-       '2020-01-01'
-     from generate_series(1, $1::int) n on conflict do nothing`,
-    [count],
+       sha256(($2::text || n)::bytea) || sha256(($2::text || 'x' || n)::bytea)
+         || substring(sha256(($2::text || 'y' || n)::bytea) for 12)
+     from generate_series(1, $1::int) n`,
+    [count, day],
   );
 }
+
+/** Those that were made up, and are there. */
+const filled = async (): Promise<number> => {
+  const [row] = await owner`
+    select count(*)::int as n from pii_vault.originals where token like 'ip1_zz%'`;
+  return Number(row?.n);
+};
 
 const stones = async (): Promise<number> => {
   const [row] = await owner`select count(*)::int as n from pii_vault.tombstones`;
@@ -107,8 +114,7 @@ test("a receipt of tokens counts what was unknown or forgotten before, and --jso
 });
 
 test("Ctrl-C ends an expiry after its step, says what was done, and the next one goes on", async () => {
-  await fill(11_000);
-  const before = await stones();
+  for (const day of ["2020-01-01", "2020-01-02", "2020-01-03"]) await fill(300, day);
   const blocker = scene.database.sql(scene.database.ownerUrl);
   await blocker.unsafe("begin; lock table pii_vault.erasure_gate in row share mode");
   const args = ["expire", "--older-than", "400d", "--reason", "policy 7", "--json"];
@@ -119,46 +125,101 @@ test("Ctrl-C ends an expiry after its step, says what was done, and the next one
   })();
   await until(async () => {
     const [row] = await owner`
-      select count(*)::int as n from pg_locks l join pg_database d on d.oid = l.database
-      where d.datname = current_database() and not l.granted
-        and l.relation = 'pii_vault.erasure_gate'::regclass`;
+      select count(*)::int as n from pg_stat_activity
+      where datname = current_database() and query like '%expire_period%' and wait_event = 'PgSleep'`;
     return Number(row?.n) > 0;
   });
   child.kill("SIGTERM");
-  await until(() => stderr.includes("waiting for the end of this step"));
+  await until(() => stderr.includes("waiting for the end of this period"));
   await blocker.unsafe("commit");
   await blocker.end();
   expect(await child.exited).toBe(130);
   await reading;
   expect(stderr).toContain("run it again");
   const part = JSON.parse(await new Response(child.stdout).text());
-  expect(part).toMatchObject({ complete: false, dryRun: false });
-  expect((await stones()) - before).toBe(part.erased.ip);
-  expect(part.erased.ip).toBeLessThan(11_000);
+  expect(part).toMatchObject({ complete: false, dryRun: false, originals: 300, rows: 0 });
+  expect(part.periods).toMatchObject([
+    {
+      ...{ first: "2020-01-01", until: "2020-01-02", originals: 300, rows: 0 },
+      ...{ held: { originals: 0, rows: 0 }, bytes: 0 },
+      audit: [
+        { entry: expect.any(Number), position: expect.any(Number), hash: expect.any(String) },
+      ],
+    },
+  ]);
+  expect(await filled()).toBe(600);
 
   const rest = await veil(args, { env: env.eraser });
-  expect(JSON.parse(rest.stdout)).toMatchObject({
-    erased: { ip: 11_000 - part.erased.ip },
-    complete: true,
+  expect({ code: rest.code, stderr: rest.stderr }).toEqual({ code: 0, stderr: "" });
+  expect(JSON.parse(rest.stdout)).toMatchObject({ originals: 600, complete: true });
+  expect(await filled()).toBe(0);
+});
+
+test("a long query is named once an expiry has given up, and what was done before is printed", async () => {
+  await owner.begin(async (sql) => {
+    await sql.unsafe("set local role veil_owner");
+    await sql`select etl.make_period('2021-01-01', '2021-02-01')`;
   });
+  await fill(2, "2020-05-01");
+  await owner`insert into etl.adopted values ('2021-01-05', 1, 0)`;
+  await owner`insert into public.user_logins (user_id, create_date) values ('late', '2021-01-05')`;
+  const analyst = scene.database.sql(scene.database.url("analyst"));
+  await analyst.unsafe(
+    "begin; declare long cursor for select * from public.user_logins; fetch 1 from long",
+  );
+  const args = ["expire", "--older-than", "400d", "--rows", "--reason", "r", "--json"];
+  try {
+    const [self] = await analyst`select pg_backend_pid() as pid`;
+    const run = await veil(args, { env: env.eraser });
+    expect(run.code).toBe(1);
+    expect(run.stderr).toContain("this period could not be expired, and is as it was");
+    expect(run.stderr).toContain(`session ${self!.pid} (login ${scene.database.login("analyst")}`);
+    expect(run.stderr).toContain(
+      "hint: loads go on meanwhile; run it again when the session has ended",
+    );
+    expect(JSON.parse(run.stdout)).toMatchObject({ originals: 2, rows: 0, complete: false });
+  } finally {
+    await analyst.unsafe("commit");
+  }
+  const again = await veil(args, { env: env.eraser });
+  expect(JSON.parse(again.stdout)).toMatchObject({ originals: 0, rows: 1, complete: true });
+  const [left] =
+    await owner`select count(*)::int as n from public.user_logins where user_id = 'late'`;
+  expect(left?.n).toBe(0);
 });
 
 test("at a terminal an expiry asks why, shows its counts, and takes only yes; with nothing to do it asks nothing", async () => {
-  await owner`delete from pii_vault.tombstones where kind = 'expired'`;
-  await fill(3);
-  const before = await stones();
+  await fill(3, "2020-02-01");
   const args = ["expire", "--older-than", "400d"];
   const why = { when: "reason, for the record", keys: "policy 7\r" };
-  const asked = { when: "3 originals that no login has had for 400 days would go" };
+  const asked = { when: "3 originals and 0 rows of 1 period would go" };
   const no = await atTerminal(args, env.eraser, [why, { ...asked, keys: "y\r" }]);
   expect(no.code).toBe(1);
-  expect(no.screen).toMatch(/ip expired +3/);
-  expect(await stones()).toBe(before);
+  expect(no.screen).toMatch(/2020-02-01 to before 2020-02-02 +3 +0 +0 +0/);
+  expect(await filled()).toBe(3);
   const yes = await atTerminal(args, env.eraser, [why, { ...asked, keys: "yes\r" }]);
   expect(yes.code).toBe(0);
-  expect(await stones()).toBe(before + 3);
+  expect(await filled()).toBe(0);
   const idle = await atTerminal(args, env.eraser, [why]);
   expect([idle.code, idle.screen.includes("type yes")]).toEqual([0, false]);
+});
+
+test("a dry run says how much would go, and an expiry of fewer than 15 days is refused", async () => {
+  await fill(5, "2020-03-01");
+  const dry = await veil(["expire", "--older-than", "400d", "--dry-run"], { env: env.eraser });
+  expect({ code: dry.code, stderr: dry.stderr }).toEqual({
+    ...{ code: 0, stderr: "nothing was erased: this was a dry run\n" },
+  });
+  expect(dry.stdout).toMatch(/^2020-03-01 to before 2020-03-02 +5 +0 +0 +0 +0.0 MiB\nall +5 /);
+  const args = ["expire", "--older-than", "400d", "--dry-run", "--json"];
+  expect(JSON.parse((await veil(args, { env: env.eraser })).stdout)).toMatchObject({
+    ...{ originals: 5, rows: 0, bytes: 0, dryRun: true, complete: true },
+    periods: [{ first: "2020-03-01", originals: 5, audit: [] }],
+  });
+  expect(await filled()).toBe(5);
+  const young = await veil(["expire", "--older-than", "14d", "--reason", "r"], { env: env.eraser });
+  expect([young.code, young.stdout]).toEqual([2, ""]);
+  expect(young.stderr).toContain("expected a number of days from 15d to 36500d");
 });
 
 test("a hold of nothing is warned of, an auditor sees the holds, and a lacking role is one that can be granted", async () => {

@@ -5,10 +5,8 @@ import type postgres from "postgres";
 import { type Expired, type Expiry, expire } from "../../src/erasure/expire.ts";
 import { forget } from "../../src/erasure/forget.ts";
 import { addHold, releaseHold } from "../../src/erasure/holds.ts";
-import { until } from "../line/stored.ts";
 import { attempt } from "./attempt.ts";
 import { type ErasureScene, FRESH, makeErasureScene } from "./erasure-scene.ts";
-import { callLoad, loadArguments } from "./host.ts";
 
 let scene: ErasureScene;
 beforeAll(async () => {
