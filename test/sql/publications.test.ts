@@ -197,7 +197,8 @@ describe.skipIf(!hasOwnServer)("on a server whose log carries publications", () 
     await policy!.query("select pii_vault.set_policy('ip', '{\"hourly\": 5}', 'rule')");
     await etl!.query("call pii_vault.chain_audit()");
     await sql`set role veil_owner`;
-    for (const day of ["2040-01-01", "2040-02-15"])
+    // Twice a day: where it has made periods, it does nothing of the ledger.
+    for (const day of ["2040-01-01", "2040-01-01", "2040-02-15", "2040-02-15"])
       await sql`select etl.housekeep_on(${day}::date)`;
     await sql`reset role`;
     await migrate(open("everything"), undefined, "week");
