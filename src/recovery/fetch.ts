@@ -49,11 +49,11 @@ export async function* fetchOriginals(
 export type TokenOnDay = { readonly token: string; readonly day: string | null };
 
 /** The days from `first` to before `until`; both null for logins without a date. */
-export type Period = { readonly first: string | null; readonly until: string | null };
+export type PeriodBounds = { readonly first: string | null; readonly until: string | null };
 
 export type OriginalInPeriod = {
   readonly token: string;
-  readonly period: Period;
+  readonly period: PeriodBounds;
   /** Null where the vault holds none in this period. */
   readonly sealed: SealedOriginal | null;
 };

@@ -3,7 +3,7 @@
 //
 // A token is asked for once, and fetched again for each period that its logins lie in. Logins come
 // in the order of their days, so only the period of the last one is kept between two pages.
-import { fetchInPeriods, type Period, type TokenOnDay } from "./fetch.ts";
+import { fetchInPeriods, type PeriodBounds, type TokenOnDay } from "./fetch.ts";
 import type { Recovery } from "./request.ts";
 import { openOriginal, type Revealed } from "./reveal.ts";
 
@@ -17,7 +17,7 @@ export type AskedToken = {
 
 type Loss = "unknown" | "unopened";
 
-type InPeriod = Period & { readonly found: Revealed | Loss };
+type InPeriod = PeriodBounds & { readonly found: Revealed | Loss };
 
 export type Losses = Readonly<Record<Loss, readonly string[]>>;
 
@@ -32,7 +32,7 @@ export function originalOn(asked: AskedToken, day: string | null): Revealed | nu
 const foundOn = (asked: AskedToken, day: string | null): Revealed | Loss =>
   asked.originals.find((period) => covers(period, day))?.found ?? "unknown";
 
-const covers = ({ first, until }: Period, day: string | null): boolean =>
+const covers = ({ first, until }: PeriodBounds, day: string | null): boolean =>
   day === null || first === null || until === null ? day === first : first <= day && day < until;
 
 /**
