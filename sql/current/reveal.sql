@@ -111,9 +111,13 @@ declare
   served integer := 0;
 begin
   admitted := pii_vault.admit(fetch_in_periods.request, 'reveal');
-  perform pii_vault.require_tokens(fetch_in_periods.tokens, 10000);
-  if etl.shape(fetch_in_periods.tokens) is distinct from etl.shape(fetch_in_periods.days) then
-    raise exception using errcode = 'VL006', message = 'expected a day, or null, for each token';
+  if (
+    cardinality(fetch_in_periods.tokens) <= 10000
+    and etl.shape(fetch_in_periods.tokens) = format('[1:%s]', cardinality(fetch_in_periods.tokens))
+    and etl.shape(fetch_in_periods.tokens) = etl.shape(fetch_in_periods.days)
+  ) is not true then
+    raise exception using
+      errcode = 'VL006', message = 'expected up to 10000 tokens, and a day, or null, for each';
   end if;
   for period in
     select p.first, p.until, array_agg(distinct a.token) as tokens
