@@ -51,9 +51,12 @@ $$;
 -- Sealed before the request was recorded, in all that is fetched: what was erased since, and came again, was not asked
 -- for. A canary is answered as an unknown token.
 --
--- Of each token the earliest original that is left. Each is looked for by itself, in one plan for any number of them.
--- One for a list of tokens would sort the originals of all periods, and has to estimate each token in each period
--- before it begins.
+-- Of each token the earliest original that is left. The periods' indexes are read in step, in the order of tokens, so
+-- nothing is sorted. To look for each token by itself took three times as long, and to go from period to period until
+-- all are found ten times for a single token.
+--
+-- One plan serves any number of tokens: to make one for these would estimate each of them in each period first. Nor
+-- are the checks of each period's table read for it, which was half of its time.
 create or replace function pii_vault.fetch_reveal(request uuid) returns table (
   token text, data_key uuid, sealed bytea, sealed_at timestamptz, wrapped bytea, proof bytea,
   generation integer
@@ -63,6 +66,7 @@ create or replace function pii_vault.fetch_reveal(request uuid) returns table (
   set plan_cache_mode = force_generic_plan
   set constraint_exclusion = off
   set enable_seqscan = off
+  set enable_bitmapscan = off
   set jit = off
 as $$
 #variable_conflict use_column
@@ -73,14 +77,12 @@ begin
   admitted := pii_vault.admit(fetch_reveal.request, 'reveal');
   return query
     select f.token::text, f.data_key, f.sealed, f.sealed_at, k.wrapped, k.proof, k.generation
-    from (select unnest(admitted.subjects)) s (token)
-    cross join lateral (
-      select o.token, o.data_key, o.sealed, o.sealed_at
+    from (
+      select distinct on (o.token) o.token, o.data_key, o.sealed, o.sealed_at
       from pii_vault.originals o
-      where o.token = s.token and o.sealed_at < admitted.recorded_at
+      where o.token = any (admitted.subjects) and o.sealed_at < admitted.recorded_at
         and not exists (select from pii_vault.canaries c where c.token = o.token)
-      order by o.period
-      limit 1
+      order by o.token, o.period
     ) f
     left join pii_vault.data_keys k on k.id = f.data_key;
   get diagnostics served = row_count;
@@ -111,9 +113,13 @@ declare
   served integer := 0;
 begin
   admitted := pii_vault.admit(fetch_in_periods.request, 'reveal');
-  perform pii_vault.require_tokens(fetch_in_periods.tokens, 10000);
-  if etl.shape(fetch_in_periods.tokens) is distinct from etl.shape(fetch_in_periods.days) then
-    raise exception using errcode = 'VL006', message = 'expected a day, or null, for each token';
+  if (
+    cardinality(fetch_in_periods.tokens) <= 10000
+    and etl.shape(fetch_in_periods.tokens) = format('[1:%s]', cardinality(fetch_in_periods.tokens))
+    and etl.shape(fetch_in_periods.tokens) = etl.shape(fetch_in_periods.days)
+  ) is not true then
+    raise exception using
+      errcode = 'VL006', message = 'expected up to 10000 tokens, and a day, or null, for each';
   end if;
   for period in
     select p.first, p.until, array_agg(distinct a.token) as tokens

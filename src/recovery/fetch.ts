@@ -48,12 +48,11 @@ export async function* fetchOriginals(
 /** A token where it stands: in a login of this day, or in one without a date. */
 export type TokenOnDay = { readonly token: string; readonly day: string | null };
 
-/** The days from `first` to before `until`; both null for logins without a date. */
-export type Period = { readonly first: string | null; readonly until: string | null };
-
 export type OriginalInPeriod = {
   readonly token: string;
-  readonly period: Period;
+  /** The period's days: from `first` to before `until`, both null for logins without a date. */
+  readonly first: string | null;
+  readonly until: string | null;
   /** Null where the vault holds none in this period. */
   readonly sealed: SealedOriginal | null;
 };
@@ -82,10 +81,10 @@ export async function fetchInPeriods(
   );
   return rows.flatMap((row) => {
     const day = (value: unknown) => (typeof value === "string" ? value : null);
-    const period = { first: day(row.first), until: day(row.until) };
+    const [first, until] = [day(row.first), day(row.until)];
     return readOriginals(row).map((original) => {
       const { token, sealedAt } = original;
-      return { token, period, sealed: sealedAt === "" ? null : original };
+      return { token, first, until, sealed: sealedAt === "" ? null : original };
     });
   });
 }

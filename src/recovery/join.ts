@@ -12,7 +12,15 @@ import { type LoginCursor, type LoginFilter, openLogins, type StoredLogin } from
 import { RecentTokens } from "./recent-tokens.ts";
 import { type Recovery, recordRequest } from "./request.ts";
 import type { Revealed } from "./reveal.ts";
-import { type AskedToken, askedIn, fetchRows, keepLast, originalOn } from "./row-originals.ts";
+import {
+  type AskedToken,
+  type AskedTokens,
+  askedIn,
+  fetchRows,
+  forgetBefore,
+  openRows,
+  originalOn,
+} from "./row-originals.ts";
 
 export type RevealedLogin = StoredLogin & {
   /** Null where there is none, or it could not be revealed. */
@@ -58,7 +66,7 @@ const KEEP_ALIVE_MS = 5000;
 export async function joinLogins(
   recovery: Recovery,
   filter: LoginFilter,
-  print: (page: LoginsPage) => Promise<void>,
+  print: Print,
 ): Promise<JoinCounts> {
   return await recovery.database.snapshot(async (query) => {
     const logins = await openLogins(query, filter);
@@ -69,18 +77,20 @@ export async function joinLogins(
     const alive = { ...recovery, ...keepingAlive(recovery, query) };
     const recent = new RecentTokens<AskedToken>(TOKENS_REMEMBERED);
     const unfetched = requests.values();
-    let shown = 0;
-    for (let page = await logins.page(); page.length > 0; page = await logins.page()) {
-      const fresh = freshTokens(recent, page);
+    const next = async (): Promise<FetchedPage> => {
+      const page = await logins.page();
+      const tokens = recoverableTokens(page);
+      const fresh = freshTokens(recent, tokens);
       if (fresh.length > 0) {
         const request = String(unfetched.next().value);
         for (const token of fresh) recent.set(token, askedIn(request));
       }
-      await print(await withOriginals(alive, requests, page, (token) => recent.get(token), counts));
+      const asked = new Map(tokens.map(({ token }) => [token, recent.get(token)!]));
+      await fetchRows(alive, requests, tokens, asked);
       recent.trim();
-      shown += page.length;
-      recovery.onProgress?.("revealed", shown);
-    }
+      return { page, tokens, asked };
+    };
+    await printPages(recovery, next, counts, print);
     return counts;
   });
 }
@@ -93,48 +103,62 @@ export async function joinRequested(
   recovery: Recovery,
   requests: readonly string[],
   filter: LoginFilter,
-  print: (page: LoginsPage) => Promise<void>,
+  print: Print,
 ): Promise<JoinCounts> {
-  // A request is named by the tokens of which anything is left: of the others nothing is to be shown.
-  const named = new Map<string, AskedToken>();
+  // What a request names is told by what it gets: of its other tokens there is nothing to show.
+  const asked = new Map<string, AskedToken>();
   let nth = 0;
   for await (const sealed of fetchOriginals(recovery, requests)) {
     const request = requests[nth++]!;
-    for (const { token } of sealed) named.set(token, askedIn(request));
+    for (const { token } of sealed) asked.set(token, askedIn(request));
   }
   return await recovery.database.snapshot(async (query) => {
     const logins = await openLogins(query, filter);
     const counts = noCounts();
-    for (let page = await logins.page(); page.length > 0; page = await logins.page()) {
-      count(counts, page);
-      counts.unknown += recoverableTokens(page).filter(({ token }) => !named.has(token)).length;
-      await print(
-        await withOriginals(recovery, requests, page, (token) => named.get(token), counts),
-      );
-    }
+    const next = async (): Promise<FetchedPage> => {
+      const page = await logins.page();
+      const tokens = recoverableTokens(page);
+      count(counts, page, tokens);
+      counts.unknown += tokens.filter(({ token }) => !asked.has(token)).length;
+      await fetchRows(recovery, requests, tokens, asked);
+      return { page, tokens, asked };
+    };
+    await printPages(recovery, next, counts, print);
     return counts;
   });
 }
 
-/** A page as it is printed. `find` answers for tokens that one of the requests names. */
-async function withOriginals(
-  recovery: Recovery,
-  requests: readonly string[],
-  page: readonly StoredLogin[],
-  find: (token: string) => AskedToken | undefined,
+type Print = (page: LoginsPage) => Promise<void>;
+
+type FetchedPage = {
+  /** None at the end. */
+  readonly page: readonly StoredLogin[];
+  readonly tokens: readonly TokenOnDay[];
+  readonly asked: AskedTokens;
+};
+
+/** While a page is opened and printed, the database makes the next. */
+async function printPages(
+  { keys, onProgress }: Recovery,
+  next: () => Promise<FetchedPage>,
   counts: JoinCounts,
-): Promise<LoginsPage> {
-  const tokens = recoverableTokens(page);
-  const { unknown, unopened } = await fetchRows(recovery, requests, tokens, find);
-  counts.unknown += unknown.length;
-  counts.unopened += unopened.length;
-  const logins = page.map((login) => beside(login, find));
-  const last = page.at(-1)?.createDate ?? null;
-  keepLast(
-    tokens.map(({ token }) => find(token)),
-    last,
-  );
-  return { logins, unopened };
+  print: Print,
+): Promise<void> {
+  let shown = 0;
+  for (let ahead = next(); ; ) {
+    const { page, tokens, asked } = await ahead;
+    const last = page.at(-1);
+    if (last === undefined) return;
+    ahead = next();
+    ahead.catch(() => {}); // thrown where it is awaited, if it ever is
+    const { unknown, unopened } = await openRows(keys, tokens, asked);
+    counts.unknown += unknown.length;
+    counts.unopened += unopened.length;
+    await print({ logins: page.map((login) => beside(login, asked)), unopened });
+    forgetBefore(tokens, asked, last.createDate);
+    shown += page.length;
+    onProgress?.("revealed", shown);
+  }
 }
 
 async function recordAll(recovery: Recovery, logins: LoginCursor) {
@@ -142,20 +166,24 @@ async function recordAll(recovery: Recovery, logins: LoginCursor) {
   const counts = noCounts();
   const recent = new RecentTokens<true>(TOKENS_REMEMBERED);
   for (let page = await logins.page(); page.length > 0; page = await logins.page()) {
-    const fresh = freshTokens(recent, page);
+    const tokens = recoverableTokens(page);
+    const fresh = freshTokens(recent, tokens);
     if (fresh.length > 0) requests.push(await recordRequest(recovery, fresh));
     for (const token of fresh) recent.set(token, true);
     recent.trim();
-    count(counts, page);
+    count(counts, page, tokens);
     recovery.onProgress?.("recorded", counts.logins);
   }
   return { requests, counts };
 }
 
 /** The tokens of a page that are not remembered, each once. */
-function freshTokens(recent: RecentTokens<unknown>, page: readonly StoredLogin[]): string[] {
+function freshTokens(
+  recent: RecentTokens<unknown>,
+  tokens: readonly TokenOnDay[],
+): readonly string[] {
   const fresh = new Set<string>();
-  for (const { token } of recoverableTokens(page)) {
+  for (const { token } of tokens) {
     if (!recent.touch(token)) fresh.add(token);
   }
   return [...fresh];
@@ -175,18 +203,19 @@ const recoverableTokens = (page: readonly StoredLogin[]): TokenOnDay[] =>
 
 const noCounts = (): JoinCounts => ({ logins: 0, unknown: 0, unopened: 0, unrecoverable: 0 });
 
-function count(counts: JoinCounts, page: readonly StoredLogin[]): void {
+function count(
+  counts: JoinCounts,
+  page: readonly StoredLogin[],
+  recoverable: readonly TokenOnDay[],
+): void {
   counts.logins += page.length;
-  counts.unrecoverable += page.flatMap(tokensOf).length - recoverableTokens(page).length;
+  counts.unrecoverable += page.flatMap(tokensOf).length - recoverable.length;
 }
 
-function beside(
-  login: StoredLogin,
-  find: (token: string) => AskedToken | undefined,
-): RevealedLogin {
+function beside(login: StoredLogin, tokens: AskedTokens): RevealedLogin {
   const { maskedIp, maskedDeviceId, createDate } = login;
   const original = (token: string | null): Revealed | null => {
-    const asked = token === null ? undefined : find(token);
+    const asked = token === null ? undefined : tokens.get(token);
     return asked ? originalOn(asked, createDate) : null;
   };
   const [ip, deviceId] = [original(maskedIp), original(maskedDeviceId)];

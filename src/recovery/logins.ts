@@ -54,9 +54,19 @@ export async function openLogins(query: Query, filter: LoginFilter): Promise<Log
        user_logins.app_version`,
     values,
   );
+  const fetch = () => query(`fetch forward ${LOGINS_PER_PAGE} from logins`);
+  // While a page is worked on, the database reads the next one.
+  let ahead: Promise<readonly Row[]> | undefined;
   return {
-    page: async () => (await query(`fetch forward ${LOGINS_PER_PAGE} from logins`)).map(readLogin),
+    page: async () => {
+      const rows = await (ahead ?? fetch());
+      ahead = rows.length > 0 ? fetch() : undefined;
+      ahead?.catch(() => {}); // thrown where it is awaited, if it ever is
+      return rows.map(readLogin);
+    },
     rewind: async () => {
+      await ahead;
+      ahead = undefined;
       await query("move absolute 0 in logins");
     },
   };

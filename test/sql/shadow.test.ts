@@ -457,7 +457,7 @@ test("these tests call every definer function that there is", async () => {
 });
 
 /** How a query is planned, which is no matter of what it means. */
-const PLANNING = /^(constraint_exclusion|enable_seqscan|jit|plan_cache_mode)=/;
+const PLANNING = /^(constraint_exclusion|enable_seqscan|enable_bitmapscan|jit|plan_cache_mode)=/;
 
 test("every definer function belongs to veil_owner and has exactly the one safe search path", async () => {
   for (const row of await definers()) {

@@ -40,8 +40,12 @@ test.concurrent.skipIf(!hasOwnServer)(
     await onCluster("full", async (scene) => {
       const { sql } = scene.database;
       await sql.unsafe(`create tablespace small location '${disk.folder}'`);
-      await sql.unsafe("alter table public.user_logins set tablespace small");
-      await sql.unsafe("alter table pii_vault.originals set tablespace small");
+      for (const { name } of await sql`
+        select t.relid::regclass::text as name
+        from unnest('{public.user_logins,pii_vault.originals}'::regclass[]) p (root)
+        cross join lateral pg_partition_tree(p.root) t where t.isleaf`) {
+        await sql.unsafe(`alter table ${name} set tablespace small`);
+      }
       scene.send(300);
       const run = scene.start(["etl", "--follow", "--json"]);
       await scene.settled();
