@@ -10,6 +10,7 @@ schema pii_vault owner veil_owner
 etl.adopted.day date
 etl.adopted.messages bigint not null
 etl.adopted.plain_values bigint not null
+etl.adopted.tokens bigint not null default 0
 etl.expired_logins.day date not null
 etl.expired_logins.logins bigint not null
 etl.ledger.sent_on date not null
@@ -127,14 +128,14 @@ pii_vault.policies.request_seconds integer not null default 900
 pii_vault.policies.approval_seconds integer not null default 900
 pii_vault.policies.erased_may_return boolean not null default false
 pii_vault.requests.id uuid not null default gen_random_uuid()
-pii_vault.requests.purpose text not null
+pii_vault.requests.kind text not null
 pii_vault.requests.login text not null default SESSION_USER
 pii_vault.requests.login_oid oid not null
 pii_vault.requests.subjects text[] not null
 pii_vault.requests.recorded_at timestamp with time zone not null default clock_timestamp()
 pii_vault.requests.recorded_xid xid8 not null default pg_current_xact_id()
 pii_vault.requests.reason text
-pii_vault.requests.stated_purpose text
+pii_vault.requests.purpose text
 pii_vault.requests.break_glass boolean not null default false
 pii_vault.requests.approval text not null default 'none'::text
 pii_vault.requests.refusal text
@@ -206,6 +207,7 @@ view public.user_logins_shared_tokens owner veil_owner
 
 etl.adopted adopted_day UNIQUE (day)
 etl.adopted adopted_plain_values CHECK ((plain_values >= 0))
+etl.adopted adopted_tokens CHECK ((tokens >= 0))
 etl.expired_logins expired_logins_key PRIMARY KEY (day)
 etl.expired_logins expired_logins_logins CHECK ((logins > 0))
 etl.ledger ledger_key PRIMARY KEY (sent_on, message_id)
@@ -227,6 +229,7 @@ etl.quarantine quarantine_message_id CHECK (((char_length(message_id) >= 1) AND 
 etl.quarantine quarantine_reason CHECK (((char_length(reason) >= 1) AND (char_length(reason) <= 500)))
 etl.quarantine quarantine_sealed CHECK (((sealed IS NOT NULL) = (state = 'open'::text)))
 etl.quarantine quarantine_state CHECK ((state = ANY (ARRAY['open'::text, 'replayed'::text, 'discarded'::text])))
+etl.user_logins_without_date user_logins_without_date CHECK ((create_date IS NULL))
 pii_vault.audit audit_action CHECK ((action ~ '^[a-z]+\.[a-z]+$'::text))
 pii_vault.audit audit_key PRIMARY KEY (id)
 pii_vault.audit audit_reason CHECK ((char_length(reason) <= 1000))
@@ -254,10 +257,10 @@ pii_vault.key_generations key_generations_generation CHECK ((generation > 0))
 pii_vault.key_generations key_generations_key PRIMARY KEY (generation)
 pii_vault.key_generations key_generations_key_check CHECK ((octet_length(key_check) = 8))
 pii_vault.originals originals_key PRIMARY KEY (token, period)
-pii_vault.originals originals_sealed CHECK ((((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068)) AND ((octet_length(sealed) % 16) = 12)))
+pii_vault.originals originals_sealed CHECK (((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068) AND ((octet_length(sealed) % 16) = 12)))
 pii_vault.originals originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text)))
 pii_vault.originals_default originals_default_pkey PRIMARY KEY (token, period)
-pii_vault.originals_default originals_sealed CHECK ((((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068)) AND ((octet_length(sealed) % 16) = 12)))
+pii_vault.originals_default originals_sealed CHECK (((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068) AND ((octet_length(sealed) % 16) = 12)))
 pii_vault.originals_default originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text)))
 pii_vault.policies policies_approval_seconds CHECK (((approval_seconds >= 60) AND (approval_seconds <= 2592000)))
 pii_vault.policies policies_body CHECK (((field <> 'body'::text) OR ((purposes = '{}'::text[]) AND (NOT erased_may_return))))
@@ -269,7 +272,7 @@ pii_vault.policies policies_purposes CHECK (((cardinality(purposes) <= 50) AND (
 pii_vault.policies policies_request_seconds CHECK (((request_seconds >= 60) AND (request_seconds <= 2592000)))
 pii_vault.requests requests_approval CHECK ((approval = ANY (ARRAY['none'::text, 'needed'::text, 'skipped'::text])))
 pii_vault.requests requests_key PRIMARY KEY (id)
-pii_vault.requests requests_purpose CHECK ((purpose = ANY (ARRAY['reveal'::text, 'show'::text, 'replay'::text])))
+pii_vault.requests requests_kind CHECK ((kind = ANY (ARRAY['reveal'::text, 'show'::text, 'replay'::text])))
 pii_vault.reviews reviews_key PRIMARY KEY (request)
 pii_vault.spenders spenders_key PRIMARY KEY (login_oid)
 pii_vault.tombstones tombstones_key PRIMARY KEY (token)
@@ -537,29 +540,19 @@ CREATE OR REPLACE FUNCTION etl.check_erasures_are_on_record(OUT checked bigint, 
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-  with stones as (
-    select s.erasure, count(*) as erased, pii_vault.token_digest(array_agg(s.token::text)) as digest
-    from pii_vault.tombstones s group by s.erasure
-  ),
-  receipts as (
-    select
-      a.details ->> 'erasure' as erasure,
-      (a.details #>> '{erased,ip}')::bigint + (a.details #>> '{erased,device_id}')::bigint as erased,
-      a.details ->> 'digest' as digest
-    from pii_vault.audit a where a.action = 'erasure.forget'
-  ),
-  lost as (
-    select s.erasure from stones s
-    where not exists (
-      select from receipts r
-      where r.erasure = s.erasure::text
-        and (s.erased < r.erased or (s.erased = r.erased and s.digest = r.digest))
-    )
+  with lost as (
+    select t.what from etl.tombstones_without_entry() t
+    union all
+    select e.what from etl.expired_otherwise_than_recorded() e
   )
   select
-    (select count(*) from stones),
+    (select count(distinct s.erasure) from pii_vault.tombstones s)
+      + (
+        select count(*) from etl.periods p
+        where p.originals_expired_at is not null or p.logins_expired_at is not null
+      ),
     (select count(*) from lost),
-    array(select l.erasure::text from lost l order by l.erasure limit 5)
+    array(select l.what from lost l order by l.what limit 5)
 $function$
 -- owner veil_owner
 
@@ -650,18 +643,22 @@ CREATE OR REPLACE FUNCTION etl.check_nonces_are_used_once(OUT checked bigint, OU
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   with seals as (
-    select o.data_key, o.sealed, o.token as place, o.period from pii_vault.originals o
+    select o.data_key, o.sealed, o.token as place from pii_vault.originals o
     union all
-    select q.data_key, q.sealed, q.message_id, null from etl.quarantine q where q.sealed is not null
+    select q.data_key, q.sealed, q.message_id from etl.quarantine q where q.sealed is not null
   ),
   nonces as (
     select s.data_key, count(*) as times,
       count(*) > 1 and (
-        min(hashbyteaextended(s.sealed, 0)) <> max(hashbyteaextended(s.sealed, 0))
+        min(s.digest) <> max(s.digest)
         or min(s.place) <> max(s.place)
       ) as is_used_twice
-    from seals s
-    group by s.data_key, substring(s.sealed for 12)
+    from (
+      select a.data_key, a.place, substring(a.sealed for 12) as nonce,
+        hashtextextended(encode(a.sealed, 'hex') collate "C", 0) as digest
+      from seals a
+    ) s
+    group by s.data_key, s.nonce
   )
   select
     coalesce(sum(n.times), 0)::bigint,
@@ -700,8 +697,8 @@ AS $function$
       select from pii_vault.audit a
       where a.request = r.id and a.login = r.login and a.login_oid = r.login_oid
         and a.tokens || a.message_ids = r.subjects
-        and a.action = case r.purpose
-          when 'reveal' then 'reveal.request' else 'quarantine.' || r.purpose
+        and a.action = case r.kind
+          when 'reveal' then 'reveal.request' else 'quarantine.' || r.kind
         end
     )
   )
@@ -718,8 +715,8 @@ CREATE OR REPLACE FUNCTION etl.check_tokens_have_originals(OUT checked bigint, O
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-  with lost as (
-    select distinct v.value collate "C" as token
+  with lacking as (
+    select v.day, v.value collate "C" as token, count(*) as amount
     from etl.rows_by_partition() r
     cross join lateral etl.values_without_original(r.partition) v
     where not r.is_expired
@@ -731,6 +728,20 @@ AS $function$
         select from etl.periods p
         where p.first = v.day and p.until = v.day + 1 and p.originals_expired_at is not null
       )
+    group by v.day, v.value collate "C"
+  ),
+  lost as (
+    select distinct l.token
+    from (
+      select d.day from (
+        select g.day, g.amount from lacking g
+        union all
+        select a.day, -a.tokens from etl.adopted a where a.tokens > 0
+      ) d
+      group by d.day
+      having sum(d.amount) > 0
+    ) b
+    join lacking l on l.day = b.day or (l.day is null and b.day is null)
   )
   select
     etl.count_values(),
@@ -935,6 +946,47 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION etl.expired_otherwise_than_recorded()
+ RETURNS TABLE(what text)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with entries as (
+    select a.details from pii_vault.audit a where a.action = 'erasure.expire'
+  ),
+  recorded as (
+    select e.details ->> 'first' as first, e.details ->> 'until' as until,
+      bool_or(e.details ->> 'originals' is not null) as originals,
+      bool_or(e.details ->> 'rows' is not null) as logins
+    from entries e group by 1, 2
+  ),
+  expired as (
+    select etl.day_text(p.first) as first, etl.day_text(p.until) as until,
+      p.originals_expired_at is not null as originals, p.logins_expired_at is not null as logins
+    from etl.periods p
+    where p.originals_expired_at is not null or p.logins_expired_at is not null
+  ),
+  days as (
+    select t.key as day, sum(t.value::bigint) as logins
+    from entries e cross join lateral json_each_text(
+      case when json_typeof(e.details -> 'days') = 'object' then e.details -> 'days' else '{}' end
+    ) t
+    group by t.key
+  ),
+  gone as (
+    select etl.day_text(g.day) as day, g.logins from etl.expired_logins g
+  )
+  select format('period %s', first)
+  from recorded r full join expired e using (first, until)
+  where (r.originals = e.originals and r.logins = e.logins) is not true
+  union all
+  select format('rows of %s', day)
+  from days d full join gone g using (day)
+  where d.logins is distinct from g.logins
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION etl.fetch_bodies(request uuid, purpose text)
  RETURNS TABLE(message_id text, sent_at timestamp with time zone, reason text, state text, data_key uuid, sealed bytea, wrapped bytea, proof bytea, generation integer)
  LANGUAGE plpgsql
@@ -992,6 +1044,11 @@ begin
     return;
   end;
   periods := etl.make_periods(today);
+  -- The locks of that should not last longer, and those of the ledger's days would keep loads waiting beside them.
+  if periods > 0 then
+    return next;
+    return;
+  end if;
   perform etl.count_old_messages(today);
   dropped := etl.drop_old_days(today);
   -- First the days ahead, then those that messages may be coming for.
@@ -1198,8 +1255,12 @@ CREATE OR REPLACE FUNCTION etl.make_logins_table(name text)
 AS $function$
 begin
   execute format(
-    'create table etl.%I (like public.user_logins including defaults including constraints)', name
+    'create table etl.%I (
+       like public.user_logins including defaults including constraints including indexes
+     )',
+    name
   );
+  execute format('alter table etl.%I owner to veil_owner', name);
   execute format('alter table etl.%I replica identity full', name);
 end
 $function$
@@ -1655,6 +1716,32 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION etl.tombstones_without_entry()
+ RETURNS TABLE(what text)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  with stones as (
+    select s.erasure, count(*) as erased, pii_vault.token_digest(array_agg(s.token::text)) as digest
+    from pii_vault.tombstones s group by s.erasure
+  ),
+  receipts as (
+    select
+      a.details ->> 'erasure' as erasure,
+      (a.details #>> '{erased,ip}')::bigint + (a.details #>> '{erased,device_id}')::bigint as erased,
+      a.details ->> 'digest' as digest
+    from pii_vault.audit a where a.action = 'erasure.forget'
+  )
+  select s.erasure::text from stones s
+  where not exists (
+    select from receipts r
+    where r.erasure = s.erasure::text
+      and (s.erased < r.erased or (s.erased = r.erased and s.digest = r.digest))
+  )
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION etl.try_period(first date, length text, today date, OUT next date, OUT made integer)
  RETURNS record
  LANGUAGE plpgsql
@@ -1794,7 +1881,7 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.admit(request uuid, purpose text)
+CREATE OR REPLACE FUNCTION pii_vault.admit(request uuid, kind text)
  RETURNS pii_vault.requests
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1812,7 +1899,7 @@ begin
   caller := pii_vault.caller();
   select r.* into found_request
   from pii_vault.requests r
-  where r.id = admit.request and r.purpose = admit.purpose
+  where r.id = admit.request and r.kind = admit.kind
     and r.login = session_user
     and r.login_oid = caller;
   if not found then
@@ -2212,6 +2299,76 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.copy_held_logins(first date, until date, old regclass, users text[], tokens text[], copy text)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  held bigint := 0;
+begin
+  execute format('drop table if exists etl.%I', copy);
+  if cardinality(users) + cardinality(tokens) > 0 then
+    perform etl.make_logins_table(copy);
+    execute format(
+      'insert into etl.%I (
+         user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+       )
+       select l.user_id, l.device_type, l.masked_ip, l.masked_device_id, l.locale, l.app_version, l.create_date
+       from %s l
+       where l.user_id = any ($1) or l.masked_ip = any ($2) or l.masked_device_id = any ($2)
+       order by l.ctid',
+      copy, old
+    ) using users, tokens;
+    get diagnostics held = row_count;
+    if held = 0 then
+      execute format('drop table etl.%I', copy);
+    else
+      execute format(
+        'alter table etl.%I add constraint in_period
+         check (create_date is not null and create_date >= %L and create_date < %L)',
+        copy, first, until
+      );
+    end if;
+  end if;
+  return held;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.copy_held_originals(first date, until date, old regclass, kept text[], copy text)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  held bigint := 0;
+begin
+  execute format('drop table if exists pii_vault.%I', copy);
+  if cardinality(kept) > 0 then
+    perform pii_vault.make_originals_table(copy);
+    execute format(
+      'insert into pii_vault.%I (token, period, data_key, sealed, sealed_at)
+       select o.token, o.period, o.data_key, o.sealed, o.sealed_at
+       from %s o where o.token = any ($1) order by o.token',
+      copy, old
+    ) using kept;
+    get diagnostics held = row_count;
+    if held = 0 then
+      execute format('drop table pii_vault.%I', copy);
+    else
+      -- With it, attaching the copy does not read it through.
+      execute format(
+        'alter table pii_vault.%I add constraint in_period check (period >= %L and period < %L)',
+        copy, first, until
+      );
+    end if;
+  end if;
+  return held;
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.count_by_field(tokens text[])
  RETURNS json
  LANGUAGE sql
@@ -2226,6 +2383,43 @@ AS $function$
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.count_held_logins(period etl.periods, source regclass, users text[], tokens text[])
+ RETURNS bigint
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  held bigint;
+begin
+  execute format(
+    'select count(*) from %s l
+     where (l.user_id = any ($1) or l.masked_ip = any ($2) or l.masked_device_id = any ($2))
+       and l.create_date >= $3 and l.create_date < $4',
+    source
+  ) into held using users, tokens, period.first, period.until;
+  return held;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.count_held_originals(period etl.periods, source regclass, kept text[])
+ RETURNS bigint
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  held bigint;
+begin
+  execute format(
+    'select count(*) from %s o where o.token = any ($1) and o.period >= $2 and o.period < $3', source
+  ) into held using kept, period.first, period.until;
+  return held;
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.day_before(older_than integer)
  RETURNS date
  LANGUAGE plpgsql
@@ -2233,10 +2427,10 @@ CREATE OR REPLACE FUNCTION pii_vault.day_before(older_than integer)
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 begin
-  if (older_than between 1 and 36500) is not true then
-    raise exception using errcode = 'VL006', message = 'expected 1 to 36500 days';
+  if (older_than between 15 and 36500) is not true then
+    raise exception using errcode = 'VL006', message = 'expected 15 to 36500 days';
   end if;
-  return (clock_timestamp() at time zone interval '0')::date - older_than;
+  return etl.utc_day(clock_timestamp()) - older_than;
 end
 $function$
 -- owner veil_owner
@@ -2292,6 +2486,97 @@ AS $function$
     'kind', case when hold.token is null then 'user' else 'token' end,
     'subject', coalesce(hold.token, pii_vault.user_digest(hold.user_id))
   )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.drop_period(period etl.periods, old_originals regclass, logins regclass, with_rows boolean, run uuid, reason text, OUT entry bigint, OUT originals bigint, OUT rows bigint, OUT held_originals bigint, OUT held_rows bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  look record;
+  is_idle boolean;
+  outcome text;
+begin
+  for look_number in 1..5 loop
+    select * into look
+    from pii_vault.look_at_period(
+      period.first, period.until, old_originals, logins, with_rows and logins is not null
+    );
+    originals := look.originals;
+    "rows" := look."rows";
+    held_originals := coalesce(look.held_originals, 0);
+    held_rows := coalesce(look.held_rows, 0);
+    is_idle := coalesce(originals, 0) + coalesce("rows", 0) = 0;
+    -- Where anything goes, all that has not expired yet counts as expired, empty or not.
+    if is_idle or (period.originals_expired_at is not null and originals = 0) then
+      execute format(
+        'drop table if exists pii_vault.%I', etl.partition_name('originals', period.first) || '_held'
+      );
+      originals := null;
+    end if;
+    if is_idle or (period.logins_expired_at is not null and "rows" = 0) then
+      execute format(
+        'drop table if exists etl.%I', etl.partition_name('user_logins', period.first) || '_held'
+      );
+      "rows" := null;
+    end if;
+    exit when is_idle;
+    outcome := pii_vault.drop_when_free(
+      period.first, period.until, case when originals is not null then old_originals end,
+      case when "rows" is not null then logins end, look.changes
+    );
+    if outcome = 'done' then
+      entry := pii_vault.record_expiry(
+        period, originals, "rows", held_originals, held_rows,
+        case when "rows" is not null then look.days end, run, reason
+      );
+      exit;
+    end if;
+  end loop;
+  if outcome = 'changed' and not is_idle then
+    raise exception using
+      errcode = '55P03',
+      message = 'old logins and erasures kept changing this period; it is as it was', hint = 'run it again';
+  end if;
+  originals := coalesce(originals, 0);
+  "rows" := coalesce("rows", 0);
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.drop_when_free(first date, until date, originals regclass, logins regclass, changes bigint)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  started timestamptz := clock_timestamp();
+  relations regclass[] := pii_vault.locks_of_drop(originals, logins);
+  outcome text := 'busy';
+  before text[] := '{}';
+  now_there text[];
+  told text[];
+begin
+  loop
+    select coalesce(array_agg(w.transaction), '{}'), array_agg(w.told) filter (where w.transaction = any (before))
+    into now_there, told
+    from pii_vault.in_the_way(relations, false) w;
+    if told is null then
+      outcome := pii_vault.try_drop(
+        first, until, relations, changes, originals is not null, logins is not null
+      );
+    end if;
+    exit when outcome <> 'busy';
+    if clock_timestamp() > started + interval '6 seconds' then
+      perform pii_vault.refuse_busy(told, started);
+    end if;
+    before := now_there;
+    perform pg_sleep(0.2);
+  end loop;
+  return outcome;
+end
 $function$
 -- owner veil_owner
 
@@ -2362,74 +2647,6 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.expire(older_than integer, after text, run uuid, reason text)
- RETURNS TABLE(entry bigint, upto text, looked integer, erased_ip integer, erased_device_id integer, held integer)
- LANGUAGE plpgsql
- SECURITY DEFINER
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-#variable_conflict use_column
-declare
-  day date := pii_vault.day_before(expire.older_than);
-  erasure uuid := gen_random_uuid();
-  page record;
-  kept text[] := '{}';
-  gone text[];
-  originals integer;
-begin
-  perform pii_vault.require_reason(expire.reason);
-  if expire.run is null then
-    raise exception using errcode = 'VL006', message = 'expected the id of the run';
-  end if;
-  perform set_config('enable_seqscan', 'off', true);
-  select * into page from pii_vault.expired_after(day, expire.after);
-  upto := page.upto;
-  looked := page.looked;
-  erased_ip := 0;
-  erased_device_id := 0;
-  held := 0;
-  if cardinality(page.tokens) > 0 then
-    perform pii_vault.close_gate();
-    kept := pii_vault.held_among(page.tokens);
-    held := cardinality(kept);
-    -- Looked at again: loads went on until the gate was closed.
-    gone := array(
-      select o.token from pii_vault.originals o
-      where o.token in (
-        select unnest(page.tokens)
-        except select unnest(kept)
-        except select unnest(pii_vault.used_since(day, page.tokens))
-      )
-      order by o.token
-    );
-    if cardinality(gone) > 0 then
-      originals := pii_vault.bury(gone, 'expired', erasure);
-      select
-        count(*) filter (where starts_with(g.token, 'ip')),
-        count(*) filter (where not starts_with(g.token, 'ip'))
-      into erased_ip, erased_device_id
-      from unnest(gone) g (token);
-      entry := pii_vault.record(
-        'erasure.expire', null, '{}', '{}', cardinality(gone), expire.reason,
-        json_build_object(
-          'erasure', erasure,
-          'kind', 'expiry',
-          'run', expire.run,
-          'at', pii_vault.utc_text(clock_timestamp()),
-          'before', to_char(day, 'YYYY-MM-DD'),
-          'erased', pii_vault.count_by_field(gone),
-          'held', held,
-          'originals', originals,
-          'digest', pii_vault.token_digest(gone)
-        )
-      );
-    end if;
-  end if;
-  return next;
-end
-$function$
--- owner veil_owner
-
 CREATE OR REPLACE FUNCTION pii_vault.expire_bodies(older_than integer, run uuid, reason text, dry boolean)
  RETURNS TABLE(discarded integer, held integer)
  LANGUAGE plpgsql
@@ -2476,49 +2693,187 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.expired_after(day date, after text, OUT tokens text[], OUT looked integer, OUT upto text)
+CREATE OR REPLACE FUNCTION pii_vault.expire_by_row(period etl.periods, with_originals boolean, with_rows boolean, run uuid, reason text, OUT entry bigint, OUT originals bigint, OUT rows bigint, OUT held_originals bigint, OUT held_rows bigint)
  RETURNS record
- LANGUAGE sql
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  found_places record;
+  held record;
+  days json;
+begin
+  select * into found_places from pii_vault.expiring_places(period, with_originals, with_rows);
+  if cardinality(found_places.originals) + cardinality(found_places.logins) > 0 then
+    perform pii_vault.drop_when_free(period.first, period.until, null, null, null);
+  end if;
+  perform set_config('enable_seqscan', 'off', true);
+  select * into held
+  from pii_vault.held_in(period.first, period.until, 'etl.user_logins_without_period');
+  with gone as (
+    delete from pii_vault.originals_default o
+    where o.ctid = any (found_places.originals)
+      and o.period >= period.first and o.period < period.until
+      and (o.token in (select unnest(held.kept))) is not true
+    returning o.period
+  )
+  select count(*) into originals from gone;
+  with gone as (
+    delete from etl.user_logins_without_period l
+    where l.ctid = any (found_places.logins)
+      and l.create_date >= period.first and l.create_date < period.until
+      and (l.user_id in (select unnest(held.users))) is not true
+      and (l.masked_ip in (select unnest(held.tokens))) is not true
+      and (l.masked_device_id in (select unnest(held.tokens))) is not true
+    returning l.create_date
+  ),
+  counts as (
+    select g.create_date as day, count(*) as logins from gone g group by g.create_date
+  )
+  select coalesce(json_object_agg(etl.day_text(c.day), c.logins), '{}'), coalesce(sum(c.logins), 0)
+  into days, "rows"
+  from counts c;
+  held_originals := case when with_originals then pii_vault.count_held_originals(
+    period, 'pii_vault.originals_default', held.kept
+  ) else 0 end;
+  held_rows := case when with_rows then pii_vault.count_held_logins(
+    period, 'etl.user_logins_without_period', held.users, held.tokens
+  ) else 0 end;
+  if originals + "rows" > 0 then
+    entry := pii_vault.record_expiry(
+      period, case when with_originals then originals end, case when with_rows then "rows" end,
+      held_originals, held_rows, case when with_rows then days end, run, reason
+    );
+  end if;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.expire_period(first date, with_rows boolean, run uuid, reason text)
+ RETURNS TABLE(entry bigint, originals bigint, rows bigint, held_originals bigint, held_rows bigint, is_over boolean)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  period etl.periods;
+  old record;
+begin
+  perform pii_vault.require_reason(expire_period.reason);
+  if expire_period.run is null or expire_period.with_rows is null then
+    raise exception using
+      errcode = 'VL006', message = 'expected the id of the run, and whether rows go, too';
+  end if;
+  perform pii_vault.require_read_committed('an expiry');
+  perform pii_vault.commit_to_disk();
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '10s');
+  period := pii_vault.old_period(expire_period.first);
+  perform pii_vault.lock_for_expiry(period.first, expire_period.with_rows);
+  -- As whoever had the lock before has left it.
+  period := pii_vault.old_period(expire_period.first);
+  select * into old from pii_vault.partitions_of(period.first);
+  select d.* into entry, originals, "rows", held_originals, held_rows
+  from pii_vault.drop_period(
+    period, old.originals, old.logins, expire_period.with_rows, expire_period.run, expire_period.reason
+  ) d;
+  is_over := old.originals is not null and (old.logins is not null or not expire_period.with_rows);
+  if entry is null and not is_over then
+    select
+      d.entry, d.originals, d."rows", expire_period.held_originals + d.held_originals,
+      expire_period.held_rows + d.held_rows, d.entry is null
+    into entry, originals, "rows", held_originals, held_rows, is_over
+    from pii_vault.expire_by_row(
+      period, old.originals is null, expire_period.with_rows and old.logins is null,
+      expire_period.run, expire_period.reason
+    ) d;
+  end if;
+  return next;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.expiring_places(period etl.periods, with_originals boolean, with_rows boolean, OUT originals tid[], OUT logins tid[])
+ RETURNS record
+ LANGUAGE plpgsql
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-  with page as materialized (
-    select o.token collate "default" as token, o.sealed_at,
-      row_number() over (order by o.token) as position
-    from pii_vault.originals o
-    where o.token > coalesce(after, '') collate "C"
-      -- Decoys are for good.
-      and not exists (select from pii_vault.canaries c where c.token = o.token)
-    order by o.token
-    limit 5000
-  ),
-  old as materialized (
-    select p.token, p.position, p.sealed_at, (
-      select count(*) from pii_vault.occurrences o where o.token = p.token
-    ) as logins
-    from page p
-    where p.token not in (
-      select unnest(pii_vault.used_since(day, array(select g.token from page g)))
-    )
-  ),
-  gone as (
-    select t.token, t.position, coalesce(
-      sum(t.logins) over (order by t.position rows between unbounded preceding and 1 preceding), 0
-    ) as rows_before
-    from old t
-    where t.logins > 0 or t.sealed_at < (day::timestamp at time zone interval '0')
-  ),
-  cut as (
-    -- The place before the first one whose predecessors have rows enough; null: all of the page.
-    select min(g.position) filter (where g.rows_before > 20000) - 1 as at from gone g
-  )
-  select
-    array(
-      select g.token from gone g where (g.position > cut.at) is not true order by g.position
-    ),
-    coalesce(cut.at, (select count(*) from page))::integer,
-    (select p.token from page p where p.position = coalesce(cut.at, 5000))
-  from cut
+declare
+  held record;
+begin
+  select * into held
+  from pii_vault.held_in(period.first, period.until, 'etl.user_logins_without_period');
+  originals := array(
+    select o.ctid from pii_vault.originals_default o
+    where with_originals and o.period >= period.first and o.period < period.until
+      and (o.token in (select unnest(held.kept))) is not true
+    limit 2000
+  );
+  logins := array(
+    select l.ctid from etl.user_logins_without_period l
+    where with_rows and l.create_date >= period.first and l.create_date < period.until
+      and (l.user_id in (select unnest(held.users))) is not true
+      and (l.masked_ip in (select unnest(held.tokens))) is not true
+      and (l.masked_device_id in (select unnest(held.tokens))) is not true
+    limit 2000
+  );
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.fetch_in_periods(request uuid, tokens text[], days date[])
+ RETURNS TABLE(token text, first date, until date, data_key uuid, sealed bytea, sealed_at timestamp with time zone, wrapped bytea, proof bytea, generation integer)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET constraint_exclusion TO 'off'
+ SET enable_seqscan TO 'off'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_column
+declare
+  admitted pii_vault.requests;
+  period record;
+  served integer := 0;
+begin
+  admitted := pii_vault.admit(fetch_in_periods.request, 'reveal');
+  perform pii_vault.require_tokens(fetch_in_periods.tokens, 10000);
+  if etl.shape(fetch_in_periods.tokens) is distinct from etl.shape(fetch_in_periods.days) then
+    raise exception using errcode = 'VL006', message = 'expected a day, or null, for each token';
+  end if;
+  for period in
+    select p.first, p.until, array_agg(distinct a.token) as tokens
+    from etl.periods_of(fetch_in_periods.days) p
+    join unnest(fetch_in_periods.tokens, fetch_in_periods.days) a (token, day)
+      on (a.day >= p.first and a.day < p.until) or (a.day is null and p.first is null)
+    where a.token in (select unnest(admitted.subjects))
+    group by p.first, p.until
+    order by p.first
+  loop
+    for token, first, until, data_key, sealed, sealed_at, wrapped, proof, generation in
+      execute format(
+        'select a.token, $2, $3, f.data_key, f.sealed, f.sealed_at, k.wrapped, k.proof, k.generation
+         from (select unnest($1)) a (token)
+         left join lateral (
+           select o.data_key, o.sealed, o.sealed_at
+           from pii_vault.originals o
+           where o.token = a.token and o.sealed_at < $4 and %s
+             and not exists (select from pii_vault.canaries c where c.token = o.token)
+           order by o.period
+           limit 1
+         ) f on true
+         left join pii_vault.data_keys k on k.id = f.data_key',
+        case when period.first is null then 'true' else format('o.period = %L::date', period.first) end
+      ) using period.tokens, period.first, period.until, admitted.recorded_at
+    loop
+      served := served + (sealed is not null)::integer;
+      return next;
+    end loop;
+  end loop;
+  -- As of fetch_reveal.
+  perform pii_vault.record('reveal.fetch', admitted.id, '{}', '{}', served, null, null);
+end
 $function$
 -- owner veil_owner
 
@@ -2527,6 +2882,8 @@ CREATE OR REPLACE FUNCTION pii_vault.fetch_reveal(request uuid)
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET constraint_exclusion TO 'off'
  SET enable_seqscan TO 'off'
  SET jit TO 'off'
 AS $function$
@@ -2538,12 +2895,14 @@ begin
   admitted := pii_vault.admit(fetch_reveal.request, 'reveal');
   return query
     select f.token::text, f.data_key, f.sealed, f.sealed_at, k.wrapped, k.proof, k.generation
-    from (
-      select distinct on (o.token) o.token, o.data_key, o.sealed, o.sealed_at
+    from (select unnest(admitted.subjects)) s (token)
+    cross join lateral (
+      select o.token, o.data_key, o.sealed, o.sealed_at
       from pii_vault.originals o
-      where o.token = any (admitted.subjects) and o.sealed_at < admitted.recorded_at
+      where o.token = s.token and o.sealed_at < admitted.recorded_at
         and not exists (select from pii_vault.canaries c where c.token = o.token)
-      order by o.token, o.period
+      order by o.period
+      limit 1
     ) f
     left join pii_vault.data_keys k on k.id = f.data_key;
   get diagnostics served = row_count;
@@ -2777,6 +3136,65 @@ AS $function$
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.held_in(first date, until date, logins regclass, OUT users text[], OUT tokens text[], OUT kept text[])
+ RETURNS record
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  select
+    coalesce(array_agg(distinct h.user_id::text) filter (where h.user_id is not null), '{}'),
+    coalesce(array_agg(distinct h.token::text) filter (where h.token is not null), '{}')
+  into users, tokens
+  from pii_vault.holds h where h.released_at is null;
+  kept := tokens || array(select c.token::text from pii_vault.canaries c);
+  if cardinality(users) > 0 then
+    execute format(
+      'select $2 || coalesce(array_agg(distinct t.token::text), ''{}'')
+       from %s l cross join lateral (values (l.masked_ip), (l.masked_device_id)) t (token)
+       where l.user_id = any ($1) and t.token is not null and l.create_date >= $3 and l.create_date < $4',
+      logins
+    ) into kept using users, kept, first, until;
+  end if;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.in_the_way(relations regclass[], is_change_allowed boolean)
+ RETURNS TABLE(transaction text, told text)
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select distinct on (k.virtualtransaction) k.virtualtransaction,
+    case
+      when k.pid is null then 'a prepared transaction'
+      else format(
+        'session %s (%s%s)', k.pid, coalesce('login ' || r.rolname, 'of the server itself'),
+        coalesce(', application ' || nullif(a.application_name, ''), '')
+      )
+    end || ', which uses ' || k.relation::regclass
+  from pg_locks k
+  left join lateral pg_stat_get_activity(k.pid) a on a.pid = k.pid
+  left join pg_roles r on r.oid = a.usesysid
+  where k.locktype = 'relation' and k.granted and k.pid is distinct from pg_backend_pid()
+    and k.database = (select d.oid from pg_database d where d.datname = current_database())
+    and (
+      (
+        k.relation in (select unnest(relations))
+        and not (
+          is_change_allowed and k.mode in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+        )
+      )
+      or (
+        k.relation = 'pii_vault.erasure_gate'::regclass and k.mode <> 'AccessShareLock'
+        and not is_change_allowed
+      )
+    )
+  order by k.virtualtransaction, k.relation
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.is_hold_empty(hold uuid)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -2818,7 +3236,7 @@ begin
     min(p.request_seconds) as request_seconds,
     min(p.approval_seconds) as approval_seconds,
     bool_and(
-      p.purposes = '{}' or coalesce(asked.stated_purpose = any (p.purposes), false)
+      p.purposes = '{}' or coalesce(asked.purpose = any (p.purposes), false)
     ) as purpose_allowed,
     (
       select string_agg(distinct w.word, ', ' order by w.word)
@@ -2896,6 +3314,128 @@ AS $function$
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.lock_for_expiry(first date, with_rows boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  started timestamptz := clock_timestamp();
+  parts record;
+  relation regclass := 'pii_vault.originals_default';
+begin
+  perform pii_vault.at_most('lock_timeout', '5s');
+  -- First, because partitions are only looked up by one expiry at a time: the one before may drop some.
+  lock table only pii_vault.originals_default in share update exclusive mode;
+  select * into parts from pii_vault.partitions_of(first);
+  foreach relation in array
+    pii_vault.locks_of_drop(parts.originals, case when with_rows then parts.logins end)
+  loop
+    -- The parents are changed by whoever makes periods.
+    continue when relation in ('pii_vault.originals'::regclass, 'public.user_logins'::regclass);
+    execute format('lock table only %s in share update exclusive mode', relation);
+  end loop;
+exception when lock_not_available then
+  perform pii_vault.refuse_busy(
+    array(select w.told from pii_vault.in_the_way(array[relation], true) w), started
+  );
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.lock_within(relations regclass[], most interval)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  ends timestamptz := clock_timestamp() + most;
+  relation regclass;
+  left_ms integer;
+begin
+  foreach relation in array relations loop
+    left_ms := extract(epoch from ends - clock_timestamp()) * 1000;
+    if left_ms < 1 then
+      raise lock_not_available;
+    end if;
+    perform pii_vault.at_most('lock_timeout', left_ms || 'ms');
+    execute format('lock table only %s in access exclusive mode', relation);
+  end loop;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.locks_of_drop(originals regclass, logins regclass)
+ RETURNS regclass[]
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select
+    case when originals is null then '{}' else array[
+      'pii_vault.originals'::regclass, 'pii_vault.originals_default'::regclass, originals
+    ] end
+    || case when logins is null then '{}' else array[
+      'public.user_logins'::regclass, 'etl.user_logins_default'::regclass,
+      'etl.user_logins_without_date'::regclass, 'etl.user_logins_without_period'::regclass, logins
+    ] end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.look_at_period(first date, until date, old_originals regclass, logins regclass, with_rows boolean, OUT changes bigint, OUT originals bigint, OUT held_originals bigint, OUT rows bigint, OUT held_rows bigint, OUT days json)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  held record;
+  copy text := etl.partition_name('user_logins', first) || '_held';
+begin
+  select p.changes into changes from etl.periods p where p.first = look_at_period.first;
+  perform set_config('enable_seqscan', 'on', true);
+  if old_originals is not null then
+    execute format('select count(*) from %s', old_originals) into originals;
+  end if;
+  if with_rows then
+    execute format(
+      'select coalesce(json_object_agg(etl.day_text(d.day), d.logins), ''{}''), coalesce(sum(d.logins), 0)
+       from (select l.create_date, count(*) from %s l group by l.create_date) d (day, logins)',
+      logins
+    ) into days, "rows";
+  end if;
+  -- Token by token, however little is known of the tables' sizes.
+  perform set_config('enable_seqscan', 'off', true);
+  select * into held
+  from pii_vault.held_in(first, until, coalesce(logins, 'etl.user_logins_without_period'));
+  if old_originals is not null then
+    held_originals := pii_vault.copy_held_originals(
+      first, until, old_originals, held.kept, etl.partition_name('originals', first) || '_held'
+    );
+    originals := originals - held_originals;
+  end if;
+  if with_rows then
+    held_rows := pii_vault.copy_held_logins(first, until, logins, held.users, held.tokens, copy);
+    "rows" := "rows" - held_rows;
+    if held_rows > 0 then
+      execute format(
+        'select coalesce(json_object_agg(d.day, d.logins), ''{}'')
+         from (
+           select c.day, sum(c.logins) as logins
+           from (
+             select t.key as day, t.value::bigint as logins from json_each_text($1) t
+             union all
+             select etl.day_text(l.create_date), -count(*) from etl.%I l group by l.create_date
+           ) c
+           group by c.day having sum(c.logins) > 0
+         ) d',
+        copy
+      ) into days using days;
+    end if;
+  end if;
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.make_originals_table(name text)
  RETURNS void
  LANGUAGE plpgsql
@@ -2903,8 +3443,12 @@ CREATE OR REPLACE FUNCTION pii_vault.make_originals_table(name text)
 AS $function$
 begin
   execute format(
-    'create table pii_vault.%I (like pii_vault.originals including defaults including constraints)', name
+    'create table pii_vault.%I (
+       like pii_vault.originals including defaults including constraints including indexes
+     )',
+    name
   );
+  execute format('alter table pii_vault.%I owner to veil_owner', name);
   execute format('alter table pii_vault.%I alter column sealed set statistics 0', name);
 end
 $function$
@@ -2919,6 +3463,32 @@ AS $function$
   select coalesce(
     (select p.erased_may_return from pii_vault.policies p where p.field = may_return.field), false
   )
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.old_period(first date)
+ RETURNS etl.periods
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  period etl.periods;
+begin
+  select p.* into period from etl.periods p where p.first = old_period.first;
+  if not found then
+    period.first := old_period.first;
+    period.until := old_period.first + 1;
+  end if;
+  if (period.until <= pii_vault.day_before(15)) is not true then
+    raise exception using
+      errcode = 'VL006', message = 'expected the first day of a period that ended 15 days ago or before';
+  end if;
+  if etl.period_of(period.first) <> period.first or period.first < '0001-01-01' then
+    raise exception using errcode = 'VL042', message = 'no period begins on this day';
+  end if;
+  return period;
+end
 $function$
 -- owner veil_owner
 
@@ -2958,6 +3528,18 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.partitions_of(first date, OUT originals regclass, OUT logins regclass)
+ RETURNS record
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select
+    to_regclass(format('pii_vault.%I', etl.partition_name('originals', first))),
+    to_regclass(format('etl.%I', etl.partition_name('user_logins', first)))
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.place_of(entry bigint)
  RETURNS TABLE("position" bigint, hash text)
  LANGUAGE plpgsql
@@ -2975,30 +3557,79 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.plan_expire(older_than integer, after text)
- RETURNS TABLE(upto text, looked integer, erased_ip integer, erased_device_id integer, held integer)
+CREATE OR REPLACE FUNCTION pii_vault.plan_expire(older_than integer, with_rows boolean)
+ RETURNS TABLE(first text, until text, bytes bigint)
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  last date := pii_vault.day_before(plan_expire.older_than);
+begin
+  if plan_expire.with_rows is null then
+    raise exception using errcode = 'VL006', message = 'expected whether rows go, too';
+  end if;
+  return query
+    with days as (
+      select o.period as day from pii_vault.originals_default o
+      where o.period >= '0001-01-01' and o.period < last
+      union
+      select l.create_date from etl.user_logins_without_period l
+      where plan_expire.with_rows and l.create_date >= '0001-01-01' and l.create_date < last
+    ),
+    found as (
+      select s.first, s.until,
+        coalesce(pg_total_relation_size(t.originals), 0)
+          + case when plan_expire.with_rows then coalesce(pg_total_relation_size(t.logins), 0) else 0 end
+          as bytes
+      from etl.periods s cross join lateral pii_vault.partitions_of(s.first) t
+      where t.originals is not null or (plan_expire.with_rows and t.logins is not null)
+      union all
+      select p.first, p.until, 0
+      from etl.periods_of(array(select d.day from days d)) p
+    )
+    select etl.day_text(f.first), etl.day_text(f.until), sum(f.bytes)::bigint
+    from found f where f.until <= last
+    group by f.first, f.until
+    order by f.first;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.plan_expire_period(first date, with_rows boolean)
+ RETURNS TABLE(originals bigint, rows bigint, held_originals bigint, held_rows bigint)
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 #variable_conflict use_column
 declare
-  page record;
-  kept text[];
+  period etl.periods := pii_vault.old_period(plan_expire_period.first);
+  source record;
+  held record;
 begin
-  perform set_config('enable_seqscan', 'off', true);
-  select * into page
-  from pii_vault.expired_after(pii_vault.day_before(plan_expire.older_than), plan_expire.after);
-  kept := pii_vault.held_among(page.tokens);
-  upto := page.upto;
-  looked := page.looked;
-  held := cardinality(kept);
   select
-    count(*) filter (where starts_with(t.token, 'ip')),
-    count(*) filter (where not starts_with(t.token, 'ip'))
-  into erased_ip, erased_device_id
-  from unnest(page.tokens) t (token)
-  where (t.token in (select unnest(kept))) is not true;
+    coalesce(t.originals, 'pii_vault.originals_default') as originals,
+    coalesce(t.logins, 'etl.user_logins_without_period') as logins
+  into source from pii_vault.partitions_of(period.first) t;
+  "rows" := 0;
+  held_rows := 0;
+  execute format('select count(*) from %s o where o.period >= $1 and o.period < $2', source.originals)
+  into originals using period.first, period.until;
+  if plan_expire_period.with_rows then
+    execute format(
+      'select count(*) from %s l where l.create_date >= $1 and l.create_date < $2', source.logins
+    ) into "rows" using period.first, period.until;
+  end if;
+  perform set_config('enable_seqscan', 'off', true);
+  select * into held from pii_vault.held_in(period.first, period.until, source.logins);
+  held_originals := pii_vault.count_held_originals(period, source.originals, held.kept);
+  originals := originals - held_originals;
+  if plan_expire_period.with_rows then
+    held_rows := pii_vault.count_held_logins(period, source.logins, held.users, held.tokens);
+    "rows" := "rows" - held_rows;
+  end if;
   return next;
 end
 $function$
@@ -3164,6 +3795,45 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.record_expiry(period etl.periods, originals bigint, rows bigint, held_originals bigint, held_rows bigint, days json, run uuid, reason text)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  at timestamptz := clock_timestamp();
+begin
+  insert into etl.periods as p (first, until, originals_expired_at, logins_expired_at)
+  values (
+    period.first, period.until,
+    case when originals is not null then at end, case when "rows" is not null then at end
+  )
+  on conflict (first) do update set
+    originals_expired_at = coalesce(p.originals_expired_at, excluded.originals_expired_at),
+    logins_expired_at = coalesce(p.logins_expired_at, excluded.logins_expired_at);
+  insert into etl.expired_logins as e (day, logins)
+  select t.key::date, t.value::bigint from json_each_text(days) t order by 1
+  on conflict (day) do update set logins = e.logins + excluded.logins;
+  return pii_vault.record(
+    'erasure.expire', null, '{}', '{}',
+    least(coalesce(originals, 0) + coalesce("rows", 0), 2147483647)::integer, reason,
+    json_build_object(
+      'erasure', gen_random_uuid(),
+      'kind', 'expiry',
+      'run', run,
+      'at', pii_vault.utc_text(at),
+      'first', etl.day_text(period.first),
+      'until', etl.day_text(period.until),
+      'originals', originals,
+      'rows', "rows",
+      'days', days,
+      'held', json_build_object('originals', held_originals, 'rows', held_rows)
+    )
+  );
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.record_request(kind text, subjects text[], reason text, purpose text, break_glass boolean)
  RETURNS uuid
  LANGUAGE plpgsql
@@ -3180,7 +3850,7 @@ begin
   -- on it, it only makes its wait short.
   perform pii_vault.commit_to_disk();
   asked.reason := nullif(btrim(record_request.reason), '');
-  asked.stated_purpose := record_request.purpose;
+  asked.purpose := record_request.purpose;
   asked.break_glass := record_request.break_glass;
   select count(*) filter (where is_reveal and starts_with(s.token, 'ip')),
     count(*) filter (where is_reveal and starts_with(s.token, 'dev')),
@@ -3190,11 +3860,11 @@ begin
   asked := pii_vault.judge(asked);
 
   insert into pii_vault.requests (
-    purpose, login_oid, subjects, reason, stated_purpose, break_glass, approval, refusal,
-    refusal_detail, request_seconds, approval_seconds, ip_tokens, device_tokens, bodies
+    kind, login_oid, subjects, reason, purpose, break_glass, approval, refusal, refusal_detail,
+    request_seconds, approval_seconds, ip_tokens, device_tokens, bodies
   ) values (
     record_request.kind, asked.login_oid, record_request.subjects, asked.reason,
-    asked.stated_purpose, asked.break_glass, asked.approval, asked.refusal, asked.refusal_detail,
+    asked.purpose, asked.break_glass, asked.approval, asked.refusal, asked.refusal_detail,
     asked.request_seconds, asked.approval_seconds, asked.ip_tokens, asked.device_tokens, asked.bodies
   )
   returning id into asked.id;
@@ -3207,7 +3877,7 @@ begin
     asked.reason,
     nullif(
       json_strip_nulls(json_build_object(
-        'purpose', asked.stated_purpose, 'approval', nullif(asked.approval, 'none')
+        'purpose', asked.purpose, 'approval', nullif(asked.approval, 'none')
       ))::text,
       '{}'
     )::json
@@ -3228,6 +3898,24 @@ begin
     perform pg_notify('veil_approvals', asked.id::text);
   end if;
   return asked.id;
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.refuse_busy(told text[], since timestamp with time zone)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  raise exception using
+    errcode = '55P03',
+    message = format(
+      'this period could not be expired, and is as it was; in the way since %s or before: %s',
+      pii_vault.utc_text(since),
+      coalesce(nullif(array_to_string(told[1:3], '; ', ''), ''), 'many short transactions')
+    ),
+    hint = 'loads go on meanwhile; run it again when the session has ended, or end it with pg_terminate_backend';
 end
 $function$
 -- owner veil_owner
@@ -3375,6 +4063,26 @@ begin
   perform pii_vault.record(
     'canary.removed', null, array[remove_canary.token], '{}', 1, remove_canary.reason, null
   );
+end
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION pii_vault.replace_partition(first date, until date, parent regclass, schema text, name text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  copy regclass := to_regclass(format('%I.%I', schema, name || '_held'));
+begin
+  execute format('drop table %I.%I', schema, name);
+  if copy is not null then
+    execute format('alter table %s rename to %I', copy, name);
+    execute format(
+      'alter table %s attach partition %s for values from (%L) to (%L)', parent, copy, first, until
+    );
+    execute format('alter table %s drop constraint in_period', copy);
+  end if;
 end
 $function$
 -- owner veil_owner
@@ -3775,6 +4483,43 @@ AS $function$
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION pii_vault.try_drop(first date, until date, relations regclass[], changes bigint, with_originals boolean, with_rows boolean)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform pii_vault.at_most('lock_timeout', '120ms');
+  lock table pii_vault.erasure_gate in exclusive mode;
+  if (with_originals or with_rows)
+    and changes is distinct from (select p.changes from etl.periods p where p.first = try_drop.first)
+  then
+    raise serialization_failure;
+  end if;
+  perform pii_vault.lock_within(relations, interval '80 milliseconds');
+  if with_originals then
+    perform pii_vault.replace_partition(
+      first, until, 'pii_vault.originals', 'pii_vault', etl.partition_name('originals', first)
+    );
+  end if;
+  if with_rows then
+    perform pii_vault.replace_partition(
+      first, until, 'public.user_logins', 'etl', etl.partition_name('user_logins', first)
+    );
+    -- Late rows of the period go to the default partition's own partitions, whose bounds sessions have cached. PostgreSQL
+    -- has them look again at the default partition only, and would refuse such rows (23514). This changes nothing else.
+    alter table etl.user_logins_without_period reset (fillfactor);
+  end if;
+  return 'done';
+exception
+  when lock_not_available or deadlock_detected then
+    return 'busy';
+  when serialization_failure then
+    return 'changed';
+end
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION pii_vault.unreviewed_requests()
  RETURNS TABLE(request uuid, login text, recorded_at timestamp with time zone, kind text, items integer, reason text, purpose text, subjects text[])
  LANGUAGE sql
@@ -3782,28 +4527,12 @@ CREATE OR REPLACE FUNCTION pii_vault.unreviewed_requests()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   select
-    r.id, r.login, r.recorded_at, r.purpose, cardinality(r.subjects), r.reason, r.stated_purpose,
+    r.id, r.login, r.recorded_at, r.kind, cardinality(r.subjects), r.reason, r.purpose,
     r.subjects
   from pii_vault.requests r
   where r.break_glass and r.refusal is null
     and not exists (select from pii_vault.reviews v where v.request = r.id)
   order by r.recorded_at, r.id
-$function$
--- owner veil_owner
-
-CREATE OR REPLACE FUNCTION pii_vault.used_since(day date, tokens text[])
- RETURNS text[]
- LANGUAGE sql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-  select coalesce(array_agg(t.token), '{}')
-  from unnest(tokens) t (token)
-  where exists (
-    select from pii_vault.occurrences o
-    where o.token = t.token and (o.create_date < day) is not true
-    offset 0
-  )
 $function$
 -- owner veil_owner
 
@@ -3879,8 +4608,8 @@ CREATE OR REPLACE FUNCTION pii_vault.waiting_requests()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   select
-    r.id, r.login, r.recorded_at, r.recorded_at + r.request_seconds * interval '1 second', r.purpose,
-    cardinality(r.subjects), r.reason, r.stated_purpose, r.subjects
+    r.id, r.login, r.recorded_at, r.recorded_at + r.request_seconds * interval '1 second', r.kind,
+    cardinality(r.subjects), r.reason, r.purpose, r.subjects
   from pii_vault.requests r
   where r.approval = 'needed' and r.refusal is null
     and clock_timestamp() <= r.recorded_at + r.request_seconds * interval '1 second'
@@ -3891,7 +4620,7 @@ $function$
 
 -- comments
 
-etl.adopted: of a copied table: rows, which have no ledger entry, and values that are no tokens
+etl.adopted: of a copied table: rows, which have no ledger entry, values that are no tokens, and tokens without original
 etl.expired_logins: how many rows of each day have expired
 etl.ledger_totals: how many messages of each day were stored, of days whose part of the ledger is gone
 etl.migrations: the last step, the hashes of sql/current/, and how many routines, views and triggers which transactions wrote
@@ -3978,8 +4707,10 @@ function pii_vault.chain_waiting: execute to veil_operator
 function pii_vault.chain_waiting: execute to veil_policy
 function pii_vault.chain_waiting: execute to veil_revealer
 function pii_vault.decide: execute to veil_approver
-function pii_vault.expire: execute to veil_eraser
 function pii_vault.expire_bodies: execute to veil_eraser
+function pii_vault.expire_period: execute to veil_eraser
+function pii_vault.fetch_in_periods: execute to veil_breakglass
+function pii_vault.fetch_in_periods: execute to veil_revealer
 function pii_vault.fetch_reveal: execute to veil_breakglass
 function pii_vault.fetch_reveal: execute to veil_revealer
 function pii_vault.forget_tokens: execute to veil_eraser
@@ -3992,6 +4723,7 @@ function pii_vault.list_holds: execute to veil_policy
 function pii_vault.place_of: execute to veil_eraser
 function pii_vault.place_of: execute to veil_policy
 function pii_vault.plan_expire: execute to veil_eraser
+function pii_vault.plan_expire_period: execute to veil_eraser
 function pii_vault.plan_forget_tokens: execute to veil_eraser
 function pii_vault.plan_forget_user: execute to veil_eraser
 function pii_vault.plant_canary: execute to veil_policy

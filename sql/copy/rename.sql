@@ -13,7 +13,7 @@ declare
   may_bypass boolean := (select r.rolbypassrls from pg_roles r where r.rolname = current_user);
   needed text;
 begin
-  if to_regclass('public.user_logins') is null then
+  if to_regclass('public.user_logins') is null and to_regtype('public.user_logins') is null then
     return;
   end if;
   -- A schema that this transaction has changed cannot be renamed by another one, so each name here means one thing.
@@ -21,7 +21,8 @@ begin
     grant usage on schema public to veil_owner;
   end if;
   old := to_regclass('public.user_logins');
-  kind := (select c.relkind from pg_class c where c.oid = old);
+  -- A type has the name of a table, too.
+  kind := coalesce((select c.relkind from pg_class c where c.oid = old), 'c');
   if kind <> 'r' then
     raise exception using
       errcode = 'VL090',
@@ -37,7 +38,10 @@ begin
           else 'something else'
         end
       ),
-      hint = 'alter table public.user_logins rename to user_logins_before_veil; then migrate again, and begin without its rows';
+      hint = format(
+        'alter %s public.user_logins rename to user_logins_before_veil; then migrate again, and begin without its rows',
+        case kind when 'c' then 'type' else 'table' end
+      );
   end if;
 
   select case
@@ -62,7 +66,14 @@ begin
   end if;
 
   -- "only": a view's tables, or a table's children, would be locked as well.
-  lock table only public.user_logins in access exclusive mode;
+  begin
+    lock table only public.user_logins in access exclusive mode;
+  exception when lock_not_available then
+    raise exception using
+      errcode = '55P03',
+      message = 'public.user_logins is in use, and is to be renamed; nothing was changed',
+      hint = 'migrate again when nobody uses it; pg_locks of public.user_logins names the session that does';
+  end;
   if to_regclass('public.user_logins') is distinct from old then
     raise exception using errcode = '40001', message = 'public.user_logins was replaced meanwhile';
   end if;

@@ -71,7 +71,7 @@ end
 $$;
 
 -- The request, if its caller may be served now; otherwise an error that says why not.
-create or replace function pii_vault.admit(request uuid, purpose text) returns pii_vault.requests
+create or replace function pii_vault.admit(request uuid, kind text) returns pii_vault.requests
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
@@ -88,7 +88,7 @@ begin
   caller := pii_vault.caller();
   select r.* into found_request
   from pii_vault.requests r
-  where r.id = admit.request and r.purpose = admit.purpose
+  where r.id = admit.request and r.kind = admit.kind
     and r.login = session_user
     and r.login_oid = caller;
   if not found then

@@ -98,8 +98,8 @@ create or replace function pii_vault.waiting_requests() returns table (
   set search_path = pg_catalog, pg_temp
 as $$
   select
-    r.id, r.login, r.recorded_at, r.recorded_at + r.request_seconds * interval '1 second', r.purpose,
-    cardinality(r.subjects), r.reason, r.stated_purpose, r.subjects
+    r.id, r.login, r.recorded_at, r.recorded_at + r.request_seconds * interval '1 second', r.kind,
+    cardinality(r.subjects), r.reason, r.purpose, r.subjects
   from pii_vault.requests r
   where r.approval = 'needed' and r.refusal is null
     and clock_timestamp() <= r.recorded_at + r.request_seconds * interval '1 second'
@@ -116,7 +116,7 @@ create or replace function pii_vault.unreviewed_requests() returns table (
   set search_path = pg_catalog, pg_temp
 as $$
   select
-    r.id, r.login, r.recorded_at, r.purpose, cardinality(r.subjects), r.reason, r.stated_purpose,
+    r.id, r.login, r.recorded_at, r.kind, cardinality(r.subjects), r.reason, r.purpose,
     r.subjects
   from pii_vault.requests r
   where r.break_glass and r.refusal is null

@@ -65,8 +65,8 @@ as $$
       select from pii_vault.audit a
       where a.request = r.id and a.login = r.login and a.login_oid = r.login_oid
         and a.tokens || a.message_ids = r.subjects
-        and a.action = case r.purpose
-          when 'reveal' then 'reveal.request' else 'quarantine.' || r.purpose
+        and a.action = case r.kind
+          when 'reveal' then 'reveal.request' else 'quarantine.' || r.kind
         end
     )
   )

@@ -173,8 +173,7 @@ begin
 end
 $$;
 
--- Drops what partitions the period has, unless nothing in them may go. What is left of one that has expired before goes
--- only when it is no longer held.
+-- Drops what partitions the period has, unless they are empty, or all in them is held.
 create or replace function pii_vault.drop_period(
   period etl.periods, old_originals regclass, logins regclass, with_rows boolean, run uuid, reason text,
   out entry bigint, out originals bigint, out "rows" bigint, out held_originals bigint, out held_rows bigint
@@ -184,6 +183,7 @@ create or replace function pii_vault.drop_period(
 as $$
 declare
   look record;
+  is_idle boolean;
   outcome text;
 begin
   for look_number in 1..5 loop
@@ -195,21 +195,21 @@ begin
     "rows" := look."rows";
     held_originals := coalesce(look.held_originals, 0);
     held_rows := coalesce(look.held_rows, 0);
-    if period.originals_expired_at is not null and originals = 0 then
+    is_idle := coalesce(originals, 0) + coalesce("rows", 0) = 0;
+    -- Where anything goes, all that has not expired yet counts as expired, empty or not.
+    if is_idle or (period.originals_expired_at is not null and originals = 0) then
       execute format(
         'drop table if exists pii_vault.%I', etl.partition_name('originals', period.first) || '_held'
       );
       originals := null;
     end if;
-    if period.logins_expired_at is not null and "rows" = 0 then
+    if is_idle or (period.logins_expired_at is not null and "rows" = 0) then
       execute format(
         'drop table if exists etl.%I', etl.partition_name('user_logins', period.first) || '_held'
       );
       "rows" := null;
     end if;
-    if originals is null and "rows" is null then
-      exit;
-    end if;
+    exit when is_idle;
     outcome := pii_vault.drop_when_free(
       period.first, period.until, case when originals is not null then old_originals end,
       case when "rows" is not null then logins end, look.changes
@@ -222,7 +222,7 @@ begin
       exit;
     end if;
   end loop;
-  if outcome = 'changed' then
+  if outcome = 'changed' and not is_idle then
     raise exception using
       errcode = '55P03',
       message = 'old logins and erasures kept changing this period; it is as it was', hint = 'run it again';

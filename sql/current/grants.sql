@@ -46,7 +46,8 @@ grant execute on function
   pii_vault.request_reveal(text[], text), pii_vault.request_reveal(text[], text, text)
   to veil_revealer;
 grant execute on function pii_vault.break_glass to veil_breakglass;
-grant execute on function pii_vault.fetch_reveal to veil_revealer, veil_breakglass;
+grant execute on function pii_vault.fetch_reveal, pii_vault.fetch_in_periods to
+  veil_revealer, veil_breakglass;
 grant execute on function pii_vault.request_state to veil_revealer, veil_breakglass, veil_operator;
 
 grant select (message_id, sent_at, reason, state, quarantined_at, changed_at, changed_by)

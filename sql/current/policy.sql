@@ -74,7 +74,7 @@ begin
     min(p.request_seconds) as request_seconds,
     min(p.approval_seconds) as approval_seconds,
     bool_and(
-      p.purposes = '{}' or coalesce(asked.stated_purpose = any (p.purposes), false)
+      p.purposes = '{}' or coalesce(asked.purpose = any (p.purposes), false)
     ) as purpose_allowed,
     (
       select string_agg(distinct w.word, ', ' order by w.word)

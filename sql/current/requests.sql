@@ -22,7 +22,7 @@ begin
   -- on it, it only makes its wait short.
   perform pii_vault.commit_to_disk();
   asked.reason := nullif(btrim(record_request.reason), '');
-  asked.stated_purpose := record_request.purpose;
+  asked.purpose := record_request.purpose;
   asked.break_glass := record_request.break_glass;
   select count(*) filter (where is_reveal and starts_with(s.token, 'ip')),
     count(*) filter (where is_reveal and starts_with(s.token, 'dev')),
@@ -32,11 +32,11 @@ begin
   asked := pii_vault.judge(asked);
 
   insert into pii_vault.requests (
-    purpose, login_oid, subjects, reason, stated_purpose, break_glass, approval, refusal,
-    refusal_detail, request_seconds, approval_seconds, ip_tokens, device_tokens, bodies
+    kind, login_oid, subjects, reason, purpose, break_glass, approval, refusal, refusal_detail,
+    request_seconds, approval_seconds, ip_tokens, device_tokens, bodies
   ) values (
     record_request.kind, asked.login_oid, record_request.subjects, asked.reason,
-    asked.stated_purpose, asked.break_glass, asked.approval, asked.refusal, asked.refusal_detail,
+    asked.purpose, asked.break_glass, asked.approval, asked.refusal, asked.refusal_detail,
     asked.request_seconds, asked.approval_seconds, asked.ip_tokens, asked.device_tokens, asked.bodies
   )
   returning id into asked.id;
@@ -49,7 +49,7 @@ begin
     asked.reason,
     nullif(
       json_strip_nulls(json_build_object(
-        'purpose', asked.stated_purpose, 'approval', nullif(asked.approval, 'none')
+        'purpose', asked.purpose, 'approval', nullif(asked.approval, 'none')
       ))::text,
       '{}'
     )::json

@@ -68,14 +68,14 @@ from made m;
 -- stands here too: a later change of the policy changes no request.
 create table pii_vault.requests (
   id uuid not null default gen_random_uuid(),
-  purpose text not null,
+  kind text not null,
   login text not null default session_user,
   login_oid oid not null,
   subjects text[] not null,
   recorded_at timestamptz not null default clock_timestamp(),
   recorded_xid xid8 not null default pg_current_xact_id(),
   reason text,
-  stated_purpose text,
+  purpose text,
   break_glass boolean not null default false,
   approval text not null default 'none',
   refusal text,
@@ -86,7 +86,7 @@ create table pii_vault.requests (
   device_tokens integer not null default 0,
   bodies integer not null default 0,
   constraint requests_key primary key (id),
-  constraint requests_purpose check (purpose in ('reveal', 'show', 'replay')),
+  constraint requests_kind check (kind in ('reveal', 'show', 'replay')),
   constraint requests_approval check (approval in ('none', 'needed', 'skipped'))
 );
 

@@ -12,7 +12,6 @@ import {
 } from "../recovery/join.ts";
 import { LOGINS_PER_PAGE, type LoginFilter } from "../recovery/logins.ts";
 import type { Recovery } from "../recovery/request.ts";
-import { type Revealed, revealRequests } from "../recovery/reveal.ts";
 import { Output, type Sheet } from "../terminal/output.ts";
 import { Progress, plural, type Terminal } from "../terminal/terminal.ts";
 import { readTokenFile } from "./read-tokens.ts";
@@ -105,7 +104,7 @@ export async function runJoin(context: Context, options: JoinOptions): Promise<v
       counts =
         requests.length === 0
           ? await joinLogins(recovery, filter, print)
-          : await printRequested(terminal, recovery, requests, filter, print);
+          : await joinRequested(recovery, requests, filter, print);
       await output.write([]); // a header, also where there are no logins
     });
   } finally {
@@ -113,24 +112,6 @@ export async function runJoin(context: Context, options: JoinOptions): Promise<v
     output.end();
   }
   if (counts !== undefined) conclude(terminal, counts, requests.length > 0);
-}
-
-async function printRequested(
-  terminal: Terminal,
-  recovery: Recovery,
-  requests: readonly string[],
-  filter: LoginFilter,
-  print: (page: LoginsPage) => Promise<void>,
-): Promise<JoinCounts> {
-  const originals = new Map<string, Revealed>();
-  let unopened = 0;
-  for await (const page of revealRequests(recovery, requests)) {
-    for (const revealed of page.revealed) originals.set(revealed.token, revealed);
-    nameLost(terminal, page);
-    unopened += page.unopened.length;
-  }
-  const counts = await joinRequested(recovery, filter, originals, print);
-  return { ...counts, unopened };
 }
 
 function conclude(terminal: Terminal, counts: JoinCounts, isRequested: boolean): void {

@@ -5,7 +5,11 @@ import type { Notice } from "./availability.ts";
 
 /** Makes the partitions of the days ahead, and drops those that nothing needs any more. */
 export async function housekeep(database: Database, answerMs?: number): Promise<void> {
-  await database.query("select from etl.housekeep()", [], answerMs);
+  // A call that makes periods does nothing else; the next one has none to make.
+  for (let periods = 1; periods > 0; ) {
+    const [row] = await database.query("select periods from etl.housekeep()", [], answerMs);
+    periods = Number(row?.periods);
+  }
 }
 
 /** Nothing that is asked for here can keep the promise on a server that forgets what it has committed. */

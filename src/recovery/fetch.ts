@@ -4,7 +4,7 @@ import { hasCode } from "../failure.ts";
 import type { SealedDataKey, SealedRow } from "../keys/open.ts";
 import { call } from "../postgres/call.ts";
 import { APPROVAL_PENDING } from "../postgres/sqlstates.ts";
-import { base64Text, type Row, utcText } from "../postgres/values.ts";
+import { array, base64Text, type Row, utcText } from "../postgres/values.ts";
 import type { Recovery } from "./request.ts";
 
 export type SealedOriginal = {
@@ -18,9 +18,10 @@ export type SealedOriginal = {
  * A row for each data key with all that it seals: a wrapped key comes once, and not with each
  * token.
  */
-const FETCH = `select data_key::text, generation,
-    ${base64Text("wrapped")} as wrapped, ${base64Text("proof")} as proof,
-    pg_catalog.string_agg(token || ' ' || ${utcText("sealed_at")} || ' ' || ${base64Text("sealed")}, ',') as seals
+const KEY = `data_key::text, generation, ${base64Text("wrapped")} as wrapped,
+  ${base64Text("proof")} as proof`;
+const SEAL = `' ' || ${utcText("sealed_at")} || ' ' || ${base64Text("sealed")}`;
+const FETCH = `select ${KEY}, pg_catalog.string_agg(token || ${SEAL}, ',') as seals
   from pii_vault.fetch_reveal($1::uuid)
   group by data_key, generation, wrapped, proof`;
 
@@ -42,6 +43,51 @@ export async function* fetchOriginals(
     ahead?.catch(() => {}); // thrown where it is awaited, if it ever is
     yield rows.flatMap(readOriginals);
   }
+}
+
+/** A token where it stands: in a login of this day, or in one without a date. */
+export type TokenOnDay = { readonly token: string; readonly day: string | null };
+
+/** The days from `first` to before `until`; both null for logins without a date. */
+export type Period = { readonly first: string | null; readonly until: string | null };
+
+export type OriginalInPeriod = {
+  readonly token: string;
+  readonly period: Period;
+  /** Null where the vault holds none in this period. */
+  readonly sealed: SealedOriginal | null;
+};
+
+const FETCH_IN_PERIODS = `select ${KEY},
+    ${["first", "until"].map((day) => `pg_catalog.to_char(${day}, 'YYYY-MM-DD') as ${day}`)},
+    pg_catalog.string_agg(token || coalesce(${SEAL}, ''), ',') as seals
+  from pii_vault.fetch_in_periods($1::uuid, $2::text[], $3::date[])
+  group by data_key, generation, wrapped, proof, first, until`;
+
+/**
+ * Of tokens of one request: an answer for each token and period that the days lie in. `later` are the requests that
+ * are fetched after this one.
+ */
+export async function fetchInPeriods(
+  { database, onWaiting }: Recovery,
+  request: string,
+  later: readonly string[],
+  asked: readonly TokenOnDay[],
+): Promise<readonly OriginalInPeriod[]> {
+  const tokens = array(asked.map(({ token }) => token));
+  const days = array(asked.map(({ day }) => day));
+  const rows = await whenApproved(
+    () => call(database, FETCH_IN_PERIODS, [request, tokens, days]),
+    onWaiting && (() => onWaiting([request, ...later])),
+  );
+  return rows.flatMap((row) => {
+    const day = (value: unknown) => (typeof value === "string" ? value : null);
+    const period = { first: day(row.first), until: day(row.until) };
+    return readOriginals(row).map((original) => {
+      const { token, sealedAt } = original;
+      return { token, period, sealed: sealedAt === "" ? null : original };
+    });
+  });
 }
 
 /** What `fetch` answers. Where its request waits for approval: after `wait`, fetched again. */

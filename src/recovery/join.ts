@@ -3,14 +3,16 @@
 // All logins are read twice, in one snapshot. The first time puts on record what will be asked for,
 // a request for each page; the second time fetches and prints. Which tokens were asked for lately
 // is remembered within a limit. The second reading remembers and forgets exactly as the first one
-// did, so it knows what each request holds without a list.
+// did, so it knows what each request holds without a list. A login shows the originals of its own
+// period: row-originals.ts.
 import { parseToken } from "../../vault/token.ts";
 import type { Query } from "../postgres/database.ts";
-import { fetchOriginals } from "./fetch.ts";
+import { fetchOriginals, type TokenOnDay } from "./fetch.ts";
 import { type LoginCursor, type LoginFilter, openLogins, type StoredLogin } from "./logins.ts";
 import { RecentTokens } from "./recent-tokens.ts";
 import { type Recovery, recordRequest } from "./request.ts";
-import { openOriginals, type Revealed } from "./reveal.ts";
+import type { Revealed } from "./reveal.ts";
+import { type AskedToken, askedIn, fetchRows, keepLast, originalOn } from "./row-originals.ts";
 
 export type RevealedLogin = StoredLogin & {
   /** Null where there is none, or it could not be revealed. */
@@ -32,7 +34,7 @@ export type LoginsPage = {
  */
 export type JoinCounts = {
   logins: number;
-  /** Tokens that the vault does not hold. */
+  /** Tokens of which the vault holds nothing in the period of one of their logins. */
   unknown: number;
   /** Tokens whose originals do not open. */
   unopened: number;
@@ -64,24 +66,17 @@ export async function joinLogins(
     if (counts.logins === 0) return counts;
     await recovery.onRecorded?.();
     await logins.rewind();
-    const answers = fetchOriginals({ ...recovery, ...keepingAlive(recovery, query) }, requests);
-    const recent = new RecentTokens<Revealed | Nothing>(TOKENS_REMEMBERED);
+    const alive = { ...recovery, ...keepingAlive(recovery, query) };
+    const recent = new RecentTokens<AskedToken>(TOKENS_REMEMBERED);
+    const unfetched = requests.values();
     let shown = 0;
     for (let page = await logins.page(); page.length > 0; page = await logins.page()) {
-      const fresh = addFresh(recent, page);
-      const unopened: string[] = [];
+      const fresh = freshTokens(recent, page);
       if (fresh.length > 0) {
-        const { value: sealed = [] } = await answers.next();
-        const opened = await openOriginals(recovery.keys, sealed);
-        for (const token of fresh) {
-          const revealed = opened.get(token);
-          if (revealed) recent.set(token, revealed);
-          else if (revealed === null) unopened.push(token);
-          else counts.unknown++;
-        }
+        const request = String(unfetched.next().value);
+        for (const token of fresh) recent.set(token, askedIn(request));
       }
-      counts.unopened += unopened.length;
-      await print({ logins: page.map((login) => beside(login, (t) => recent.get(t))), unopened });
+      await print(await withOriginals(alive, requests, page, (token) => recent.get(token), counts));
       recent.trim();
       shown += page.length;
       recovery.onProgress?.("revealed", shown);
@@ -92,41 +87,64 @@ export async function joinLogins(
 
 /**
  * The same with the originals of requests that were recorded before and approved since. No other
- * original is shown, and all of these are held in memory.
+ * original is shown, and all tokens of these are held in memory.
  */
 export async function joinRequested(
   recovery: Recovery,
+  requests: readonly string[],
   filter: LoginFilter,
-  originals: ReadonlyMap<string, Revealed>,
   print: (page: LoginsPage) => Promise<void>,
 ): Promise<JoinCounts> {
+  // A request is named by the tokens of which anything is left: of the others nothing is to be shown.
+  const named = new Map<string, AskedToken>();
+  let nth = 0;
+  for await (const sealed of fetchOriginals(recovery, requests)) {
+    const request = requests[nth++]!;
+    for (const { token } of sealed) named.set(token, askedIn(request));
+  }
   return await recovery.database.snapshot(async (query) => {
     const logins = await openLogins(query, filter);
     const counts = noCounts();
     for (let page = await logins.page(); page.length > 0; page = await logins.page()) {
       count(counts, page);
-      for (const token of page.flatMap(recoverableTokens)) {
-        if (!originals.has(token)) counts.unknown++;
-      }
-      await print({
-        logins: page.map((login) => beside(login, (t) => originals.get(t))),
-        unopened: [],
-      });
+      counts.unknown += recoverableTokens(page).filter(({ token }) => !named.has(token)).length;
+      await print(
+        await withOriginals(recovery, requests, page, (token) => named.get(token), counts),
+      );
     }
     return counts;
   });
 }
 
-/** What stands for a token whose original is not known, or not yet. */
-type Nothing = false;
+/** A page as it is printed. `find` answers for tokens that one of the requests names. */
+async function withOriginals(
+  recovery: Recovery,
+  requests: readonly string[],
+  page: readonly StoredLogin[],
+  find: (token: string) => AskedToken | undefined,
+  counts: JoinCounts,
+): Promise<LoginsPage> {
+  const tokens = recoverableTokens(page);
+  const { unknown, unopened } = await fetchRows(recovery, requests, tokens, find);
+  counts.unknown += unknown.length;
+  counts.unopened += unopened.length;
+  const logins = page.map((login) => beside(login, find));
+  const last = page.at(-1)?.createDate ?? null;
+  keepLast(
+    tokens.map(({ token }) => find(token)),
+    last,
+  );
+  return { logins, unopened };
+}
 
 async function recordAll(recovery: Recovery, logins: LoginCursor) {
   const requests: string[] = [];
   const counts = noCounts();
-  const recent = new RecentTokens<Nothing>(TOKENS_REMEMBERED);
+  const recent = new RecentTokens<true>(TOKENS_REMEMBERED);
   for (let page = await logins.page(); page.length > 0; page = await logins.page()) {
-    const fresh = addFresh(recent, page);
+    const fresh = freshTokens(recent, page);
     if (fresh.length > 0) requests.push(await recordRequest(recovery, fresh));
+    for (const token of fresh) recent.set(token, true);
     recent.trim();
     count(counts, page);
     recovery.onProgress?.("recorded", counts.logins);
@@ -134,18 +152,13 @@ async function recordAll(recovery: Recovery, logins: LoginCursor) {
   return { requests, counts };
 }
 
-/** The tokens of a page that are not remembered, which they are from now on. */
-function addFresh(
-  recent: RecentTokens<Revealed | Nothing>,
-  page: readonly StoredLogin[],
-): string[] {
-  const fresh: string[] = [];
-  for (const token of page.flatMap(recoverableTokens)) {
-    if (recent.touch(token)) continue;
-    recent.set(token, false);
-    fresh.push(token);
+/** The tokens of a page that are not remembered, each once. */
+function freshTokens(recent: RecentTokens<unknown>, page: readonly StoredLogin[]): string[] {
+  const fresh = new Set<string>();
+  for (const { token } of recoverableTokens(page)) {
+    if (!recent.touch(token)) fresh.add(token);
   }
-  return fresh;
+  return [...fresh];
 }
 
 const tokensOf = ({ maskedIp, maskedDeviceId }: StoredLogin): string[] =>
@@ -153,24 +166,30 @@ const tokensOf = ({ maskedIp, maskedDeviceId }: StoredLogin): string[] =>
 
 const isRecoverable = (token: string): boolean => (parseToken(token)?.generation ?? 0) > 0;
 
-const recoverableTokens = (login: StoredLogin): string[] => tokensOf(login).filter(isRecoverable);
+const recoverableTokens = (page: readonly StoredLogin[]): TokenOnDay[] =>
+  page.flatMap((login) =>
+    tokensOf(login)
+      .filter(isRecoverable)
+      .map((token) => ({ token, day: login.createDate })),
+  );
 
 const noCounts = (): JoinCounts => ({ logins: 0, unknown: 0, unopened: 0, unrecoverable: 0 });
 
 function count(counts: JoinCounts, page: readonly StoredLogin[]): void {
   counts.logins += page.length;
-  for (const login of page) {
-    counts.unrecoverable += tokensOf(login).length - recoverableTokens(login).length;
-  }
+  counts.unrecoverable += page.flatMap(tokensOf).length - recoverableTokens(page).length;
 }
 
 function beside(
   login: StoredLogin,
-  find: (token: string) => Revealed | Nothing | undefined,
+  find: (token: string) => AskedToken | undefined,
 ): RevealedLogin {
-  const { maskedIp, maskedDeviceId } = login;
-  const ip = (maskedIp !== null && find(maskedIp)) || null;
-  const deviceId = (maskedDeviceId !== null && find(maskedDeviceId)) || null;
+  const { maskedIp, maskedDeviceId, createDate } = login;
+  const original = (token: string | null): Revealed | null => {
+    const asked = token === null ? undefined : find(token);
+    return asked ? originalOn(asked, createDate) : null;
+  };
+  const [ip, deviceId] = [original(maskedIp), original(maskedDeviceId)];
   return {
     ...login,
     ip: ip?.original ?? null,

@@ -66,22 +66,27 @@ const pageOf = (asked: readonly string[], opened: OpenedOriginals): RevealedPage
 });
 
 /** By token: null where it does not open, absent where the vault does not hold it. */
-export type OpenedOriginals = ReadonlyMap<string, Revealed | null>;
+type OpenedOriginals = ReadonlyMap<string, Revealed | null>;
 
-export async function openOriginals(
+async function openOriginals(
   keys: OpeningKeys,
   sealed: readonly SealedOriginal[],
 ): Promise<OpenedOriginals> {
   const originals = new Map<string, Revealed | null>();
-  for (const { token, sealedAt, row } of sealed) {
-    const parts = parseToken(token);
-    if (parts === null) continue;
-    const opened = row && (await keys.open(row, { kind: "original", token }));
-    const { field } = parts;
-    originals.set(
-      token,
-      opened && { token, field, original: opened.text, verified: opened.verified, sealedAt },
-    );
+  for (const one of sealed) {
+    if (parseToken(one.token) !== null) originals.set(one.token, await openOriginal(keys, one));
   }
   return originals;
+}
+
+/** Null where it does not open. */
+export async function openOriginal(
+  keys: OpeningKeys,
+  { token, sealedAt, row }: SealedOriginal,
+): Promise<Revealed | null> {
+  const parts = parseToken(token);
+  const opened = parts && row && (await keys.open(row, { kind: "original", token }));
+  if (!opened) return null;
+  const { text: original, verified } = opened;
+  return { token, field: parts.field, original, verified, sealedAt };
 }

@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { tokensOf } from "../line/expected.ts";
+import { makeHost } from "../sql/host.ts";
 import { makeKeys } from "../support/keys.ts";
 import { type Run, startVeil, veil } from "../support/veil.ts";
 import { atTerminal } from "./pseudo-terminal.ts";
@@ -48,10 +49,14 @@ beforeAll(async () => {
   scene.send({ user_id: "=bert", ip, device_id: formula });
   const run = await veil(["etl", "--json", "--max-messages", "3"], { env: scene.etl });
   expect(JSON.parse(run.stdout)).toMatchObject({ loaded: 3, newOriginals: 4 });
+  // A login and its originals stand in one period. No period has these days: each is one of its own.
+  const later = "2026-03-07";
   await sql(`update public.user_logins set create_date = '${day}'`);
   await sql(
-    `update public.user_logins set create_date = '2026-03-07' where masked_device_id is null`,
+    `update public.user_logins set create_date = '${later}' where masked_device_id is null`,
   );
+  await sql(`update pii_vault.originals set period = '${day}'`);
+  await sql(`update pii_vault.originals set period = '${later}' where token = '${token.otherIp}'`);
 });
 afterAll(async () => {
   await scene.database.drop();
@@ -457,5 +462,93 @@ describe("a request that needs approval", () => {
     expect(run.stderr).toContain(
       "error: this request would exceed the budget of this login: 10000 tokens of device_id",
     );
+  });
+});
+
+describe("a token that came again in other periods", () => {
+  const SPELLINGS = [
+    // The first day has no period, and so is one.
+    ["2023-06-05", "2001:0db8::17"],
+    ["2024-01-15", "2001:DB8::17"],
+    ["2024-02-15", "2001:db8:0::17"],
+    ["2024-03-15", "2001:db8:0:0::17"],
+  ] as const;
+  let own: Scene;
+  let as: Variables;
+  let owner: ReturnType<Scene["database"]["sql"]>;
+  let token: string;
+
+  beforeAll(async () => {
+    own = await createScene();
+    const { database } = own;
+    owner = database.sql(database.ownerUrl);
+    const url = await database.addLogin("revealer");
+    await owner.unsafe(`grant veil_analyst to ${new URL(url).username}`);
+    as = { ...own.recovering("revealer"), DATABASE_URL: url };
+    await owner.unsafe(`set role veil_owner;
+      select etl.make_period('2024-01-01', '2024-02-01'), etl.make_period('2024-02-01', '2024-03-01'),
+        etl.make_period('2024-03-01', '2024-04-01');
+      reset role`);
+    const host = await makeHost(own.keys);
+    const etl = database.open(database.url("etl"));
+    for (const [day, spelling] of SPELLINGS) {
+      const body = { user_id: "dora", ip: spelling };
+      await host.load(etl, [{ id: day, body, sentAt: new Date(`${day}T12:00:00Z`) }]);
+    }
+    token = host.token("ip", SPELLINGS[0][1]);
+    await owner`insert into public.user_logins (user_id, masked_ip) values ('dora', ${token})`;
+  });
+  afterAll(() => own.database.drop());
+
+  const shown = (run: Run) => lines(run).map((row): unknown[] => [row.create_date, row.ip]);
+  const revealed = async () => {
+    const run = done(await veil(["reveal", token, "--json"], { env: as }));
+    return JSON.parse(run.stdout)[0].original;
+  };
+  const join = (...args: string[]) =>
+    veil(["reveal", "--user", "dora", "--json", ...args], { env: as });
+
+  test("opens beside each login to what was sent in its period, and alone to the earliest", async () => {
+    const run = done(await join("--reason", "all of them"));
+    expect(shown(run)).toEqual([...SPELLINGS.map((one) => [...one]), [null, SPELLINGS[0][1]]]);
+    expect(await revealed()).toBe(SPELLINGS[0][1]);
+    const entries = await owner`
+      select tokens from pii_vault.audit where reason = 'all of them' and action = 'reveal.request'`;
+    expect(entries.map(({ tokens }) => tokens)).toEqual([[token]]);
+  });
+
+  test("does so, too, where its request was approved meanwhile", async () => {
+    const policy = own.database.sql(own.database.url("policy"));
+    const approver = own.database.sql(own.database.url("approver"));
+    await policy.unsafe(`select pii_vault.set_policy('ip', '{"approval": true}', 'two people')`);
+    try {
+      expect((await join("--reason", "governed")).code).toBe(1);
+      const [row] = await approver`select request from pii_vault.waiting_requests()`;
+      await approver`select pii_vault.decide(${row?.request}, true, 'a test')`;
+      const run = done(await join("--request", String(row?.request)));
+      expect(shown(run)).toEqual([...SPELLINGS.map((one) => [...one]), [null, SPELLINGS[0][1]]]);
+    } finally {
+      await policy.unsafe(`select pii_vault.set_policy('ip', '{"approval": false}', 'one person')`);
+    }
+  });
+
+  test("is counted as lost where its period's original is gone, whatever later ones hold", async () => {
+    for (const [n, [, next]] of [...SPELLINGS.slice(1), ["", undefined]].entries()) {
+      const [gone] = SPELLINGS[n]!;
+      await owner`
+        delete from pii_vault.originals
+        where token = ${token} and period = etl.period_of(${gone})`;
+      const run = await join();
+      expect(run.code).toBe(1);
+      expect(run.stderr).toMatch(
+        /^error: the vault does not hold the originals of 1 token; 5 logins were printed without/,
+      );
+      expect(shown(run)).toEqual([
+        ...SPELLINGS.map(([day, ip], i): [string, string | null] => [day, i > n ? ip : null]),
+        [null, next ?? null],
+      ]);
+      if (next !== undefined) expect(await revealed()).toBe(next);
+    }
+    expect((await veil(["reveal", token, "--json"], { env: as })).stdout).toBe("[]\n");
   });
 });

@@ -33,6 +33,7 @@ export const PAGES: readonly Page[] = [
 export const OTHER_PAGES: readonly Page[] = [
   "bench/README.md",
   "test/faults/README.md",
+  "test/sql/dumps/README.md",
   "test/vectors/README.md",
 ].map(page);
 

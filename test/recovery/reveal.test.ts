@@ -22,22 +22,49 @@ function token(prefix: string, n: number): string {
 
 const grounds = { reason: null, purpose: null, breakGlass: false };
 
-/** Opens everything; what it says of a token is `original of TOKEN`. */
+/** Opens everything; what it says of a token is `original of TOKEN`, and whatever was sealed. */
 const keys = {
-  open: async (_: unknown, place: { token: string }) => ({
-    text: `original of ${place.token}`,
+  open: async ({ sealed }: { sealed: Uint8Array }, place: { token: string }) => ({
+    text: `original of ${place.token}${Buffer.from(sealed)}`,
     verified: true,
   }),
 } as unknown as OpeningKeys;
 
+const base64 = (text: string): string => Buffer.from(text).toString("base64");
+
+/** What the driver writes, of values without quotes in them. */
+const readArray = (literal: string): (string | null)[] => JSON.parse(`[${literal.slice(1, -1)}]`);
+
+/** The months of these days, as the database answers with its periods. */
+function monthsOf(days: readonly (string | null)[]) {
+  const months = new Set(days.map((day) => day?.slice(0, 7) ?? null));
+  return [...months].map((month) => {
+    if (month === null) return { first: null, until: null };
+    const next = new Date(`${month}-15`);
+    next.setUTCMonth(next.getUTCMonth() + 1);
+    return { first: `${month}-01`, until: `${next.toISOString().slice(0, 7)}-01` };
+  });
+}
+
 /** A database with every original but these, and a list of what was done to it. */
 function recorder(
-  options: { unknown?: ReadonlySet<string>; refuse?: (nth: number) => string } = {},
+  options: {
+    unknown?: ReadonlySet<string>;
+    /** A month of which there is no original. */
+    expired?: string;
+    refuse?: (nth: number) => string;
+  } = {},
 ) {
   const steps: string[] = [];
   const requests: string[][] = [];
   const logins: Row[] = [];
   let at = 0;
+  const fetched = (nth: number) => {
+    steps.push(`fetch ${nth}`);
+    const refusal = options.refuse?.(nth) ?? "";
+    if (refusal !== "") throw new Failure(1, "refused", null, refusal);
+  };
+  const key = { data_key: "k", generation: 1, wrapped: "AAAA", proof: "AAAA" };
   const query: Query = async (text, values = []): Promise<readonly Row[]> => {
     if (/request_reveal|break_glass/.test(text)) {
       steps.push("record");
@@ -46,21 +73,32 @@ function recorder(
     }
     if (text.includes("fetch_reveal")) {
       const nth = Number(values[0]);
-      steps.push(`fetch ${nth}`);
-      const refusal = options.refuse?.(nth) ?? "";
-      if (refusal !== "") throw new Failure(1, "refused", null, refusal);
+      fetched(nth);
       // The last first: the order of an answer is the database's.
       const seals = requests[nth]!.filter((asked) => !options.unknown?.has(asked))
         .reverse()
-        .map((asked) => `${asked} 2026-01-01T00:00:00.000Z AAAA`);
+        .map((asked) => `${asked} 2026-01-01T00:00:00.000Z `);
       return [
-        { data_key: "k", generation: 1, wrapped: "AAAA", proof: "AAAA", seals: seals.join(",") },
+        { ...key, seals: seals.join(",") },
         // What nobody asked for is never printed.
-        {
-          ...{ data_key: "k", generation: 1, wrapped: "AAAA", proof: "AAAA" },
-          seals: `${token("dev", 99_999_999)} 2026-01-01T00:00:00.000Z AAAA`,
-        },
+        { ...key, seals: `${token("dev", 99_999_999)} 2026-01-01T00:00:00.000Z ` },
       ];
+    }
+    if (text.includes("fetch_in_periods")) {
+      const nth = Number(values[0]);
+      fetched(nth);
+      const [tokens, days] = values.slice(1).map((list) => readArray(String(list)));
+      return monthsOf(days!).map(({ first, until }) => {
+        const month = first?.slice(0, 7) ?? null;
+        const here = tokens!.filter((_, n) => (days![n]?.slice(0, 7) ?? null) === month);
+        const asked = new Set(requests[nth]);
+        const seal = (one: string | null) => {
+          expect(asked.has(one!)).toBe(true);
+          const isHeld = !(options.unknown?.has(one!) || options.expired === month);
+          return isHeld ? `${one} 2026-01-01T00:00:00.000Z ${base64(` in ${month}`)}` : `${one}`;
+        };
+        return { ...key, first, until, seals: [...new Set(here)].map(seal).join(",") };
+      });
     }
     if (text.startsWith("fetch forward")) {
       const page = logins.slice(at, at + LOGINS_PER_PAGE);
@@ -155,8 +193,18 @@ describe("a reveal of many tokens", () => {
 });
 
 describe("a join", () => {
-  const login = (n: number, ip: string | null, device: string | null): Row => ({
-    ...{ user_id: `u${n}`, create_date: "2026-01-01", device_type: null, locale: null },
+  const login = (
+    n: number,
+    ip: string | null,
+    device: string | null,
+    day?: string | null,
+  ): Row => ({
+    ...{
+      user_id: `u${n}`,
+      create_date: day === undefined ? "2026-01-01" : day,
+      device_type: null,
+      locale: null,
+    },
     ...{ app_version: "2.3.0", masked_ip: ip, masked_device_id: device },
   });
   const all = async (recovery: Recovery) => {
@@ -182,8 +230,10 @@ describe("a join", () => {
     expect(shown.largest).toBeLessThanOrEqual(LOGINS_PER_PAGE);
     expect(shown.logins).toHaveLength(count);
     for (const { maskedIp, ip, maskedDeviceId, deviceId } of shown.logins) {
-      expect(ip).toBe(unknown.has(maskedIp!) ? null : `original of ${maskedIp}`);
-      expect(deviceId).toBe(maskedDeviceId === null ? null : `original of ${maskedDeviceId}`);
+      expect(ip).toBe(unknown.has(maskedIp!) ? null : `original of ${maskedIp} in 2026-01`);
+      expect(deviceId).toBe(
+        maskedDeviceId === null ? null : `original of ${maskedDeviceId} in 2026-01`,
+      );
     }
     expect(shown.counts).toMatchObject({ logins: count, unopened: 0, unrecoverable: 0 });
     expect(shown.counts.unknown).toBeGreaterThan(0);
@@ -197,6 +247,49 @@ describe("a join", () => {
     for (const one of requests) expect(one.length).toBeLessThanOrEqual(TOKENS_PER_REQUEST);
     // Some were forgotten and asked for again, most were not.
     expect(requests.flat().length).toBeGreaterThan(recorded.size);
+  });
+
+  test("shows each login the original of its own period, and asks for each token once", async () => {
+    const { steps, requests, logins, recovery } = recorder({ expired: "2026-03" });
+    const [device, other] = [token("dev", 1), token("dev", 2)];
+    const days = ["2026-01-01", "2026-01-31", "2026-02-01", "2026-03-10", "2026-03-11", null];
+    for (const [n, day] of days.entries()) logins.push(login(n, null, device, day));
+    logins.splice(3, 0, login(9, null, other, "2026-02-28"));
+    const { logins: shown, counts } = await all(recovery);
+    const of = (one: string, when: string | null) => `original of ${one} in ${when}`;
+    expect(shown.map(({ deviceId }) => deviceId)).toEqual([
+      of(device, "2026-01"),
+      of(device, "2026-01"),
+      of(device, "2026-02"),
+      of(other, "2026-02"),
+      ...[null, null],
+      of(device, null),
+    ]);
+    // A token is lost once, however many of its logins have lost it.
+    expect(counts).toEqual({ logins: 7, unknown: 1, unopened: 0, unrecoverable: 0 });
+    expect(requests).toEqual([[device, other]]);
+    expect(steps).toEqual(["record", "all recorded", "fetch 0"]);
+  });
+
+  test("of a token that is remembered fetches from the request that named it, a period once", async () => {
+    const { steps, requests, logins, recovery } = recorder();
+    const device = token("dev", 1);
+    const fill = (count: number, day: string) => {
+      for (let n = 0; n < count; n++) logins.push(login(n, token("ip", logins.length), null, day));
+    };
+    logins.push(login(0, null, device, "2026-01-02"));
+    fill(LOGINS_PER_PAGE - 1, "2026-01-02");
+    for (const day of ["2026-01-09", "2026-02-09", "2026-02-10"]) {
+      logins.push(login(0, null, device, day));
+      fill(LOGINS_PER_PAGE - 1, day);
+    }
+    const { logins: shown } = await all(recovery);
+    const ofDevice = shown.filter(({ maskedDeviceId }) => maskedDeviceId === device);
+    expect(ofDevice.map(({ deviceId }) => deviceId?.slice(-7))).toEqual([
+      ...["2026-01", "2026-01", "2026-02", "2026-02"],
+    ]);
+    expect(requests.map((asked) => asked.includes(device))).toEqual([true, false, false, false]);
+    expect(steps.slice(5)).toEqual(["fetch 0", "fetch 1", "fetch 0", "fetch 2", "fetch 3"]);
   });
 
   test("asks for no token of generation 0, nor for what is none", async () => {

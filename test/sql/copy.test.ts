@@ -264,6 +264,28 @@ test("forgetting a user replaces what was copied, in each period and without a d
   expect(await brokenInvariants(database)).toEqual([]);
 });
 
+test("a table that somebody uses all the time stays as it is, and it is said", async () => {
+  await admin.unsafe(`create table public.user_logins (${COLUMNS})`);
+  const other = database.sql(database.ownerUrl);
+  await other.unsafe("begin; select from public.user_logins");
+  const [step] = TEXTS.steps.filter(({ before }) => before !== undefined);
+  const renaming = admin.begin(async (transaction) => {
+    await transaction.unsafe(
+      "set local search_path = pg_catalog, pg_temp; set local lock_timeout = '50ms'",
+    );
+    await transaction.unsafe(String(step?.before));
+  });
+  const refused = await renaming.then(
+    () => null,
+    (error: { code?: string; message?: string }) => error,
+  );
+  expect([refused?.code, refused?.message]).toEqual([
+    "55P03",
+    "public.user_logins is in use, and is to be renamed; nothing was changed",
+  ]);
+  await other.unsafe("rollback");
+});
+
 test("twenty at once copy it once", async () => {
   await admin.unsafe(`create table public.user_logins (${COLUMNS})`);
   await fill();

@@ -2,6 +2,7 @@
 // two and wants more than the policy gives. Every one of them gets nothing, and leaves a record.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import type postgres from "postgres";
+import { plantCanary } from "../../src/recovery/canaries.ts";
 import { createDatabase, ROLES, type Role, type TestDatabase } from "../support/database.ts";
 import { attempt, outcome } from "./attempt.ts";
 import { keepBusy } from "./busy.ts";
@@ -25,6 +26,8 @@ beforeAll(async () => {
     database.open(database.url("etl")),
     IPS.map((ip, i) => ({ id: `m${i}`, body: { user_id: `u${i}`, ip, device_id: "device-a" } })),
   );
+  // Long before any request, some of which the tests make older than they are.
+  await owner`update pii_vault.originals set sealed_at = sealed_at - interval '1 year'`;
   tokens = IPS.map((ip) => host.token("ip", ip));
   device = host.token("device_id", "device-a");
 });
@@ -532,6 +535,15 @@ describe("break-glass", () => {
 });
 
 describe("a request that is undone", () => {
+  const plant = (ip: string): Promise<string> =>
+    plantCanary(
+      database.open(database.url("policy")),
+      { subkeys: host.subkeys, recipients: [host.keys.VEIL_RECIPIENTS] },
+      "ip",
+      ip,
+      null,
+    );
+
   test("prints nothing of the vault with its plans", async () => {
     const unknown = host.token("ip", "192.0.2.200");
     const printed: string[] = [];
@@ -558,20 +570,99 @@ describe("a request that is undone", () => {
     expect(printed.join()).toMatch(/:consttype 17 /);
   });
 
-  test("finds a canary's successor for every token, so that none is the last one", async () => {
-    const reader = await login("revealer");
-    const fetched = async (token: string): Promise<unknown> => {
-      await reader.sql.unsafe("begin");
-      await reader.sql.unsafe(`select pii_vault.request_reveal('{${token}}', 'x')`);
-      const [row] = await reader.sql`
-        select pg_stat_get_xact_tuples_fetched('pii_vault.canaries'::regclass)::int as n`;
-      await reader.sql.unsafe("rollback");
-      return row?.n;
+  // Whatever is read of a table is read under a lock that lasts until the transaction ends.
+  test("has locked and read nothing but the record and its rules, whatever was asked for", async () => {
+    const RECORD = [
+      "audit",
+      "audit_waiting",
+      "policies",
+      "requests",
+      "reviews",
+      "spenders",
+      "verdicts",
+    ];
+    const canary = await plant("198.51.100.250");
+    await setPolicy({ hourly: 1000, approval: true });
+    const { sql } = await login("revealer", "breakglass", "operator");
+    const [backend] = await sql`select pg_backend_pid() as pid`;
+    const locked = async () => {
+      const rows = await owner`
+        select distinct coalesce(t.oid, c.oid)::regclass::text as name
+        from pg_catalog.pg_locks l
+        join pg_catalog.pg_class c on c.oid = l.relation
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        left join pg_catalog.pg_index i on i.indexrelid = c.oid
+        left join pg_catalog.pg_class t on t.oid = i.indrelid
+        where l.pid = ${backend?.pid} and n.nspname in ('pii_vault', 'etl', 'public')
+          and c.relkind <> 'S'
+        order by 1`;
+      return rows.map(({ name }) => String(name));
     };
-    const ends = [`dev1_${"a".repeat(26)}`, tokens[0]!, `ip9_${"7".repeat(25)}4`];
-    const all: unknown[] = [];
-    for (const token of ends) all.push(await fetched(token));
-    expect(all).toEqual(ends.map(() => all[0]));
+    const read = async () => {
+      const rows = await sql`
+        select relid::regclass::text as name from pg_catalog.pg_stat_xact_all_tables
+        where schemaname in ('pii_vault', 'etl', 'public')
+          and (seq_scan > 0 or idx_scan > 0 or seq_tup_read > 0 or idx_tup_fetch > 0)`;
+      return rows.map(({ name }) => String(name));
+    };
+    const allowed = new Set(RECORD.map((name) => `pii_vault.${name}`));
+    for (const token of [
+      tokens[0]!,
+      host.token("ip", "192.0.2.201"),
+      canary,
+      `ip9_${"7".repeat(25)}4`,
+    ]) {
+      for (const statement of [
+        `pii_vault.request_reveal('{${token}}', 'x')`,
+        `pii_vault.request_reveal('{${token}}', 'x', 'y')`,
+        `pii_vault.break_glass('{${token}}', 'x', null)`,
+        `etl.request_bodies('{m0}', 'show', 'x')`,
+      ]) {
+        await sql.unsafe("begin");
+        await sql.unsafe(`select ${statement}`);
+        const names = await locked();
+        expect(names).toContain("pii_vault.requests");
+        expect([statement, names.filter((name) => !allowed.has(name))]).toEqual([statement, []]);
+        expect([statement, (await read()).filter((name) => !allowed.has(name))]).toEqual([
+          statement,
+          [],
+        ]);
+        await sql.unsafe("rollback");
+      }
+    }
+    // What this looks for does show where something of the vault is read.
+    const reader = await login("revealer");
+    await setPolicy();
+    const id = await ask(reader, [tokens[0]!]);
+    await reader.sql.unsafe("begin");
+    expect(await fetch(reader, id)).toBe("1 seals");
+    const [other] = await reader.sql`select pg_backend_pid() as pid`;
+    const [vault] = await owner`
+      select count(*)::int as n from pg_catalog.pg_locks
+      where pid = ${other?.pid} and relation = 'pii_vault.originals'::regclass`;
+    expect(vault?.n).toBe(1);
+    await reader.sql.unsafe("rollback");
+  });
+
+  test("sets off no alarm; a committed one does, once it is chained", async () => {
+    const canary = await plant("198.51.100.251");
+    const reader = await login("revealer");
+    const alarms = async () =>
+      (
+        await owner`
+        select request from pii_vault.audit where action = 'canary.alarm' and tokens = ${[canary]}`
+      ).map(({ request }) => String(request));
+    const chain = () => owner.unsafe("call pii_vault.chain_audit()");
+    await reader.sql.unsafe("begin");
+    await ask(reader, [canary]);
+    await reader.sql.unsafe("rollback");
+    await chain();
+    expect(await alarms()).toEqual([]);
+    const id = await ask(reader, [tokens[0]!, canary]);
+    expect(await alarms()).toEqual([]);
+    expect(await fetch(reader, id)).toBe("1 seals");
+    await chain();
+    expect(await alarms()).toEqual([id]);
   });
 });
 

@@ -266,6 +266,7 @@ describe("what was there before under a name of veil's in public", () => {
     ["create materialized view public.user_logins as select 1 as n", "it is a materialized view"],
     ["create sequence public.user_logins", "it is a sequence"],
     ["create type public.user_logins as (n integer)", "it is a type"],
+    ["create domain public.user_logins as integer", "it is a type"],
     [`${OLD} partition by range (create_date)`, "it is a partitioned table"],
     [
       `create table public.parent (${COLUMNS}) partition by range (create_date);

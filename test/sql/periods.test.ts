@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { randomUUID } from "node:crypto";
 import type postgres from "postgres";
+import { expire } from "../../src/erasure/expire.ts";
 import { forget } from "../../src/erasure/forget.ts";
 import { dayOf } from "../../src/line/known-originals.ts";
 import { createDatabase } from "../support/database.ts";
@@ -301,12 +302,15 @@ test("loads, housekeeping and readers at once: no error, and every message is st
 test("what comes for a period whose originals have expired gets tokens of its own, and no original", async () => {
   const one = await fresh();
   const { owner, load, ip, device, rowsOf, inVault, database } = one;
-  await housekeep(owner, "2030-02-01");
-  await owner`update etl.periods set originals_expired_at = now() where first = '2029-12-01'`;
+  await housekeep(owner, "2020-02-01");
+  await load({ user: "old", ip: "203.0.113.9", device: null, day: "2019-12-01" });
+  const olderThanDays = Math.floor((Date.now() - Date.parse("2020-01-01T00:00:00Z")) / 86_400_000);
+  const expiry = { olderThanDays, withRows: false, reason: "retention", dryRun: false };
+  expect(await expire(one.as("eraser"), expiry)).toMatchObject({ originals: 1, rows: 0 });
   const result = await load(
-    { user: "late", ip: "203.0.113.1", device: "phone", day: "2029-12-31" },
-    { user: "late", ip: "203.0.113.1", device: null, day: "2029-12-31" },
-    { user: "new", ip: "203.0.113.1", device: "phone", day: "2030-01-01" },
+    { user: "late", ip: "203.0.113.1", device: "phone", day: "2019-12-31" },
+    { user: "late", ip: "203.0.113.1", device: null, day: "2019-12-31" },
+    { user: "new", ip: "203.0.113.1", device: "phone", day: "2020-01-01" },
   );
   expect(result).toMatchObject({ loaded: 3, newOriginals: 2 });
   expect(result.periods.length).toBe(1);

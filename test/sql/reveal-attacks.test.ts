@@ -438,7 +438,10 @@ async function setAge(id: string, age: string): Promise<void> {
 }
 
 test("a request is served for fifteen minutes and not longer", async () => {
-  const id = await request(reader, token);
+  const old = await seal("old-1", "203.0.113.9");
+  await owner`
+    update pii_vault.originals set sealed_at = sealed_at - interval '1 year' where token = ${old}`;
+  const id = await request(reader, old);
   await setAge(id, "14 minutes");
   expect(await fetch(reader, id)).toBe("1 seals");
   await setAge(id, "15 minutes");
@@ -457,7 +460,9 @@ describe("an original", () => {
     expect(await fetch(reader, await request(reader, later, token))).toBe("2 seals");
   });
 
-  test("whose load had begun but not committed at the request is not part of it", async () => {
+  // What counts is when it was sealed. The load that brings it holds the erasure gate until it commits: what is
+  // erased before that cannot be this original.
+  test("that was sealed before the request by a load that had not committed yet is part of it", async () => {
     const etl = database.open(database.url("etl"));
     const { key, ...batch } = await host.protect([
       { id: "late-2", body: { user_id: "u", ip: "203.0.113.21" } },
@@ -468,8 +473,7 @@ describe("an original", () => {
       await load({ ...etl, query }, host.subkeys, key, batch);
       id = await request(reader, later);
     });
-    expect(await fetch(reader, id)).toBe("0 seals");
-    expect(await fetch(reader, await request(reader, later))).toBe("1 seals");
+    expect(await fetch(reader, id)).toBe("1 seals");
   });
 
   test("that was deleted and sealed anew after the request is not part of it", async () => {
@@ -603,13 +607,7 @@ describe("a request that is rolled back", () => {
    * times: a page that is pruned or filled between two of them changes a cost, but for either token.
    */
   const compare = async (ask: (sql: postgres.Sql, token: string) => Promise<unknown>) => {
-    // Before the held one in order: a token that sorts behind all that the vault holds has no successor to
-    // be read in its stead, which tells that this one token is not held.
-    // So many, because with two hundred one key in two hundred has none.
-    const absent = Array.from({ length: 5000 }, (_, i) =>
-      host.token("ip", `198.18.${i >> 8}.${i & 255}`),
-    ).find((candidate) => candidate < token);
-    if (absent === undefined) throw new Error("no token sorts before the held one");
+    const absent = host.token("ip", "198.18.0.1");
     const answers = { held: new Set<string>(), absent: new Set<string>() };
     for (let round = 0; round < 8; round++) {
       for (const [name, asked] of [

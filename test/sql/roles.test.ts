@@ -40,6 +40,7 @@ const ALLOWED: Record<Role, Allowed> = {
     functions: [
       ...SCHEMA,
       ...CHAINING,
+      "pii_vault.fetch_in_periods",
       "pii_vault.fetch_reveal",
       "pii_vault.request_reveal",
       "pii_vault.request_reveal",
@@ -133,6 +134,7 @@ const ALLOWED: Record<Role, Allowed> = {
       ...SCHEMA,
       "pii_vault.break_glass",
       ...CHAINING,
+      "pii_vault.fetch_in_periods",
       "pii_vault.fetch_reveal",
       "pii_vault.request_state",
     ],

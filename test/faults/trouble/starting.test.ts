@@ -141,9 +141,9 @@ test.concurrent("--follow waits for a database that is asked for TLS and has no 
 test.concurrent("a signal ends a start that the database keeps waiting", () =>
   withScene(LONG, async (scene) => {
     await scene.database.sql.unsafe(`
-      create or replace function etl.housekeep() returns table (created integer, dropped integer)
+      create or replace function etl.housekeep() returns table (created integer, dropped integer, periods integer)
         language sql security definer set search_path = pg_catalog, pg_temp
-        as 'select 0, 0 from pg_sleep(3600)'`);
+        as 'select 0, 0, 0 from pg_sleep(3600)'`);
     const run = scene.start(["etl", "--json", "--grace", "3"]);
     await eventually("it waits", async () => {
       const [row] = await scene.database.sql`

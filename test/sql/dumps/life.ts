@@ -87,7 +87,8 @@ async function receive({ sql, logins: { etl, operator } }: Life, host: Host): Pr
   const replayer = { database: operator, keys, reason: "fixed", subkeys, dataKeys };
   await replay(replayer, ["replayed"], () => {});
   // What the ledger holds of long ago is counted and goes.
-  await sql.unsafe(`set role veil_owner; select etl.housekeep_on('${day(1)}'); reset role`);
+  const housekeep = `select etl.housekeep_on('${day(1)}')`;
+  await sql.unsafe(`set role veil_owner; ${housekeep}; ${housekeep}; reset role`);
 }
 
 const openingKeys = (host: Host): OpeningKeys =>
