@@ -143,8 +143,9 @@ async function fillSpan(
     "select pg_stat_force_next_flush()",
     `vacuum analyze ${originals}, ${rows}`,
     ...(after === 0 ? [] : fillingOf(span, dataKey, today, vacuumed, span.logins)),
+    // Not counted from the rows: nothing reads those before what is measured.
     `insert into etl.ledger_totals (sent_on, messages)
-      select create_date, count(*) from ${rows} group by create_date`,
+      select ${dayOf(span, today)}, count(*) from generate_series(0::bigint, ${span.logins - 1}) n group by 1`,
     "reset role",
   ]) {
     await sql.unsafe(statement);
@@ -159,18 +160,17 @@ export function tablesOf({ first }: Span): readonly [string, string] {
 
 const nameOf = (table: string): string => table.slice(table.indexOf(".") + 1);
 
+/** Of login and original `n`. What is ahead of today is not there yet. */
+function dayOf({ first, until, logins }: Span, today: Date): string {
+  const tomorrow = `'${today.toISOString().slice(0, 10)}'::date + 1`;
+  return `'${first}'::date + (n * (least('${until}'::date, ${tomorrow}) - '${first}'::date) / ${logins})::integer`;
+}
+
 /** Puts these of its logins and originals there, by their numbers. */
-function fillingOf(
-  { first, until, logins }: Span,
-  dataKey: string,
-  today: Date,
-  from: number,
-  to: number,
-): string[] {
-  const [originals, rows] = tablesOf({ first, until, logins });
-  const day = today.toISOString().slice(0, 10);
-  // What is ahead of today is not there yet.
-  const days = `(least('${until}'::date, '${day}'::date + 1) - '${first}'::date)`;
+function fillingOf(span: Span, dataKey: string, today: Date, from: number, to: number): string[] {
+  const { first, logins } = span;
+  const [originals, rows] = tablesOf(span);
+  const day = dayOf(span, today);
   const series = `generate_series(${from}::bigint, ${to - 1}) n`;
   return [
     `insert into ${originals} (token, period, data_key, sealed, sealed_at)
@@ -178,7 +178,7 @@ function fillingOf(
         ${tokenSql("n % 2 = 0", first, "n")}, '${first}', '${dataKey}',
         -- No nonce twice.
         int8send(n) || int4send('${first}'::date - '2000-01-01') || sha256(int8send(n)),
-        '${first}'::date + (n * ${days} / ${logins})::integer
+        ${day}
       from ${series}`,
     // Each original has two logins: address i, and some device that is far from it.
     `insert into ${rows} (
@@ -189,7 +189,7 @@ function fillingOf(
         ${tokenSql("true", first, "n / 2 * 2")},
         ${tokenSql("false", first, `n * ${STRIDE} % ${logins / 2} * 2 + 1`)},
         case when n % 5 > 0 then 'en_US' end, 2003000,
-        '${first}'::date + (n * ${days} / ${logins})::integer
+        ${day}
       from ${series}`,
   ];
 }

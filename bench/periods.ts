@@ -3,20 +3,23 @@
 // Run: bun bench/periods.ts [--periods 1,60,400] [--json]
 import { parseArgs } from "node:util";
 import postgres from "postgres";
-import { readDatabase as databaseConfig } from "../src/config/database-url.ts";
-import { readTokenKey } from "../src/config/keys.ts";
-import { DataKeys } from "../src/keys/data-keys.ts";
 import { load } from "../src/line/load.ts";
-import type { Protected } from "../src/login/protect.ts";
-import { type Database, openDatabase } from "../src/postgres/database.ts";
 import { SCRATCH_PASSWORD } from "../test/support/scratch-cluster.ts";
 import { madeUpToken, makeBatch, newLogins, tokensOf } from "./batches.ts";
 import { tokenSql } from "./fill-history.ts";
 import { describeMachine, veilCommit } from "./machine.ts";
+import {
+  keysOf,
+  median,
+  openEtl,
+  RETURNING_PERIODS,
+  type Returning,
+  returnOverPeriods,
+  subkeysOf,
+  timed,
+} from "./returning.ts";
 import { type Servers, startServers, withConnection } from "./servers.ts";
-import { spreadOf } from "./spread.ts";
 import { number, table, text } from "./table.ts";
-import { walOf, walSince } from "./wal.ts";
 
 const { values: options } = parseArgs({
   options: {
@@ -30,7 +33,6 @@ const RETURNING = 1000;
 const OTHERS = 2000;
 /** The first call on a connection of its own, so often, and as many later ones. */
 const TIMES = 9;
-const RETURNING_PERIODS = 12;
 
 const returning = Array.from({ length: RETURNING }, (_, n) =>
   madeUpToken(n % 2 === 0 ? "ip" : "dev", n),
@@ -84,8 +86,6 @@ async function makePeriods(servers: Servers, name: string, periods: number): Pro
   });
 }
 
-const median = (values: readonly number[]): number => spreadOf(values)!.median;
-
 /** `work` gives the milliseconds of each of its steps. */
 async function coldAndWarm<Step extends string>(
   connect: () => postgres.Sql,
@@ -107,14 +107,6 @@ async function coldAndWarm<Step extends string>(
   ) as Record<Step, ColdAndWarm>;
 }
 
-async function timed<T>(
-  work: () => Promise<T>,
-): Promise<{ readonly ms: number; readonly done: T }> {
-  const at = performance.now();
-  const done = await work();
-  return { done, ms: performance.now() - at };
-}
-
 const revealing = (count: number) => async (sql: postgres.Sql) => {
   const tokens = returning.slice(0, count);
   const ask = await timed(() => sql`select pii_vault.request_reveal(${tokens}, 'benchmark') as id`);
@@ -132,13 +124,6 @@ async function querying(sql: postgres.Sql): Promise<{ planned: number; run: numb
   const [plan] = (row?.["QUERY PLAN"] ?? []) as Record<string, number>[];
   return { planned: plan?.["Planning Time"] ?? 0, run: plan?.["Execution Time"] ?? 0 };
 }
-
-const subkeysOf = (servers: Servers) => readTokenKey(servers.keys);
-const keysOf = (servers: Servers) =>
-  new DataKeys(subkeysOf(servers), [servers.keys.VEIL_RECIPIENTS]);
-
-const openEtl = (servers: Servers, name: string): Database =>
-  openDatabase(databaseConfig({ DATABASE_URL: servers.etlUrl(name) }));
 
 async function loading(servers: Servers, name: string, rows: number): Promise<ColdAndWarm> {
   const keys = keysOf(servers);
@@ -174,53 +159,6 @@ async function costsOf(servers: Servers, name: string): Promise<Costs> {
     ...{ "query by token, planned": query.planned, "query by token, run": query.run },
   };
 }
-
-/** Of a login, but for bytes on disk, which are of an original. */
-type Returning = Readonly<
-  Record<"microsFirst" | "microsAgain" | "walFirst" | "walAgain" | "bytesOnDisk", number>
->;
-
-/** The same devices and addresses in each of twelve periods: their first logins of a period, and later ones. */
-async function returnOverPeriods(servers: Servers, name: string): Promise<Returning> {
-  const etl = openEtl(servers, name);
-  const key = await keysOf(servers).take(2 * RETURNING);
-  const logins = newLogins(RETURNING);
-  const [first, again]: [Cost[], Cost[]] = [[], []];
-  const one = async (batch: Protected): Promise<Cost> => {
-    const wal = await walOf(servers);
-    const { ms } = await timed(() => load(etl, subkeysOf(servers), key, batch));
-    return { ms, bytes: walSince(wal, await walOf(servers)).bytes };
-  };
-  const sizeOf = () =>
-    withConnection(servers.connect(name), async (sql) => {
-      const [row] = await sql`
-        select sum(pg_relation_size(relid) + pg_indexes_size(relid))::float8 as bytes
-        from pg_partition_tree('pii_vault.originals') where isleaf`;
-      return Number(row?.bytes);
-    });
-  const days = await withConnection(
-    servers.connect(name),
-    (sql) => sql`select first::text from etl.periods order by first limit ${RETURNING_PERIODS}`,
-  );
-  const before = await sizeOf();
-  for (const { first: day } of days) {
-    const sentAt = new Date(`${day}T12:00:00Z`);
-    first.push(await one(makeBatch(logins, tokensOf(logins), sentAt)));
-    again.push(await one(makeBatch(logins, [], sentAt)));
-  }
-  await etl.close();
-  const perLogin = (costs: readonly Cost[], of: (cost: Cost) => number) =>
-    median(costs.map(of)) / RETURNING;
-  return {
-    microsFirst: perLogin(first, ({ ms }) => ms * 1000),
-    microsAgain: perLogin(again, ({ ms }) => ms * 1000),
-    walFirst: perLogin(first, ({ bytes }) => bytes),
-    walAgain: perLogin(again, ({ bytes }) => bytes),
-    bytesOnDisk: ((await sizeOf()) - before) / (2 * RETURNING * days.length),
-  };
-}
-
-type Cost = { readonly ms: number; readonly bytes: number };
 
 const counts = options.periods.split(",").map(Number);
 const servers = await startServers();
