@@ -2838,9 +2838,13 @@ declare
   served integer := 0;
 begin
   admitted := pii_vault.admit(fetch_in_periods.request, 'reveal');
-  perform pii_vault.require_tokens(fetch_in_periods.tokens, 10000);
-  if etl.shape(fetch_in_periods.tokens) is distinct from etl.shape(fetch_in_periods.days) then
-    raise exception using errcode = 'VL006', message = 'expected a day, or null, for each token';
+  if (
+    cardinality(fetch_in_periods.tokens) <= 10000
+    and etl.shape(fetch_in_periods.tokens) = format('[1:%s]', cardinality(fetch_in_periods.tokens))
+    and etl.shape(fetch_in_periods.tokens) = etl.shape(fetch_in_periods.days)
+  ) is not true then
+    raise exception using
+      errcode = 'VL006', message = 'expected up to 10000 tokens, and a day, or null, for each';
   end if;
   for period in
     select p.first, p.until, array_agg(distinct a.token) as tokens
@@ -2885,6 +2889,7 @@ CREATE OR REPLACE FUNCTION pii_vault.fetch_reveal(request uuid)
  SET plan_cache_mode TO 'force_generic_plan'
  SET constraint_exclusion TO 'off'
  SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
  SET jit TO 'off'
 AS $function$
 #variable_conflict use_column
@@ -2895,14 +2900,12 @@ begin
   admitted := pii_vault.admit(fetch_reveal.request, 'reveal');
   return query
     select f.token::text, f.data_key, f.sealed, f.sealed_at, k.wrapped, k.proof, k.generation
-    from (select unnest(admitted.subjects)) s (token)
-    cross join lateral (
-      select o.token, o.data_key, o.sealed, o.sealed_at
+    from (
+      select distinct on (o.token) o.token, o.data_key, o.sealed, o.sealed_at
       from pii_vault.originals o
-      where o.token = s.token and o.sealed_at < admitted.recorded_at
+      where o.token = any (admitted.subjects) and o.sealed_at < admitted.recorded_at
         and not exists (select from pii_vault.canaries c where c.token = o.token)
-      order by o.period
-      limit 1
+      order by o.token, o.period
     ) f
     left join pii_vault.data_keys k on k.id = f.data_key;
   get diagnostics served = row_count;

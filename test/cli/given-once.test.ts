@@ -5,7 +5,7 @@ import { addCommands, mayRepeat } from "../../src/cli/commands.ts";
 
 const token = `ip1_${"a".repeat(26)}`;
 /** Whatever an option reads, it takes one of these. */
-const VALUES = ["1", "1d", "yes", "2026-01-01", "word", token, crypto.randomUUID()];
+const VALUES = ["1", "15d", "yes", "2026-01-01", "word", token, crypto.randomUUID()];
 
 /** A program of its own each time, as in each start. */
 function build(): CommandUnknownOpts {

@@ -500,7 +500,8 @@ describe("a token that came again in other periods", () => {
   });
   afterAll(() => own.database.drop());
 
-  const shown = (run: Run) => lines(run).map((row): readonly unknown[] => [row.create_date, row.ip]);
+  const shown = (run: Run) =>
+    lines(run).map((row): readonly unknown[] => [row.create_date, row.ip]);
   const revealed = async () => {
     const run = done(await veil(["reveal", token, "--json"], { env: as }));
     return JSON.parse(run.stdout)[0].original;

@@ -2483,9 +2483,13 @@ declare
   served integer := 0;
 begin
   admitted := pii_vault.admit(fetch_in_periods.request, 'reveal');
-  perform pii_vault.require_tokens(fetch_in_periods.tokens, 10000);
-  if etl.shape(fetch_in_periods.tokens) is distinct from etl.shape(fetch_in_periods.days) then
-    raise exception using errcode = 'VL006', message = 'expected a day, or null, for each token';
+  if (
+    cardinality(fetch_in_periods.tokens) <= 10000
+    and etl.shape(fetch_in_periods.tokens) = format('[1:%s]', cardinality(fetch_in_periods.tokens))
+    and etl.shape(fetch_in_periods.tokens) = etl.shape(fetch_in_periods.days)
+  ) is not true then
+    raise exception using
+      errcode = 'VL006', message = 'expected up to 10000 tokens, and a day, or null, for each';
   end if;
   for period in
     select p.first, p.until, array_agg(distinct a.token) as tokens
@@ -2529,6 +2533,7 @@ CREATE FUNCTION pii_vault.fetch_reveal(request uuid) RETURNS TABLE(token text, d
     SET plan_cache_mode TO 'force_generic_plan'
     SET constraint_exclusion TO 'off'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
@@ -2539,14 +2544,12 @@ begin
   admitted := pii_vault.admit(fetch_reveal.request, 'reveal');
   return query
     select f.token::text, f.data_key, f.sealed, f.sealed_at, k.wrapped, k.proof, k.generation
-    from (select unnest(admitted.subjects)) s (token)
-    cross join lateral (
-      select o.token, o.data_key, o.sealed, o.sealed_at
+    from (
+      select distinct on (o.token) o.token, o.data_key, o.sealed, o.sealed_at
       from pii_vault.originals o
-      where o.token = s.token and o.sealed_at < admitted.recorded_at
+      where o.token = any (admitted.subjects) and o.sealed_at < admitted.recorded_at
         and not exists (select from pii_vault.canaries c where c.token = o.token)
-      order by o.period
-      limit 1
+      order by o.token, o.period
     ) f
     left join pii_vault.data_keys k on k.id = f.data_key;
   get diagnostics served = row_count;
@@ -5052,7 +5055,7 @@ INSERT INTO etl.ledger_totals VALUES
 	('2026-10-31', 1);
 
 INSERT INTO etl.migrations OVERRIDING SYSTEM VALUE VALUES
-	(1, 4, '31eec1af4535bd4c0d7136e990715339732cd364c132c0c001976cffc024e592', '736', 150, 'b2545a24b848df85cf940d5c45c67d53f28f743c9ad97a3f57b2911fe21abc83', '736', 14, '2026-12-01 04:04:17.622007+00');
+	(1, 4, 'ba77df54fa202006f23270db8dcb95476e97ec01016a9b1fd47e5878a1d3da55', '736', 150, 'b2545a24b848df85cf940d5c45c67d53f28f743c9ad97a3f57b2911fe21abc83', '736', 14, '2026-12-01 04:23:37.833898+00');
 
 INSERT INTO etl.period_length VALUES
 	('month');
@@ -5062,134 +5065,134 @@ INSERT INTO etl.periods VALUES
 	('2026-12-01', '2027-01-01', NULL, NULL, 0),
 	('2026-05-01', '2026-06-01', NULL, NULL, 6),
 	('2026-10-01', '2026-11-01', NULL, NULL, 7),
-	('2019-03-01', '2019-04-01', '2026-12-01 04:04:19.138602+00', '2026-12-01 04:04:19.138602+00', 7),
-	('2024-06-01', '2024-07-01', '2026-12-01 04:04:19.684666+00', '2026-12-01 04:04:19.684666+00', 7);
+	('2019-03-01', '2019-04-01', '2026-12-01 04:23:38.727007+00', '2026-12-01 04:23:38.727007+00', 7),
+	('2024-06-01', '2024-07-01', '2026-12-01 04:23:38.74937+00', '2026-12-01 04:23:38.74937+00', 7);
 
 INSERT INTO etl.quarantine VALUES
-	('open', '2026-11-30 12:00:00+00', 'an old rule', 'a25567f0-034c-4823-a014-403d47796938', '\xcfb9e8b963869f49bab8d12325a6dcf61d47361a516a5d91688bce45bcd0235fcb85e6547d370398485e7a5208383cf6cfe54731a2af384446e402149ce5bbe8be8de3bb23e3f96d19c392e6', 'open', '2026-12-01 04:04:18.380973+00', NULL, NULL),
-	('discarded', '2026-11-30 12:00:00+00', 'an old rule', 'a25567f0-034c-4823-a014-403d47796938', NULL, 'discarded', '2026-12-01 04:04:18.38482+00', '2026-12-01 04:04:18.407387+00', 'operator'),
-	('replayed', '2026-11-30 12:00:00+00', 'an old rule', 'a25567f0-034c-4823-a014-403d47796938', NULL, 'replayed', '2026-12-01 04:04:18.387374+00', '2026-12-01 04:04:18.578906+00', 'operator');
+	('open', '2026-11-30 12:00:00+00', 'an old rule', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\xc4988f6d6c9159ac76b9573885d8871619f600586275fb84d39db1a6bae50d88f5f67693887f6dd23037f9941a6f8cf69fd2439550a1cd6900b2780c5616b83d9c0a910e4cc983cba568f30b', 'open', '2026-12-01 04:23:38.146589+00', NULL, NULL),
+	('discarded', '2026-11-30 12:00:00+00', 'an old rule', 'ac9c1c67-21bf-475b-8f8d-52b302213859', NULL, 'discarded', '2026-12-01 04:23:38.149505+00', '2026-12-01 04:23:38.163179+00', 'operator'),
+	('replayed', '2026-11-30 12:00:00+00', 'an old rule', 'ac9c1c67-21bf-475b-8f8d-52b302213859', NULL, 'replayed', '2026-12-01 04:23:38.151827+00', '2026-12-01 04:23:38.313517+00', 'operator');
 
 INSERT INTO etl.user_logins_20240601 VALUES
-	('user-7', NULL, 'ip1_mjd5beecfiqabfszz3zdu5svnq', 'dev1_x562xvcmrfo7hfla5kyiexc6s4', NULL, 2003000, '2024-06-11');
+	('user-7', NULL, 'ip1_3nouufvdqr72yoyea24m5o6bvi', 'dev1_vl5mjqn357alxsfx6n56mv5wum', NULL, 2003000, '2024-06-11');
 
 INSERT INTO etl.user_logins_20260501 VALUES
-	('old-4', NULL, 'ip0_vfn5oeupp6gqidxszby2tjs55i', NULL, NULL, NULL, '2026-05-15');
+	('old-4', NULL, 'ip0_2xp6dlomgz5u52zxix6brf7ifm', NULL, NULL, NULL, '2026-05-15');
 
 INSERT INTO etl.user_logins_20261001 VALUES
-	('user-5', NULL, 'ip1_wftrhabynouvp2k3y7lxrvutwm', 'dev1_525xuafg7x2n6b3kcmngtgwkby', NULL, 2003000, '2026-10-31');
+	('user-5', NULL, 'ip1_6u65noyz546r232htbp2yonic4', 'dev1_wnvbk666f32ftckbjxtw57hl7u', NULL, 2003000, '2026-10-31');
 
 INSERT INTO etl.user_logins_20261101 VALUES
-	('replayed', NULL, 'ip1_gbopfe6hytf5wqvig3misoejq4', NULL, NULL, NULL, '2026-11-30');
+	('replayed', NULL, 'ip1_zzxpabivov2wmiwtoysom7tlny', NULL, NULL, NULL, '2026-11-30');
 
 INSERT INTO etl.user_logins_20261201 VALUES
-	('user-1', NULL, 'ip1_rbi2abmeynusbwmkqypi673k2i', 'dev1_525xuafg7x2n6b3kcmngtgwkby', NULL, 2003000, '2026-12-01'),
-	('user-2', NULL, 'ip1_ze2msyrmcymjtvtjv7xw2dw2ua', 'dev1_525xuafg7x2n6b3kcmngtgwkby', NULL, 2003000, '2026-12-01'),
-	('user-3', NULL, 'ip0_vhia4pmoc6j4xyhyvp6hzvcbdi', 'dev0_izg3yx3swazn7xpgj267palfbm', NULL, 2003000, '2026-12-01'),
-	('user-4', NULL, 'ip0_uhlbu2ormfnmhxcu6zybtll5my', 'dev1_525xuafg7x2n6b3kcmngtgwkby', NULL, 2003000, '2026-12-01');
+	('user-1', NULL, 'ip1_ua3jmku2n65drab2qp6r3n32ea', 'dev1_wnvbk666f32ftckbjxtw57hl7u', NULL, 2003000, '2026-12-01'),
+	('user-2', NULL, 'ip1_i2goq6w2wa5kddtlerfyx7lv5y', 'dev1_wnvbk666f32ftckbjxtw57hl7u', NULL, 2003000, '2026-12-01'),
+	('user-3', NULL, 'ip0_ypqcdnt5u7lcxdu2z4yek47oay', 'dev0_z2qzb4ecooiopdb4oozoska4oa', NULL, 2003000, '2026-12-01'),
+	('user-4', NULL, 'ip0_jsgjagou4o6kkhu4ip3yu4ygae', 'dev1_wnvbk666f32ftckbjxtw57hl7u', NULL, 2003000, '2026-12-01');
 
 INSERT INTO etl.user_logins_without_date VALUES
 	('old-3', NULL, 'ip1_bbbbbbbbbbbbbbbbbbbbbbbbba', NULL, NULL, NULL, NULL);
 
 INSERT INTO pii_vault.audit OVERRIDING SYSTEM VALUE VALUES
-	(1, '2026-12-01 04:04:18.408061+00', 'operator', 17219, 'quarantine.discard', NULL, '{}', '{discarded}', 1, 'no use', 'veil_operator', '127.0.0.1', NULL),
-	(2, '2026-12-01 04:04:18.447438+00', 'operator', 17219, 'quarantine.replay', 'bf745afd-d7c2-4120-a8af-5e6744afad08', '{}', '{replayed}', 1, 'fixed', 'veil_operator', '127.0.0.1', NULL),
-	(3, '2026-12-01 04:04:18.474933+00', 'operator', 17219, 'quarantine.fetch', 'bf745afd-d7c2-4120-a8af-5e6744afad08', '{}', '{}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
-	(4, '2026-12-01 04:04:18.586984+00', 'operator', 17219, 'quarantine.replayed', 'bf745afd-d7c2-4120-a8af-5e6744afad08', '{}', '{replayed}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
-	(5, '2026-12-01 04:04:18.634754+00', 'revealer', 17220, 'reveal.request', 'cb8c265c-3840-4e48-a85b-dc6d5ad84715', '{ip1_rbi2abmeynusbwmkqypi673k2i}', '{}', 1, 'case 1', 'veil_revealer', '127.0.0.1', NULL),
-	(6, '2026-12-01 04:04:18.683313+00', 'revealer', 17220, 'reveal.fetch', 'cb8c265c-3840-4e48-a85b-dc6d5ad84715', '{}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', NULL),
-	(7, '2026-12-01 04:04:18.725597+00', 'policy', 17223, 'canary.added', NULL, '{ip1_3v4lulqggsnnnw3ahmi5mzeqeq}', '{}', 1, 'a decoy', 'veil_policy', '127.0.0.1', NULL),
-	(8, '2026-12-01 04:04:18.736495+00', 'revealer', 17220, 'reveal.request', 'df17b88e-4ac1-470e-bc74-c65c30cce905', '{ip1_3v4lulqggsnnnw3ahmi5mzeqeq}', '{}', 1, 'case 2', 'veil_revealer', '127.0.0.1', NULL),
-	(9, '2026-12-01 04:04:18.743073+00', 'revealer', 17220, 'reveal.fetch', 'df17b88e-4ac1-470e-bc74-c65c30cce905', '{}', '{}', 0, NULL, 'veil_revealer', '127.0.0.1', NULL),
-	(10, '2026-12-01 04:04:18.747538+00', 'policy', 17223, 'policy.changed', NULL, '{}', '{}', 1, 'rule 1', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":null,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}'),
-	(11, '2026-12-01 04:04:18.762069+00', 'revealer', 17220, 'reveal.request', 'f59eca0d-151a-4411-9491-c4e150004266', '{ip1_rbi2abmeynusbwmkqypi673k2i}', '{}', 1, 'case 3', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(12, '2026-12-01 04:04:18.798119+00', 'approver', 17222, 'reveal.approved', 'f59eca0d-151a-4411-9491-c4e150004266', '{}', '{}', 1, NULL, 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
-	(13, '2026-12-01 04:04:18.81042+00', 'revealer', 17220, 'reveal.request', '1f3c15f1-faeb-4a9a-9635-f88dc40b4e52', '{ip1_rbi2abmeynusbwmkqypi673k2i}', '{}', 1, 'case 4', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(14, '2026-12-01 04:04:18.81598+00', 'approver', 17222, 'reveal.denied', '1f3c15f1-faeb-4a9a-9635-f88dc40b4e52', '{}', '{}', 1, 'not needed', 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
-	(15, '2026-12-01 04:04:18.830897+00', 'revealer', 17220, 'reveal.request', 'c0f600a8-5af5-4a78-bc84-e9af0032ac02', '{ip1_rbi2abmeynusbwmkqypi673k2i}', '{}', 1, 'case 5', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(16, '2026-12-01 04:04:18.854899+00', 'breakglass', 17221, 'reveal.request', 'a108981f-bd72-42c9-8ed7-eac47f3c204d', '{ip1_rbi2abmeynusbwmkqypi673k2i}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
-	(17, '2026-12-01 04:04:18.855976+00', 'breakglass', 17221, 'reveal.breakglass', 'a108981f-bd72-42c9-8ed7-eac47f3c204d', '{}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', NULL),
-	(18, '2026-12-01 04:04:18.859436+00', 'approver', 17222, 'reveal.reviewed', 'a108981f-bd72-42c9-8ed7-eac47f3c204d', '{}', '{}', 1, 'it was one', 'veil_approver', '127.0.0.1', '{"requester" : "breakglass"}'),
-	(19, '2026-12-01 04:04:18.861933+00', 'breakglass', 17221, 'reveal.request', '150be7df-d76e-4420-84e4-2a4da39538e7', '{ip1_rbi2abmeynusbwmkqypi673k2i}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
-	(20, '2026-12-01 04:04:18.862441+00', 'breakglass', 17221, 'reveal.breakglass', '150be7df-d76e-4420-84e4-2a4da39538e7', '{}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', NULL),
-	(21, '2026-12-01 04:04:18.869112+00', 'policy', 17223, 'hold.added', NULL, '{}', '{}', 1, 'case 6', 'veil_policy', '127.0.0.1', '{"hold" : "1157c53c-82f9-4750-b392-97c656168d96", "kind" : "user", "subject" : "092081140b677b45dbe983b2f0d4ae0259ff2945bfa82f996fd7f6cac6916862"}'),
-	(22, '2026-12-01 04:04:18.871943+00', 'policy', 17223, 'hold.added', NULL, '{ip1_ze2msyrmcymjtvtjv7xw2dw2ua}', '{}', 1, 'case 7', 'veil_policy', '127.0.0.1', '{"hold" : "ced5ffb5-4740-4973-8f98-11adfd96750f", "kind" : "token", "subject" : "ip1_ze2msyrmcymjtvtjv7xw2dw2ua"}'),
-	(23, '2026-12-01 04:04:18.873678+00', 'policy', 17223, 'hold.released', NULL, '{ip1_ze2msyrmcymjtvtjv7xw2dw2ua}', '{}', 1, 'case 7 is closed', 'veil_policy', '127.0.0.1', '{"hold" : "ced5ffb5-4740-4973-8f98-11adfd96750f", "kind" : "token", "subject" : "ip1_ze2msyrmcymjtvtjv7xw2dw2ua"}'),
-	(24, '2026-12-01 04:04:18.895205+00', 'eraser', 17224, 'erasure.forget', NULL, '{}', '{}', 1, 'request 1', 'veil_eraser', '127.0.0.1', '{"erasure" : "f41f380b-d037-4889-88d9-20fdd40bc0d0", "kind" : "user", "at" : "2026-12-01T04:04:18.894Z", "subject" : "92303aa084836e18e31fc3165e4301ae12861ea528645ca98123ba828e2195ed", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 1}, "plain" : 0, "originals" : 1, "rows" : 1, "digest" : "f8282bc252f80ad45c8afd0dbc30d749bfab0c971b51bf0a26f2e8893f97adcb"}'),
-	(25, '2026-12-01 04:04:18.90343+00', 'eraser', 17224, 'erasure.forget', NULL, '{}', '{}', 0, 'request 2', 'veil_eraser', '127.0.0.1', '{"erasure" : "38ba5399-18c6-43d2-8261-f786d9b0c68a", "kind" : "user", "at" : "2026-12-01T04:04:18.903Z", "subject" : "a73130b32da9d57871a5b23e1819e12f0b2b8f5b547e18f3278ca9162860bede", "erased" : {"ip" : 0, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "plain" : 1, "originals" : 0, "rows" : 1, "digest" : "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}'),
-	(26, '2026-12-01 04:04:18.912044+00', 'eraser', 17224, 'erasure.forget', NULL, '{}', '{}', 1, 'request 3', 'veil_eraser', '127.0.0.1', '{"erasure" : "787ef056-e1ef-47e9-83f5-fa57dbea1bd4", "kind" : "tokens", "at" : "2026-12-01T04:04:18.911Z", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "forgotten" : 0, "unknown" : 0, "originals" : 1, "rows" : 1, "digest" : "7b81ed299ecf340ed44a7450c16b585f6e4577ebf7f6b8433f2912a5b341cdc5"}'),
-	(27, '2026-12-01 04:04:19.139572+00', 'eraser', 17224, 'erasure.expire', NULL, '{}', '{}', 4, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "4819a336-0242-4df0-b10a-c71dc1486c62", "kind" : "expiry", "run" : "984f16f4-745f-46c8-8a62-996fc1b9ece5", "at" : "2026-12-01T04:04:19.138Z", "first" : "2019-03-01", "until" : "2019-04-01", "originals" : 2, "rows" : 2, "days" : { "2019-03-20" : 1, "2019-03-21" : 1 }, "held" : {"originals" : 0, "rows" : 0}}'),
-	(28, '2026-12-01 04:04:19.685009+00', 'eraser', 17224, 'erasure.expire', NULL, '{}', '{}', 1, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "3838ad51-01dc-41ae-b037-fd23322cee6c", "kind" : "expiry", "run" : "984f16f4-745f-46c8-8a62-996fc1b9ece5", "at" : "2026-12-01T04:04:19.684Z", "first" : "2024-06-01", "until" : "2024-07-01", "originals" : 0, "rows" : 1, "days" : { "2024-06-10" : 1 }, "held" : {"originals" : 2, "rows" : 1}}'),
-	(29, '2026-12-01 04:04:19.697386+00', 'revealer', 17220, 'canary.alarm', 'df17b88e-4ac1-470e-bc74-c65c30cce905', '{ip1_3v4lulqggsnnnw3ahmi5mzeqeq}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', '{"entry" : 8}'),
-	(30, '2026-12-01 04:04:19.720056+00', 'policy', 17223, 'policy.changed', NULL, '{}', '{}', 1, 'rule 2', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}');
+	(1, '2026-12-01 04:23:38.16382+00', 'operator', 17219, 'quarantine.discard', NULL, '{}', '{discarded}', 1, 'no use', 'veil_operator', '127.0.0.1', NULL),
+	(2, '2026-12-01 04:23:38.171077+00', 'operator', 17219, 'quarantine.replay', 'dc889630-5382-43a0-ad4b-1073109b792c', '{}', '{replayed}', 1, 'fixed', 'veil_operator', '127.0.0.1', NULL),
+	(3, '2026-12-01 04:23:38.210707+00', 'operator', 17219, 'quarantine.fetch', 'dc889630-5382-43a0-ad4b-1073109b792c', '{}', '{}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
+	(4, '2026-12-01 04:23:38.317286+00', 'operator', 17219, 'quarantine.replayed', 'dc889630-5382-43a0-ad4b-1073109b792c', '{}', '{replayed}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
+	(5, '2026-12-01 04:23:38.350424+00', 'revealer', 17220, 'reveal.request', '6e453ce3-be0b-4e53-8c47-770a59402933', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'case 1', 'veil_revealer', '127.0.0.1', NULL),
+	(6, '2026-12-01 04:23:38.414003+00', 'revealer', 17220, 'reveal.fetch', '6e453ce3-be0b-4e53-8c47-770a59402933', '{}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', NULL),
+	(7, '2026-12-01 04:23:38.436926+00', 'policy', 17223, 'canary.added', NULL, '{ip1_x5mrqc6255txulowsuf2ygkimq}', '{}', 1, 'a decoy', 'veil_policy', '127.0.0.1', NULL),
+	(8, '2026-12-01 04:23:38.441721+00', 'revealer', 17220, 'reveal.request', '1cf92616-ea10-4316-b8d1-ebd726ceebec', '{ip1_x5mrqc6255txulowsuf2ygkimq}', '{}', 1, 'case 2', 'veil_revealer', '127.0.0.1', NULL),
+	(9, '2026-12-01 04:23:38.444464+00', 'revealer', 17220, 'reveal.fetch', '1cf92616-ea10-4316-b8d1-ebd726ceebec', '{}', '{}', 0, NULL, 'veil_revealer', '127.0.0.1', NULL),
+	(10, '2026-12-01 04:23:38.447099+00', 'policy', 17223, 'policy.changed', NULL, '{}', '{}', 1, 'rule 1', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":null,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}'),
+	(11, '2026-12-01 04:23:38.450271+00', 'revealer', 17220, 'reveal.request', 'ea82a4c0-7e1e-4419-b5f3-5d8a159bc4c5', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'case 3', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(12, '2026-12-01 04:23:38.461123+00', 'approver', 17222, 'reveal.approved', 'ea82a4c0-7e1e-4419-b5f3-5d8a159bc4c5', '{}', '{}', 1, NULL, 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
+	(13, '2026-12-01 04:23:38.464339+00', 'revealer', 17220, 'reveal.request', '78d8f144-bf38-4795-8208-1bc49ca3478e', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'case 4', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(14, '2026-12-01 04:23:38.466402+00', 'approver', 17222, 'reveal.denied', '78d8f144-bf38-4795-8208-1bc49ca3478e', '{}', '{}', 1, 'not needed', 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
+	(15, '2026-12-01 04:23:38.469261+00', 'revealer', 17220, 'reveal.request', 'd0a53f21-e8bc-401f-b590-9969308c58ec', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'case 5', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(16, '2026-12-01 04:23:38.48335+00', 'breakglass', 17221, 'reveal.request', 'ee7b5bde-be58-4a90-b77a-2c3ef0fba29c', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
+	(17, '2026-12-01 04:23:38.484445+00', 'breakglass', 17221, 'reveal.breakglass', 'ee7b5bde-be58-4a90-b77a-2c3ef0fba29c', '{}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', NULL),
+	(18, '2026-12-01 04:23:38.486595+00', 'approver', 17222, 'reveal.reviewed', 'ee7b5bde-be58-4a90-b77a-2c3ef0fba29c', '{}', '{}', 1, 'it was one', 'veil_approver', '127.0.0.1', '{"requester" : "breakglass"}'),
+	(19, '2026-12-01 04:23:38.49058+00', 'breakglass', 17221, 'reveal.request', '69b95ef4-61fc-4bc5-b30d-90645d2f713e', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
+	(20, '2026-12-01 04:23:38.4911+00', 'breakglass', 17221, 'reveal.breakglass', '69b95ef4-61fc-4bc5-b30d-90645d2f713e', '{}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', NULL),
+	(21, '2026-12-01 04:23:38.494465+00', 'policy', 17223, 'hold.added', NULL, '{}', '{}', 1, 'case 6', 'veil_policy', '127.0.0.1', '{"hold" : "98e3eb62-77b6-47f1-a5c8-aafaea55e245", "kind" : "user", "subject" : "092081140b677b45dbe983b2f0d4ae0259ff2945bfa82f996fd7f6cac6916862"}'),
+	(22, '2026-12-01 04:23:38.497201+00', 'policy', 17223, 'hold.added', NULL, '{ip1_i2goq6w2wa5kddtlerfyx7lv5y}', '{}', 1, 'case 7', 'veil_policy', '127.0.0.1', '{"hold" : "2c063ddb-9279-4c76-9644-637cbc3c7f53", "kind" : "token", "subject" : "ip1_i2goq6w2wa5kddtlerfyx7lv5y"}'),
+	(23, '2026-12-01 04:23:38.499407+00', 'policy', 17223, 'hold.released', NULL, '{ip1_i2goq6w2wa5kddtlerfyx7lv5y}', '{}', 1, 'case 7 is closed', 'veil_policy', '127.0.0.1', '{"hold" : "2c063ddb-9279-4c76-9644-637cbc3c7f53", "kind" : "token", "subject" : "ip1_i2goq6w2wa5kddtlerfyx7lv5y"}'),
+	(24, '2026-12-01 04:23:38.52541+00', 'eraser', 17224, 'erasure.forget', NULL, '{}', '{}', 1, 'request 1', 'veil_eraser', '127.0.0.1', '{"erasure" : "891b6ce2-4508-45d8-9113-bd04ed53deae", "kind" : "user", "at" : "2026-12-01T04:23:38.524Z", "subject" : "92303aa084836e18e31fc3165e4301ae12861ea528645ca98123ba828e2195ed", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 1}, "plain" : 0, "originals" : 1, "rows" : 1, "digest" : "274c021eaf6d6eeea33e5d9603402db2b2c1db2ab7434a54f66e279b338c74b4"}'),
+	(25, '2026-12-01 04:23:38.533657+00', 'eraser', 17224, 'erasure.forget', NULL, '{}', '{}', 0, 'request 2', 'veil_eraser', '127.0.0.1', '{"erasure" : "21977b2e-aa97-4d51-b8de-3edfd58a51e9", "kind" : "user", "at" : "2026-12-01T04:23:38.533Z", "subject" : "a73130b32da9d57871a5b23e1819e12f0b2b8f5b547e18f3278ca9162860bede", "erased" : {"ip" : 0, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "plain" : 1, "originals" : 0, "rows" : 1, "digest" : "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}'),
+	(26, '2026-12-01 04:23:38.54187+00', 'eraser', 17224, 'erasure.forget', NULL, '{}', '{}', 1, 'request 3', 'veil_eraser', '127.0.0.1', '{"erasure" : "5a7dd44d-298d-489b-89a0-f3619a055418", "kind" : "tokens", "at" : "2026-12-01T04:23:38.541Z", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "forgotten" : 0, "unknown" : 0, "originals" : 1, "rows" : 1, "digest" : "ea987c1e70398f7e7b7908bc80e6582fad317f47d253ef9e3e52abd0d7183e79"}'),
+	(27, '2026-12-01 04:23:38.728029+00', 'eraser', 17224, 'erasure.expire', NULL, '{}', '{}', 4, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "7e3b73fb-b353-4000-939c-749ebd04809d", "kind" : "expiry", "run" : "713b8de3-9f5e-4534-9eb2-60595e3e813d", "at" : "2026-12-01T04:23:38.727Z", "first" : "2019-03-01", "until" : "2019-04-01", "originals" : 2, "rows" : 2, "days" : { "2019-03-20" : 1, "2019-03-21" : 1 }, "held" : {"originals" : 0, "rows" : 0}}'),
+	(28, '2026-12-01 04:23:38.749705+00', 'eraser', 17224, 'erasure.expire', NULL, '{}', '{}', 1, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "ec5bb79d-1691-468c-a23b-11e85cea51f3", "kind" : "expiry", "run" : "713b8de3-9f5e-4534-9eb2-60595e3e813d", "at" : "2026-12-01T04:23:38.749Z", "first" : "2024-06-01", "until" : "2024-07-01", "originals" : 0, "rows" : 1, "days" : { "2024-06-10" : 1 }, "held" : {"originals" : 2, "rows" : 1}}'),
+	(29, '2026-12-01 04:23:38.760596+00', 'revealer', 17220, 'canary.alarm', '1cf92616-ea10-4316-b8d1-ebd726ceebec', '{ip1_x5mrqc6255txulowsuf2ygkimq}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', '{"entry" : 8}'),
+	(30, '2026-12-01 04:23:38.778429+00', 'policy', 17223, 'policy.changed', NULL, '{}', '{}', 1, 'rule 2', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}');
 
 INSERT INTO pii_vault.audit_chain VALUES
-	(1, 1, '\xc457a4ed3b568e09da62d04bf6b4b11680517fb0313af7b8bb3e18bc24c03472'),
-	(2, 2, '\x67915f4d54779bd5454a1d58c43e69a26b8b473ff435a4e6354240a87a0b80b6'),
-	(3, 3, '\xd32ef5283b2bc9fb8006107889004880c4032fd2ff82e0c22cdeac065b1f0637'),
-	(4, 4, '\x42d5366c3fa2802daad9704df21b41ed406f35e11c1635e5e4326fd026bbcd46'),
-	(5, 5, '\x25d1fa4a3482d6d54c2d695c584e801ff880a2efa8705f28f1538c59de73b747'),
-	(6, 6, '\x76163e8ac3fd31cfdee92ef32be31c6f571f27c461cc2f26d563a8350eee66fa'),
-	(7, 7, '\xd751635e76b200787701946d79fefa0cfdba5f8b5f975575e3d55fd04822baf8'),
-	(8, 8, '\x93423c97b5537c18927702c3cd18fdf5aacd1aaa74fd19abb4f3666f25b4f8c9'),
-	(9, 9, '\xf4df654cefb358bc7c6784aca3c09527ea2f807037c694408f66684babf06cc2'),
-	(10, 10, '\x56fcb78f63bbdbd81a5e4f7439a0477b47a9eae6c4151bc3c629973b47b20323'),
-	(11, 11, '\x2cf16492cb8d8647f18a4463eb626f79090a7f97ea42b53225f4eab90c9ac3ae'),
-	(12, 12, '\x1c065579f03c06bddff3d75195ee1a6d88a225edf2faeb04bc1b5c85176a907a'),
-	(13, 13, '\x6ec615e7a454d7833891d2456ee23da0c4b33d4c8df5fb72c0e6b6efd66cac95'),
-	(14, 14, '\x236c223b831dbd65566d875e6bcdee8f8f8a7f616cd155e41230fe3760daba80'),
-	(15, 15, '\x3eac386396a4894ee8acc332b4ea3759f0af90f3eb063c0155acbfa0e10703b8'),
-	(16, 16, '\xab4a56cb676c2b53cf3a69d1c53054808e1c7a57edfeef37a8f78a717f9c256f'),
-	(17, 17, '\x41e5dbdab6221cb4a85895515d1f06e85b7a5a92482dac5c63f9fdc6ee181219'),
-	(18, 18, '\x5d676a63991d6496f74aa33dd205086ca69fc5b304c1e8fe0ecbb67a77975263'),
-	(19, 19, '\x83bbc554c593091e04b6ca0903bf9ae7609456f2a0269aa5bbaf8eefc71f9a7f'),
-	(20, 20, '\x34e324029f8bdc94db5cc633b660483fd18963e81332e69fadd920f52d84325e'),
-	(21, 21, '\x51007d7cede57827dabd9e2beda9788bddb11984b7ee8ef2cd7fd9a6cae672c8'),
-	(22, 22, '\x02a4d164e62df9f6d79865de66dd3afdfbb9c2f58bffa824c1f6dcb4087537f9'),
-	(23, 23, '\x3386063a809ff9adb5c1d6e5da83842a3673eed4695828a5ffb29f2075fa8302'),
-	(24, 24, '\x66b2aacb373859be0b74b2f1359dfaa9367976bbea7f8fe106858ecf46ac422b'),
-	(25, 25, '\xc7b5765ce1676f1887c719ca2ad2fb13a5975d7c4ce94081d676af0dfc76e672'),
-	(26, 26, '\x3535a56349958f4b26c3f0e3abfc94994552337437afa1be3e7adbb27a18c5e5'),
-	(27, 27, '\x2112bf455995137f787dc3c3f6da513f7b5f6d340866af3ca59f061ea2d2d23e'),
-	(28, 28, '\x281ee97b33cb53092f89e630872779d6d7f871239b46348cae8caeff0e44eaa5'),
-	(29, 29, '\xb57f33cb6ab66ec9da5c3abc30ebad5a56f4434cdddf3ddc6e1f66d1574150be');
+	(1, 1, '\xbbe7cb3a5fcda62f0193a0c161b1db732e939e4c70fd7a63ba7cd19d4d6c4daf'),
+	(2, 2, '\x6fce70c7c9a4cacd0814d1bccb16fefa6ed7e0a5e8e8128e6cb2201eb83cc1b9'),
+	(3, 3, '\x935d68cc6295819e48901a7d43b7be5c5811994c9a4093bb35aed315cc1177a8'),
+	(4, 4, '\x3d12ef9bac701a33a9f80665c959bca2746785f77381c826d3d21252254460f7'),
+	(5, 5, '\xe91cc8c2dba6097bc6da63e4405145783a5c1b4c25add5e65aa3c9f1b9e792d0'),
+	(6, 6, '\x9886593641d0579333a84edf363cc98ac5ab06bd431111178cffad44e437baae'),
+	(7, 7, '\x8026100e0659d24dc5105a934a02cc149058ede5dcc0389f1f0024991cd51af6'),
+	(8, 8, '\x06f577a64a44fd217d566852213401be26ab2e109762fdd8fd5b396fa80a7739'),
+	(9, 9, '\x174a2883942dee791d7d7725f8d0257aaa236df6a7381e821de47c6c014421e1'),
+	(10, 10, '\xd829549cb11ea2e8b9e3a8463d6aa20ebefb3f5b0b26e5acfe8c7d54e2e75cde'),
+	(11, 11, '\xcf69ecac4bc9c736d0c05ec38065c1cb12f763284d25ec8121d8a433a1c67f68'),
+	(12, 12, '\x8b3e9a382e1ee4c4d8652659678dac220556e9ba3ecca1840e7dfcc702e2c352'),
+	(13, 13, '\x1f04fd996bd0cad07ce9dd3cf5f6b60938a002be3a00193d3e41984ba53ba121'),
+	(14, 14, '\x0472d688b503d62c4e3d791a6a43cf27fe64adad77a8d78b224b1e9bca76aa3a'),
+	(15, 15, '\x87dcd2a4e4a72016b1bb25c2d49f8f9d9d2c28cc6d82df9bc17fb1ff170fec28'),
+	(16, 16, '\x396d5e27178d64d2224bbf81fcde5598672e097d147965b5394ca3349d269362'),
+	(17, 17, '\x56e8ae681849fabba0505d76057359060aea5b98562921932827c07eb048f972'),
+	(18, 18, '\x436eeddf3f62fd0fb20812a1437cb2e41c2eb49ac551063a698155de919c8d6f'),
+	(19, 19, '\x93df24b69dda84b5de86f710aecd063926280a106a0fd03f1abc0846eeec5b0b'),
+	(20, 20, '\x2e29e36ae360235cb0aa051a4445f09c6c61a1cdf0d2065e51c9dbc2f19cf8fa'),
+	(21, 21, '\x4392b79dc1d3ab9e868778f9469d4a812c9d78b5147409536720c02a809615ea'),
+	(22, 22, '\x3305460a1c719e7524e2c6ea0300a423d22333e997adfb0515ec046042ee97f3'),
+	(23, 23, '\xbd76de04133356d5d08ade974b7229f3a852be27637bc1d86cb888a41e6588a2'),
+	(24, 24, '\x8f192a849715704a2badae80251e7d3d0a3fd80fa27adf921760ea20db550e21'),
+	(25, 25, '\xa5d52fabc024fa4e63f38fcd3cb8f0253baf90e6b05ffd3f38f4f4eda37900a6'),
+	(26, 26, '\x154a66ad58d6b5961ba0bc18880467302079b1a8e1135c90fb74a46f71714479'),
+	(27, 27, '\x1c29b49abaa0f5271b176e9e3fd7bec60d401ce8c46a2e3e3b2aade519bc92b3'),
+	(28, 28, '\xbb12152777142138cd331b19bd3342d89e0538ac36025b107ec1db332c44e837'),
+	(29, 29, '\xbc81c1ef4cc9ed3814d5f126577663707a829bcb6b7e83f050f45c7b38901513');
 
 INSERT INTO pii_vault.audit_head VALUES
-	('0036df19-7aac-4ee0-9f44-56c7acce1b7e', 29, '\xb57f33cb6ab66ec9da5c3abc30ebad5a56f4434cdddf3ddc6e1f66d1574150be');
+	('2fa8e8b1-f9fc-468f-b349-563c2ae98296', 29, '\xbc81c1ef4cc9ed3814d5f126577663707a829bcb6b7e83f050f45c7b38901513');
 
 INSERT INTO pii_vault.audit_waiting VALUES
 	(30);
 
 INSERT INTO pii_vault.canaries VALUES
-	('ip1_3v4lulqggsnnnw3ahmi5mzeqeq', 'policy', '2026-12-01 04:04:18.725082+00');
+	('ip1_x5mrqc6255txulowsuf2ygkimq', 'policy', '2026-12-01 04:23:38.436453+00');
 
 INSERT INTO pii_vault.data_keys VALUES
-	('a25567f0-034c-4823-a014-403d47796938', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139204c7663327a3356437251554f7771446f6d44426a5a336c66367a54374a645a326b5045396d5733657967630a7378595078446c3559626d4d4863577a507635515550636c37617a4769364b38506f6357525a74635958410a2d2d2d206c7672443868775a326b554f59346857557249566f733169416a4f6e78592f6e6f4b712f474341312b52380af42d5826666f5c8c1e3f66f0439214dbfa62a63cd741919da374f18647490643f0c2c31db4b344d9d659245cedd704a815e861d05a5841f0c1bddb5ba438e0b4', '{age19d4nrd6vard0dstz8q4r94ydvz3jsf6fnk7gpjpkzq4ad6l4tpgsd5xk0g}', '\xae1334df4b109e906e78b2ad1f6e03382a6a10c22020a53eafead2409b0b3122', 'etl', '2026-12-01 04:04:18.339794+00'),
-	('8383b621-e3ca-409e-b762-ba79b4315624', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139204f3443476d37423131496e785071626d494f484e7431354237626f59544158467635466c66306a694368550a732b6e4d4566723558546e7768303452396b2b7a5064387a482b2f58504b6671364d7470786d51545456630a2d2d2d20526377635a726b6b624d764a362f6f516e597a7664706b5335776b3668325a55486164692b31396a6d50450ac06f7bfdaad89f325b1cb473198f7bf88c9e686cb1ca48ce477ea77b89642f49ad5150c0df9856bdb02821410bc88551dfaba3c4c5ae412cd23a384b5f4e890a', '{age19d4nrd6vard0dstz8q4r94ydvz3jsf6fnk7gpjpkzq4ad6l4tpgsd5xk0g}', '\x3a24e1726bfb9d9467e8787c29367dcecb2d18e73cfe1b4c93bfc2ff73194242', 'policy', '2026-12-01 04:04:18.724023+00');
+	('ac9c1c67-21bf-475b-8f8d-52b302213859', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e2058323535313920686e6735646132344d5658665478546b7079444971366b334563747575694b68686c6e36634c47454e54550a4c6e4334725734702f2f6a63712b535a6235792f53655179723435506266414c36726474415a397a3733670a2d2d2d20335651372f774677705a625271764a445071424651622f52314f427977726d6f5a4b79726c495668474b450a0ca03bc65c5bfa2f1834a99eb0ed350679949ff0928a714a43aebab1c6e02b4e559d58e25b3f3dd9e0754c6b06aa29e6aa3311606ca09a3adb45259ecc15d339', '{age1hh2khahqm86hj84tc5vmjrdv7cdq7u40ge3hmhe7gafz2aywxc9se7t72v}', '\x52e5cb108725dfa16417c5e2bf059bd4528f2f963b9ec19a6228214dc1cce72b', 'etl', '2026-12-01 04:23:38.124262+00'),
+	('2485a5f7-9f9a-4396-b988-79c7a75a3e80', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139204e4e525442595268522b673330387550684c4a5972374d70745a796b576a6d704f6b737075456b545a57730a7165592b65306245706242756c6152485639543437435450483631436b78566532303863354d524d596b6b0a2d2d2d2065362b7764694f456e7855413567352f3749695441353072533844312b636b7853663732796947306570490a9b0f0ffa2005a9de611f2f9f6a42828c508b57c11bd6ed6dc93d8821ab8f8970d2b10c89ec9ee46bc2a536e2f01bd045ca26ebaaf8271d2141e80b3ada41f8d4', '{age1hh2khahqm86hj84tc5vmjrdv7cdq7u40ge3hmhe7gafz2aywxc9se7t72v}', '\xb0e0002574c35df2901cad187489d763e66331ce8789d825c4f980924ee2d2db', 'policy', '2026-12-01 04:23:38.435632+00');
 
 INSERT INTO pii_vault.holds VALUES
-	('1157c53c-82f9-4750-b392-97c656168d96', NULL, 'user-7', 'case 6', 'policy', '2026-12-01 04:04:18.868547+00', NULL, NULL, NULL),
-	('ced5ffb5-4740-4973-8f98-11adfd96750f', 'ip1_ze2msyrmcymjtvtjv7xw2dw2ua', NULL, 'case 7', 'policy', '2026-12-01 04:04:18.871644+00', 'policy', '2026-12-01 04:04:18.873454+00', 'case 7 is closed');
+	('98e3eb62-77b6-47f1-a5c8-aafaea55e245', NULL, 'user-7', 'case 6', 'policy', '2026-12-01 04:23:38.493865+00', NULL, NULL, NULL),
+	('2c063ddb-9279-4c76-9644-637cbc3c7f53', 'ip1_i2goq6w2wa5kddtlerfyx7lv5y', NULL, 'case 7', 'policy', '2026-12-01 04:23:38.496905+00', 'policy', '2026-12-01 04:23:38.499183+00', 'case 7 is closed');
 
 INSERT INTO pii_vault.key_generations VALUES
-	(1, '\x3b00719f1b5d0886', 'etl', '2026-12-01 04:04:18.337747+00');
+	(1, '\xb035888f29dc68eb', 'etl', '2026-12-01 04:23:38.122282+00');
 
 INSERT INTO pii_vault.originals_20240601 VALUES
-	('dev1_x562xvcmrfo7hfla5kyiexc6s4', '2024-06-01', 'a25567f0-034c-4823-a014-403d47796938', '\x7489d1b4f4c23cbc35479d04e942fa4ed9161cd101a4fb6cbc010973e077468ba4bb6d669954f68ed5d0b3ef', '2026-12-01 04:04:18.369123+00'),
-	('ip1_mjd5beecfiqabfszz3zdu5svnq', '2024-06-01', 'a25567f0-034c-4823-a014-403d47796938', '\x8721b8362e42adf10dcfb54888fd54a7bb76ee864c6367b837f481bfaf7c8a15dcfbbff7f675793a3abb6b26', '2026-12-01 04:04:18.373377+00');
+	('dev1_vl5mjqn357alxsfx6n56mv5wum', '2024-06-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\xf8e4b357fd8c0fba9dee81678054481e5cc3439419aad265114c5fef989dd1a543709a6c91224814464cb93d', '2026-12-01 04:23:38.142533+00'),
+	('ip1_3nouufvdqr72yoyea24m5o6bvi', '2024-06-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\xd0fc191e7b3597c72006bfcbbe04f1d8586be99dbeeab6da5cc7b0d2fe9700121d2d3bb6f35138c08822672a', '2026-12-01 04:23:38.14273+00');
 
 INSERT INTO pii_vault.originals_20261001 VALUES
-	('dev1_525xuafg7x2n6b3kcmngtgwkby', '2026-10-01', 'a25567f0-034c-4823-a014-403d47796938', '\x1d9d20baa0bb3f1e354e3350cfeafebd4b146b085c77381a136bb830ecddd884c86d43ee64f1864fd505f614', '2026-12-01 04:04:18.357084+00'),
-	('ip1_wftrhabynouvp2k3y7lxrvutwm', '2026-10-01', 'a25567f0-034c-4823-a014-403d47796938', '\x6ca3b6bd29cb4869e8c3bb917b8c9acfe845663f41f9eff93dfb85d84cbff5fcedd05148757b53b97ad1afa5', '2026-12-01 04:04:18.358502+00');
+	('dev1_wnvbk666f32ftckbjxtw57hl7u', '2026-10-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\x1784d67025528c9b6c50bb8bd0cfda4d68cdfbfd66858b7799c53737cb5ea2579f8106a45ec3a8499e685434', '2026-12-01 04:23:38.13471+00'),
+	('ip1_6u65noyz546r232htbp2yonic4', '2026-10-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\x503f6ba61b6d0ae88d0d55107c7e56ed0f85e9bad2f1800f4f09291291458e09da53b0d3aa962b5c666e0bb3', '2026-12-01 04:23:38.134921+00');
 
 INSERT INTO pii_vault.originals_20261101 VALUES
-	('ip1_gbopfe6hytf5wqvig3misoejq4', '2026-11-01', 'a25567f0-034c-4823-a014-403d47796938', '\x398311ecb13fbc8d8edd7a361d16ccdf83357b29ba836533da19a281032c12afbb5eacf94b6cd73c01a5677c', '2026-12-01 04:04:18.58539+00');
+	('ip1_zzxpabivov2wmiwtoysom7tlny', '2026-11-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\x150c9c691dca2782ed898f08568caced1d5e5b81f4b179b81372451146fee0a60ee4a0bc0ce85573ea71e6df', '2026-12-01 04:23:38.315934+00');
 
 INSERT INTO pii_vault.originals_20261201 VALUES
-	('dev1_525xuafg7x2n6b3kcmngtgwkby', '2026-12-01', 'a25567f0-034c-4823-a014-403d47796938', '\x066c07c545ff46fc7a5df10d9a13342654b8f8a05f9d830ece9096beec5fb928acd207d403a139d0e0cf61f4', '2026-12-01 04:04:18.342418+00'),
-	('ip1_rbi2abmeynusbwmkqypi673k2i', '2026-12-01', 'a25567f0-034c-4823-a014-403d47796938', '\x3373405d1f675cbc03d6ddacbb3173188ee2ffc7ba19630a5e03d4354549a65a7b33db3e6b219c6604c21e5c', '2026-12-01 04:04:18.34274+00'),
-	('ip1_ze2msyrmcymjtvtjv7xw2dw2ua', '2026-12-01', 'a25567f0-034c-4823-a014-403d47796938', '\xfbad51554f1deb123177e8382cd3b8323d6c6a8a7f7b738a79017ada9bc04078d94d5d8045713283e6067a2f', '2026-12-01 04:04:18.342746+00'),
-	('ip1_3v4lulqggsnnnw3ahmi5mzeqeq', '2026-12-01', '8383b621-e3ca-409e-b762-ba79b4315624', '\x7507c11e57c47b9571e67189de09801dfc0e4113dc232fde93fe66d9455a0965cc62bbe373d8eaa18924036d', '2026-12-01 04:04:18.724881+00');
+	('dev1_wnvbk666f32ftckbjxtw57hl7u', '2026-12-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\xf02d83d9be083e05f124ae3185297daca47423c44b945b759a5c67c9b08989b428a70d3ce0c91a8861f6047a', '2026-12-01 04:23:38.12705+00'),
+	('ip1_i2goq6w2wa5kddtlerfyx7lv5y', '2026-12-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\x5b724bd70103ac4d5853c4ebe8e0a0957b9115434e444d1413cb3c64830281db8a7e6f502817cf50e88aff73', '2026-12-01 04:23:38.127348+00'),
+	('ip1_ua3jmku2n65drab2qp6r3n32ea', '2026-12-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\xfdc22828b7728bde30d462b30b361444722311d12ecac44cadbca59fe50fe54663fbe0d63fd4205c9cba386f', '2026-12-01 04:23:38.127361+00'),
+	('ip1_x5mrqc6255txulowsuf2ygkimq', '2026-12-01', '2485a5f7-9f9a-4396-b988-79c7a75a3e80', '\xf3e574b87714ebb1a0ad5d92859fce95be57baa145e276835f08a1cb8858e46efc8aafdba17b4e25b057728b', '2026-12-01 04:23:38.436253+00');
 
 INSERT INTO pii_vault.policies VALUES
 	('device_id', false, '{}', NULL, NULL, false, 900, 900, false),
@@ -5197,29 +5200,29 @@ INSERT INTO pii_vault.policies VALUES
 	('ip', false, '{}', 100, NULL, false, 900, 900, false);
 
 INSERT INTO pii_vault.requests VALUES
-	('bf745afd-d7c2-4120-a8af-5e6744afad08', 'replay', 'operator', 17219, '{replayed}', '2026-12-01 04:04:18.446956+00', '777', 'fixed', NULL, false, 'none', NULL, NULL, 900, 900, 0, 0, 1),
-	('cb8c265c-3840-4e48-a85b-dc6d5ad84715', 'reveal', 'revealer', 17220, '{ip1_rbi2abmeynusbwmkqypi673k2i}', '2026-12-01 04:04:18.634156+00', '785', 'case 1', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
-	('df17b88e-4ac1-470e-bc74-c65c30cce905', 'reveal', 'revealer', 17220, '{ip1_3v4lulqggsnnnw3ahmi5mzeqeq}', '2026-12-01 04:04:18.736358+00', '789', 'case 2', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
-	('f59eca0d-151a-4411-9491-c4e150004266', 'reveal', 'revealer', 17220, '{ip1_rbi2abmeynusbwmkqypi673k2i}', '2026-12-01 04:04:18.7619+00', '793', 'case 3', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('1f3c15f1-faeb-4a9a-9635-f88dc40b4e52', 'reveal', 'revealer', 17220, '{ip1_rbi2abmeynusbwmkqypi673k2i}', '2026-12-01 04:04:18.810307+00', '796', 'case 4', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('c0f600a8-5af5-4a78-bc84-e9af0032ac02', 'reveal', 'revealer', 17220, '{ip1_rbi2abmeynusbwmkqypi673k2i}', '2026-12-01 04:04:18.830782+00', '798', 'case 5', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('a108981f-bd72-42c9-8ed7-eac47f3c204d', 'reveal', 'breakglass', 17221, '{ip1_rbi2abmeynusbwmkqypi673k2i}', '2026-12-01 04:04:18.854357+00', '799', 'fire', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0),
-	('150be7df-d76e-4420-84e4-2a4da39538e7', 'reveal', 'breakglass', 17221, '{ip1_rbi2abmeynusbwmkqypi673k2i}', '2026-12-01 04:04:18.861817+00', '801', 'flood', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0);
+	('dc889630-5382-43a0-ad4b-1073109b792c', 'replay', 'operator', 17219, '{replayed}', '2026-12-01 04:23:38.170626+00', '777', 'fixed', NULL, false, 'none', NULL, NULL, 900, 900, 0, 0, 1),
+	('6e453ce3-be0b-4e53-8c47-770a59402933', 'reveal', 'revealer', 17220, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.349821+00', '785', 'case 1', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
+	('1cf92616-ea10-4316-b8d1-ebd726ceebec', 'reveal', 'revealer', 17220, '{ip1_x5mrqc6255txulowsuf2ygkimq}', '2026-12-01 04:23:38.441597+00', '789', 'case 2', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
+	('ea82a4c0-7e1e-4419-b5f3-5d8a159bc4c5', 'reveal', 'revealer', 17220, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.45012+00', '793', 'case 3', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('78d8f144-bf38-4795-8208-1bc49ca3478e', 'reveal', 'revealer', 17220, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.464227+00', '795', 'case 4', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('d0a53f21-e8bc-401f-b590-9969308c58ec', 'reveal', 'revealer', 17220, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.469159+00', '797', 'case 5', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('ee7b5bde-be58-4a90-b77a-2c3ef0fba29c', 'reveal', 'breakglass', 17221, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.482753+00', '798', 'fire', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0),
+	('69b95ef4-61fc-4bc5-b30d-90645d2f713e', 'reveal', 'breakglass', 17221, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.490435+00', '800', 'flood', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0);
 
 INSERT INTO pii_vault.reviews VALUES
-	('a108981f-bd72-42c9-8ed7-eac47f3c204d', 'approver', 17222, '2026-12-01 04:04:18.859172+00');
+	('ee7b5bde-be58-4a90-b77a-2c3ef0fba29c', 'approver', 17222, '2026-12-01 04:23:38.486333+00');
 
 INSERT INTO pii_vault.spenders VALUES
 	(17220, 3),
 	(17221, 2);
 
 INSERT INTO pii_vault.tombstones VALUES
-	('ip1_fe5u6iunzsk3soqu3tul2hywwm', 'f41f380b-d037-4889-88d9-20fdd40bc0d0', '2026-12-01 04:04:18.891183+00'),
-	('ip1_7jbx7a62j5un6ynxlxgblnyd5m', '787ef056-e1ef-47e9-83f5-fa57dbea1bd4', '2026-12-01 04:04:18.909875+00');
+	('ip1_jjigvwopffriokhsbzeinpnz3a', '891b6ce2-4508-45d8-9113-bd04ed53deae', '2026-12-01 04:23:38.521346+00'),
+	('ip1_gdmxdkrxova64wsl2ijoxlznpe', '5a7dd44d-298d-489b-89a0-f3619a055418', '2026-12-01 04:23:38.539715+00');
 
 INSERT INTO pii_vault.verdicts VALUES
-	('f59eca0d-151a-4411-9491-c4e150004266', true, 'approver', 17222, '2026-12-01 04:04:18.797412+00'),
-	('1f3c15f1-faeb-4a9a-9635-f88dc40b4e52', false, 'approver', 17222, '2026-12-01 04:04:18.815896+00');
+	('ea82a4c0-7e1e-4419-b5f3-5d8a159bc4c5', true, 'approver', 17222, '2026-12-01 04:23:38.460576+00'),
+	('78d8f144-bf38-4795-8208-1bc49ca3478e', false, 'approver', 17222, '2026-12-01 04:23:38.466327+00');
 
 SELECT pg_catalog.setval('etl.migrations_id_seq', 1, true);
 
