@@ -51,6 +51,8 @@ With tokens, prints their originals. With --user, --since, --until, --values or 
 down, prints logins with the originals beside their tokens; the login to the database then needs the role
 veil_analyst, too. Everything that is asked for is on record before the first original appears.
 
+A token opens to the earliest original that is left of it. A login shows the originals of its own period.
+
 --json prints one array for tokens, and for logins an object a line. --csv leaves spreadsheets nothing to run: an
 apostrophe stands before what they would take for a formula.
 
