@@ -178,9 +178,9 @@ table etl.migrations owner veil_owner
 table etl.period_length owner veil_owner
 table etl.periods owner veil_owner
 table etl.quarantine owner veil_owner
-table etl.user_logins_default owner veil_owner partition by LIST (create_date) partition DEFAULT
-table etl.user_logins_without_date owner veil_owner partition FOR VALUES IN (NULL)
-table etl.user_logins_without_period owner veil_owner partition DEFAULT
+table etl.user_logins_default owner veil_owner partition by LIST (((create_date IS NULL))) partition DEFAULT
+table etl.user_logins_without_date owner veil_owner partition FOR VALUES IN (true)
+table etl.user_logins_without_period owner veil_owner partition FOR VALUES IN (false)
 table pii_vault.audit owner veil_owner
 table pii_vault.audit_chain owner veil_owner
 table pii_vault.audit_head owner veil_owner
@@ -1262,6 +1262,7 @@ begin
   );
   execute format('alter table etl.%I owner to veil_owner', name);
   execute format('alter table etl.%I replica identity full', name);
+  perform etl.vacuum_early(format('etl.%I', name));
 end
 $function$
 -- owner veil_owner
@@ -1783,6 +1784,20 @@ CREATE OR REPLACE FUNCTION etl.utc_day(moment timestamp with time zone)
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   select (moment at time zone interval '0')::date
+$function$
+-- owner veil_owner
+
+CREATE OR REPLACE FUNCTION etl.vacuum_early(partition regclass)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  execute format(
+    'alter table %s set (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 10000)',
+    partition
+  );
+end
 $function$
 -- owner veil_owner
 
@@ -3453,6 +3468,7 @@ begin
   );
   execute format('alter table pii_vault.%I owner to veil_owner', name);
   execute format('alter table pii_vault.%I alter column sealed set statistics 0', name);
+  perform etl.vacuum_early(format('pii_vault.%I', name));
 end
 $function$
 -- owner veil_owner

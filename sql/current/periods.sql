@@ -59,6 +59,20 @@ as $$
   select parent || '_' || to_char(first, 'YYYYMMDD')
 $$;
 
+-- Vacuumed as soon as so much is new in it, and not as a part of what there is: what no vacuum has marked as visible,
+-- an expiry's count would, and log each page of it whole: 50 MB for 3,000,000 originals, of which a sixth came late.
+create or replace function etl.vacuum_early(partition regclass) returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format(
+    'alter table %s set (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 10000)',
+    partition
+  );
+end
+$$;
+
 -- An empty table like user_logins, not attached. Replica identity is not inherited. With its indexes, because attaching
 -- would make them under a lock. It is veil_owner's also where a superuser has called this.
 create or replace function etl.make_logins_table(name text) returns void
@@ -74,6 +88,7 @@ begin
   );
   execute format('alter table etl.%I owner to veil_owner', name);
   execute format('alter table etl.%I replica identity full', name);
+  perform etl.vacuum_early(format('etl.%I', name));
 end
 $$;
 
@@ -91,6 +106,7 @@ begin
   );
   execute format('alter table pii_vault.%I owner to veil_owner', name);
   execute format('alter table pii_vault.%I alter column sealed set statistics 0', name);
+  perform etl.vacuum_early(format('pii_vault.%I', name));
 end
 $$;
 

@@ -68,11 +68,15 @@ create table public.user_logins (
 -- In etl, as the partitions of the periods are: in public, somebody else could have taken their names. Rows without a
 -- date come from a table of before only. They stand apart, and the constraint says so, so that no new period has to
 -- look through them: a million took 70 ms, in which nobody could read.
-create table etl.user_logins_default partition of public.user_logins default partition by list (create_date);
+--
+-- Neither of the two is a default partition. With one among them, a query that names no date was planned by proving it
+-- against every period: with 400 of them in 340 ms, and so in 14 (PostgreSQL 18).
+create table etl.user_logins_default
+  partition of public.user_logins default partition by list ((create_date is null));
 create table etl.user_logins_without_date partition of etl.user_logins_default (
   constraint user_logins_without_date check (create_date is null)
-) for values in (null);
-create table etl.user_logins_without_period partition of etl.user_logins_default default;
+) for values in (true);
+create table etl.user_logins_without_period partition of etl.user_logins_default for values in (false);
 
 -- A row has no key, and could not be changed where a publication has this table.
 alter table public.user_logins replica identity full;

@@ -856,6 +856,7 @@ begin
   );
   execute format('alter table etl.%I owner to veil_owner', name);
   execute format('alter table etl.%I replica identity full', name);
+  perform etl.vacuum_early(format('etl.%I', name));
 end
 $$;
 
@@ -1368,6 +1369,20 @@ CREATE FUNCTION etl.utc_day(moment timestamp with time zone) RETURNS date
 $$;
 
 ALTER FUNCTION etl.utc_day(moment timestamp with time zone) OWNER TO veil_owner;
+
+CREATE FUNCTION etl.vacuum_early(partition regclass) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  execute format(
+    'alter table %s set (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 10000)',
+    partition
+  );
+end
+$$;
+
+ALTER FUNCTION etl.vacuum_early(partition regclass) OWNER TO veil_owner;
 
 CREATE FUNCTION etl.values_without_original(partition regclass) RETURNS TABLE(day date, field text, value text)
     LANGUAGE plpgsql STABLE
@@ -3088,6 +3103,7 @@ begin
   );
   execute format('alter table pii_vault.%I owner to veil_owner', name);
   execute format('alter table pii_vault.%I alter column sealed set statistics 0', name);
+  perform etl.vacuum_early(format('pii_vault.%I', name));
 end
 $$;
 
@@ -4568,7 +4584,8 @@ CREATE TABLE etl.user_logins_20240601 (
     locale character varying(32),
     app_version integer,
     create_date date
-);
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='10000');
 
 ALTER TABLE ONLY etl.user_logins_20240601 REPLICA IDENTITY FULL;
 
@@ -4582,7 +4599,8 @@ CREATE TABLE etl.user_logins_20260501 (
     locale character varying(32),
     app_version integer,
     create_date date
-);
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='10000');
 
 ALTER TABLE ONLY etl.user_logins_20260501 REPLICA IDENTITY FULL;
 
@@ -4596,7 +4614,8 @@ CREATE TABLE etl.user_logins_20261001 (
     locale character varying(32),
     app_version integer,
     create_date date
-);
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='10000');
 
 ALTER TABLE ONLY etl.user_logins_20261001 REPLICA IDENTITY FULL;
 
@@ -4610,7 +4629,8 @@ CREATE TABLE etl.user_logins_20261101 (
     locale character varying(32),
     app_version integer,
     create_date date
-);
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='10000');
 
 ALTER TABLE ONLY etl.user_logins_20261101 REPLICA IDENTITY FULL;
 
@@ -4624,7 +4644,8 @@ CREATE TABLE etl.user_logins_20261201 (
     locale character varying(32),
     app_version integer,
     create_date date
-);
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='10000');
 
 ALTER TABLE ONLY etl.user_logins_20261201 REPLICA IDENTITY FULL;
 
@@ -4639,7 +4660,7 @@ CREATE TABLE etl.user_logins_default (
     app_version integer,
     create_date date
 )
-PARTITION BY LIST (create_date);
+PARTITION BY LIST (((create_date IS NULL)));
 
 ALTER TABLE ONLY etl.user_logins_default REPLICA IDENTITY FULL;
 
@@ -4816,7 +4837,8 @@ CREATE TABLE pii_vault.originals_20240601 (
     sealed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT originals_sealed CHECK (((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068) AND ((octet_length(sealed) % 16) = 12))),
     CONSTRAINT originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text)))
-);
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='10000');
 ALTER TABLE ONLY pii_vault.originals_20240601 ALTER COLUMN sealed SET STATISTICS 0;
 
 ALTER TABLE pii_vault.originals_20240601 OWNER TO veil_owner;
@@ -4829,7 +4851,8 @@ CREATE TABLE pii_vault.originals_20260501 (
     sealed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT originals_sealed CHECK (((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068) AND ((octet_length(sealed) % 16) = 12))),
     CONSTRAINT originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text)))
-);
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='10000');
 ALTER TABLE ONLY pii_vault.originals_20260501 ALTER COLUMN sealed SET STATISTICS 0;
 
 ALTER TABLE pii_vault.originals_20260501 OWNER TO veil_owner;
@@ -4842,7 +4865,8 @@ CREATE TABLE pii_vault.originals_20261001 (
     sealed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT originals_sealed CHECK (((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068) AND ((octet_length(sealed) % 16) = 12))),
     CONSTRAINT originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text)))
-);
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='10000');
 ALTER TABLE ONLY pii_vault.originals_20261001 ALTER COLUMN sealed SET STATISTICS 0;
 
 ALTER TABLE pii_vault.originals_20261001 OWNER TO veil_owner;
@@ -4855,7 +4879,8 @@ CREATE TABLE pii_vault.originals_20261101 (
     sealed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT originals_sealed CHECK (((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068) AND ((octet_length(sealed) % 16) = 12))),
     CONSTRAINT originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text)))
-);
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='10000');
 ALTER TABLE ONLY pii_vault.originals_20261101 ALTER COLUMN sealed SET STATISTICS 0;
 
 ALTER TABLE pii_vault.originals_20261101 OWNER TO veil_owner;
@@ -4868,7 +4893,8 @@ CREATE TABLE pii_vault.originals_20261201 (
     sealed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT originals_sealed CHECK (((octet_length(sealed) >= 44) AND (octet_length(sealed) <= 1068) AND ((octet_length(sealed) % 16) = 12))),
     CONSTRAINT originals_token CHECK (((token ~ '^(ip|dev)[1-9][0-9]*_[a-z2-7]+[aeimquy4]$'::text) AND (substr(token, (octet_length(token) - 26), 1) = '_'::text)))
-);
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='10000');
 ALTER TABLE ONLY pii_vault.originals_20261201 ALTER COLUMN sealed SET STATISTICS 0;
 
 ALTER TABLE pii_vault.originals_20261201 OWNER TO veil_owner;
@@ -5011,9 +5037,9 @@ ALTER TABLE ONLY public.user_logins ATTACH PARTITION etl.user_logins_20261201 FO
 
 ALTER TABLE ONLY public.user_logins ATTACH PARTITION etl.user_logins_default DEFAULT;
 
-ALTER TABLE ONLY etl.user_logins_default ATTACH PARTITION etl.user_logins_without_date FOR VALUES IN (NULL);
+ALTER TABLE ONLY etl.user_logins_default ATTACH PARTITION etl.user_logins_without_date FOR VALUES IN (true);
 
-ALTER TABLE ONLY etl.user_logins_default ATTACH PARTITION etl.user_logins_without_period DEFAULT;
+ALTER TABLE ONLY etl.user_logins_default ATTACH PARTITION etl.user_logins_without_period FOR VALUES IN (false);
 
 ALTER TABLE ONLY pii_vault.originals ATTACH PARTITION pii_vault.originals_20240601 FOR VALUES FROM ('2024-06-01') TO ('2024-07-01');
 
@@ -5055,7 +5081,7 @@ INSERT INTO etl.ledger_totals VALUES
 	('2026-10-31', 1);
 
 INSERT INTO etl.migrations OVERRIDING SYSTEM VALUE VALUES
-	(1, 4, 'ba77df54fa202006f23270db8dcb95476e97ec01016a9b1fd47e5878a1d3da55', '736', 150, 'b2545a24b848df85cf940d5c45c67d53f28f743c9ad97a3f57b2911fe21abc83', '736', 14, '2026-12-01 04:23:37.833898+00');
+	(1, 4, '9ed778ef87604abcc8635fb28c43f81bce04b7268c6053f30aa86ecbe50de499', '736', 151, 'b2545a24b848df85cf940d5c45c67d53f28f743c9ad97a3f57b2911fe21abc83', '736', 14, '2026-12-01 04:25:32.34272+00');
 
 INSERT INTO etl.period_length VALUES
 	('month');
@@ -5065,134 +5091,134 @@ INSERT INTO etl.periods VALUES
 	('2026-12-01', '2027-01-01', NULL, NULL, 0),
 	('2026-05-01', '2026-06-01', NULL, NULL, 6),
 	('2026-10-01', '2026-11-01', NULL, NULL, 7),
-	('2019-03-01', '2019-04-01', '2026-12-01 04:23:38.727007+00', '2026-12-01 04:23:38.727007+00', 7),
-	('2024-06-01', '2024-07-01', '2026-12-01 04:23:38.74937+00', '2026-12-01 04:23:38.74937+00', 7);
+	('2019-03-01', '2019-04-01', '2026-12-01 04:25:33.098113+00', '2026-12-01 04:25:33.098113+00', 7),
+	('2024-06-01', '2024-07-01', '2026-12-01 04:25:33.120502+00', '2026-12-01 04:25:33.120502+00', 7);
 
 INSERT INTO etl.quarantine VALUES
-	('open', '2026-11-30 12:00:00+00', 'an old rule', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\xc4988f6d6c9159ac76b9573885d8871619f600586275fb84d39db1a6bae50d88f5f67693887f6dd23037f9941a6f8cf69fd2439550a1cd6900b2780c5616b83d9c0a910e4cc983cba568f30b', 'open', '2026-12-01 04:23:38.146589+00', NULL, NULL),
-	('discarded', '2026-11-30 12:00:00+00', 'an old rule', 'ac9c1c67-21bf-475b-8f8d-52b302213859', NULL, 'discarded', '2026-12-01 04:23:38.149505+00', '2026-12-01 04:23:38.163179+00', 'operator'),
-	('replayed', '2026-11-30 12:00:00+00', 'an old rule', 'ac9c1c67-21bf-475b-8f8d-52b302213859', NULL, 'replayed', '2026-12-01 04:23:38.151827+00', '2026-12-01 04:23:38.313517+00', 'operator');
+	('open', '2026-11-30 12:00:00+00', 'an old rule', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x3241d331b00536bf1b02152530c7a1f79fc9d6a8660af93927da2c183305ef240fae7f238d746e899b22fda90bc365d5a9a56e741e71ada9e9a0a278654a87c658197f7deaaf7819c45a557a', 'open', '2026-12-01 04:25:32.632688+00', NULL, NULL),
+	('discarded', '2026-11-30 12:00:00+00', 'an old rule', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', NULL, 'discarded', '2026-12-01 04:25:32.635217+00', '2026-12-01 04:25:32.646156+00', 'operator'),
+	('replayed', '2026-11-30 12:00:00+00', 'an old rule', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', NULL, 'replayed', '2026-12-01 04:25:32.637714+00', '2026-12-01 04:25:32.806022+00', 'operator');
 
 INSERT INTO etl.user_logins_20240601 VALUES
-	('user-7', NULL, 'ip1_3nouufvdqr72yoyea24m5o6bvi', 'dev1_vl5mjqn357alxsfx6n56mv5wum', NULL, 2003000, '2024-06-11');
+	('user-7', NULL, 'ip1_ymfwj6trsahtpex6tmdkqhg3s4', 'dev1_77fzirbkohojzeqfywe4jogye4', NULL, 2003000, '2024-06-11');
 
 INSERT INTO etl.user_logins_20260501 VALUES
-	('old-4', NULL, 'ip0_2xp6dlomgz5u52zxix6brf7ifm', NULL, NULL, NULL, '2026-05-15');
+	('old-4', NULL, 'ip0_rxvlepfmmhhizzi6zi5wnxuble', NULL, NULL, NULL, '2026-05-15');
 
 INSERT INTO etl.user_logins_20261001 VALUES
-	('user-5', NULL, 'ip1_6u65noyz546r232htbp2yonic4', 'dev1_wnvbk666f32ftckbjxtw57hl7u', NULL, 2003000, '2026-10-31');
+	('user-5', NULL, 'ip1_a6uuw3yg44vcwgoqv65trwjmmq', 'dev1_oybymirxsioqtf6tbo3uz4ivny', NULL, 2003000, '2026-10-31');
 
 INSERT INTO etl.user_logins_20261101 VALUES
-	('replayed', NULL, 'ip1_zzxpabivov2wmiwtoysom7tlny', NULL, NULL, NULL, '2026-11-30');
+	('replayed', NULL, 'ip1_uhmaurntrw6pnpfecgkh3usaki', NULL, NULL, NULL, '2026-11-30');
 
 INSERT INTO etl.user_logins_20261201 VALUES
-	('user-1', NULL, 'ip1_ua3jmku2n65drab2qp6r3n32ea', 'dev1_wnvbk666f32ftckbjxtw57hl7u', NULL, 2003000, '2026-12-01'),
-	('user-2', NULL, 'ip1_i2goq6w2wa5kddtlerfyx7lv5y', 'dev1_wnvbk666f32ftckbjxtw57hl7u', NULL, 2003000, '2026-12-01'),
-	('user-3', NULL, 'ip0_ypqcdnt5u7lcxdu2z4yek47oay', 'dev0_z2qzb4ecooiopdb4oozoska4oa', NULL, 2003000, '2026-12-01'),
-	('user-4', NULL, 'ip0_jsgjagou4o6kkhu4ip3yu4ygae', 'dev1_wnvbk666f32ftckbjxtw57hl7u', NULL, 2003000, '2026-12-01');
+	('user-1', NULL, 'ip1_whp3h3ccnpmk63smow6tfdm6xi', 'dev1_oybymirxsioqtf6tbo3uz4ivny', NULL, 2003000, '2026-12-01'),
+	('user-2', NULL, 'ip1_rt4j7zgykaazlf3mekrtzvsn6q', 'dev1_oybymirxsioqtf6tbo3uz4ivny', NULL, 2003000, '2026-12-01'),
+	('user-3', NULL, 'ip0_dhpdlkf3az3egvaxi6d2v2kyxu', 'dev0_hujkoikv2cqwunka4ish726fz4', NULL, 2003000, '2026-12-01'),
+	('user-4', NULL, 'ip0_griyjwz7m5glxofpvjsd4c6pc4', 'dev1_oybymirxsioqtf6tbo3uz4ivny', NULL, 2003000, '2026-12-01');
 
 INSERT INTO etl.user_logins_without_date VALUES
 	('old-3', NULL, 'ip1_bbbbbbbbbbbbbbbbbbbbbbbbba', NULL, NULL, NULL, NULL);
 
 INSERT INTO pii_vault.audit OVERRIDING SYSTEM VALUE VALUES
-	(1, '2026-12-01 04:23:38.16382+00', 'operator', 17219, 'quarantine.discard', NULL, '{}', '{discarded}', 1, 'no use', 'veil_operator', '127.0.0.1', NULL),
-	(2, '2026-12-01 04:23:38.171077+00', 'operator', 17219, 'quarantine.replay', 'dc889630-5382-43a0-ad4b-1073109b792c', '{}', '{replayed}', 1, 'fixed', 'veil_operator', '127.0.0.1', NULL),
-	(3, '2026-12-01 04:23:38.210707+00', 'operator', 17219, 'quarantine.fetch', 'dc889630-5382-43a0-ad4b-1073109b792c', '{}', '{}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
-	(4, '2026-12-01 04:23:38.317286+00', 'operator', 17219, 'quarantine.replayed', 'dc889630-5382-43a0-ad4b-1073109b792c', '{}', '{replayed}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
-	(5, '2026-12-01 04:23:38.350424+00', 'revealer', 17220, 'reveal.request', '6e453ce3-be0b-4e53-8c47-770a59402933', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'case 1', 'veil_revealer', '127.0.0.1', NULL),
-	(6, '2026-12-01 04:23:38.414003+00', 'revealer', 17220, 'reveal.fetch', '6e453ce3-be0b-4e53-8c47-770a59402933', '{}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', NULL),
-	(7, '2026-12-01 04:23:38.436926+00', 'policy', 17223, 'canary.added', NULL, '{ip1_x5mrqc6255txulowsuf2ygkimq}', '{}', 1, 'a decoy', 'veil_policy', '127.0.0.1', NULL),
-	(8, '2026-12-01 04:23:38.441721+00', 'revealer', 17220, 'reveal.request', '1cf92616-ea10-4316-b8d1-ebd726ceebec', '{ip1_x5mrqc6255txulowsuf2ygkimq}', '{}', 1, 'case 2', 'veil_revealer', '127.0.0.1', NULL),
-	(9, '2026-12-01 04:23:38.444464+00', 'revealer', 17220, 'reveal.fetch', '1cf92616-ea10-4316-b8d1-ebd726ceebec', '{}', '{}', 0, NULL, 'veil_revealer', '127.0.0.1', NULL),
-	(10, '2026-12-01 04:23:38.447099+00', 'policy', 17223, 'policy.changed', NULL, '{}', '{}', 1, 'rule 1', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":null,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}'),
-	(11, '2026-12-01 04:23:38.450271+00', 'revealer', 17220, 'reveal.request', 'ea82a4c0-7e1e-4419-b5f3-5d8a159bc4c5', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'case 3', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(12, '2026-12-01 04:23:38.461123+00', 'approver', 17222, 'reveal.approved', 'ea82a4c0-7e1e-4419-b5f3-5d8a159bc4c5', '{}', '{}', 1, NULL, 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
-	(13, '2026-12-01 04:23:38.464339+00', 'revealer', 17220, 'reveal.request', '78d8f144-bf38-4795-8208-1bc49ca3478e', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'case 4', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(14, '2026-12-01 04:23:38.466402+00', 'approver', 17222, 'reveal.denied', '78d8f144-bf38-4795-8208-1bc49ca3478e', '{}', '{}', 1, 'not needed', 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
-	(15, '2026-12-01 04:23:38.469261+00', 'revealer', 17220, 'reveal.request', 'd0a53f21-e8bc-401f-b590-9969308c58ec', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'case 5', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(16, '2026-12-01 04:23:38.48335+00', 'breakglass', 17221, 'reveal.request', 'ee7b5bde-be58-4a90-b77a-2c3ef0fba29c', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
-	(17, '2026-12-01 04:23:38.484445+00', 'breakglass', 17221, 'reveal.breakglass', 'ee7b5bde-be58-4a90-b77a-2c3ef0fba29c', '{}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', NULL),
-	(18, '2026-12-01 04:23:38.486595+00', 'approver', 17222, 'reveal.reviewed', 'ee7b5bde-be58-4a90-b77a-2c3ef0fba29c', '{}', '{}', 1, 'it was one', 'veil_approver', '127.0.0.1', '{"requester" : "breakglass"}'),
-	(19, '2026-12-01 04:23:38.49058+00', 'breakglass', 17221, 'reveal.request', '69b95ef4-61fc-4bc5-b30d-90645d2f713e', '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
-	(20, '2026-12-01 04:23:38.4911+00', 'breakglass', 17221, 'reveal.breakglass', '69b95ef4-61fc-4bc5-b30d-90645d2f713e', '{}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', NULL),
-	(21, '2026-12-01 04:23:38.494465+00', 'policy', 17223, 'hold.added', NULL, '{}', '{}', 1, 'case 6', 'veil_policy', '127.0.0.1', '{"hold" : "98e3eb62-77b6-47f1-a5c8-aafaea55e245", "kind" : "user", "subject" : "092081140b677b45dbe983b2f0d4ae0259ff2945bfa82f996fd7f6cac6916862"}'),
-	(22, '2026-12-01 04:23:38.497201+00', 'policy', 17223, 'hold.added', NULL, '{ip1_i2goq6w2wa5kddtlerfyx7lv5y}', '{}', 1, 'case 7', 'veil_policy', '127.0.0.1', '{"hold" : "2c063ddb-9279-4c76-9644-637cbc3c7f53", "kind" : "token", "subject" : "ip1_i2goq6w2wa5kddtlerfyx7lv5y"}'),
-	(23, '2026-12-01 04:23:38.499407+00', 'policy', 17223, 'hold.released', NULL, '{ip1_i2goq6w2wa5kddtlerfyx7lv5y}', '{}', 1, 'case 7 is closed', 'veil_policy', '127.0.0.1', '{"hold" : "2c063ddb-9279-4c76-9644-637cbc3c7f53", "kind" : "token", "subject" : "ip1_i2goq6w2wa5kddtlerfyx7lv5y"}'),
-	(24, '2026-12-01 04:23:38.52541+00', 'eraser', 17224, 'erasure.forget', NULL, '{}', '{}', 1, 'request 1', 'veil_eraser', '127.0.0.1', '{"erasure" : "891b6ce2-4508-45d8-9113-bd04ed53deae", "kind" : "user", "at" : "2026-12-01T04:23:38.524Z", "subject" : "92303aa084836e18e31fc3165e4301ae12861ea528645ca98123ba828e2195ed", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 1}, "plain" : 0, "originals" : 1, "rows" : 1, "digest" : "274c021eaf6d6eeea33e5d9603402db2b2c1db2ab7434a54f66e279b338c74b4"}'),
-	(25, '2026-12-01 04:23:38.533657+00', 'eraser', 17224, 'erasure.forget', NULL, '{}', '{}', 0, 'request 2', 'veil_eraser', '127.0.0.1', '{"erasure" : "21977b2e-aa97-4d51-b8de-3edfd58a51e9", "kind" : "user", "at" : "2026-12-01T04:23:38.533Z", "subject" : "a73130b32da9d57871a5b23e1819e12f0b2b8f5b547e18f3278ca9162860bede", "erased" : {"ip" : 0, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "plain" : 1, "originals" : 0, "rows" : 1, "digest" : "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}'),
-	(26, '2026-12-01 04:23:38.54187+00', 'eraser', 17224, 'erasure.forget', NULL, '{}', '{}', 1, 'request 3', 'veil_eraser', '127.0.0.1', '{"erasure" : "5a7dd44d-298d-489b-89a0-f3619a055418", "kind" : "tokens", "at" : "2026-12-01T04:23:38.541Z", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "forgotten" : 0, "unknown" : 0, "originals" : 1, "rows" : 1, "digest" : "ea987c1e70398f7e7b7908bc80e6582fad317f47d253ef9e3e52abd0d7183e79"}'),
-	(27, '2026-12-01 04:23:38.728029+00', 'eraser', 17224, 'erasure.expire', NULL, '{}', '{}', 4, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "7e3b73fb-b353-4000-939c-749ebd04809d", "kind" : "expiry", "run" : "713b8de3-9f5e-4534-9eb2-60595e3e813d", "at" : "2026-12-01T04:23:38.727Z", "first" : "2019-03-01", "until" : "2019-04-01", "originals" : 2, "rows" : 2, "days" : { "2019-03-20" : 1, "2019-03-21" : 1 }, "held" : {"originals" : 0, "rows" : 0}}'),
-	(28, '2026-12-01 04:23:38.749705+00', 'eraser', 17224, 'erasure.expire', NULL, '{}', '{}', 1, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "ec5bb79d-1691-468c-a23b-11e85cea51f3", "kind" : "expiry", "run" : "713b8de3-9f5e-4534-9eb2-60595e3e813d", "at" : "2026-12-01T04:23:38.749Z", "first" : "2024-06-01", "until" : "2024-07-01", "originals" : 0, "rows" : 1, "days" : { "2024-06-10" : 1 }, "held" : {"originals" : 2, "rows" : 1}}'),
-	(29, '2026-12-01 04:23:38.760596+00', 'revealer', 17220, 'canary.alarm', '1cf92616-ea10-4316-b8d1-ebd726ceebec', '{ip1_x5mrqc6255txulowsuf2ygkimq}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', '{"entry" : 8}'),
-	(30, '2026-12-01 04:23:38.778429+00', 'policy', 17223, 'policy.changed', NULL, '{}', '{}', 1, 'rule 2', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}');
+	(1, '2026-12-01 04:25:32.646807+00', 'operator', 17220, 'quarantine.discard', NULL, '{}', '{discarded}', 1, 'no use', 'veil_operator', '127.0.0.1', NULL),
+	(2, '2026-12-01 04:25:32.653973+00', 'operator', 17220, 'quarantine.replay', '9e55ca28-89f3-446c-9811-a3eb81b2a262', '{}', '{replayed}', 1, 'fixed', 'veil_operator', '127.0.0.1', NULL),
+	(3, '2026-12-01 04:25:32.70373+00', 'operator', 17220, 'quarantine.fetch', '9e55ca28-89f3-446c-9811-a3eb81b2a262', '{}', '{}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
+	(4, '2026-12-01 04:25:32.809925+00', 'operator', 17220, 'quarantine.replayed', '9e55ca28-89f3-446c-9811-a3eb81b2a262', '{}', '{replayed}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
+	(5, '2026-12-01 04:25:32.843853+00', 'revealer', 17221, 'reveal.request', 'f596dc54-44fb-46c7-9a16-ec4707cf9a43', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'case 1', 'veil_revealer', '127.0.0.1', NULL),
+	(6, '2026-12-01 04:25:32.850059+00', 'revealer', 17221, 'reveal.fetch', 'f596dc54-44fb-46c7-9a16-ec4707cf9a43', '{}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', NULL),
+	(7, '2026-12-01 04:25:32.868668+00', 'policy', 17224, 'canary.added', NULL, '{ip1_4cmy25bgfvonikfefvbnjluiei}', '{}', 1, 'a decoy', 'veil_policy', '127.0.0.1', NULL),
+	(8, '2026-12-01 04:25:32.873749+00', 'revealer', 17221, 'reveal.request', '627e31bb-eb54-4b72-a6e8-5b4f95c23fca', '{ip1_4cmy25bgfvonikfefvbnjluiei}', '{}', 1, 'case 2', 'veil_revealer', '127.0.0.1', NULL),
+	(9, '2026-12-01 04:25:32.875457+00', 'revealer', 17221, 'reveal.fetch', '627e31bb-eb54-4b72-a6e8-5b4f95c23fca', '{}', '{}', 0, NULL, 'veil_revealer', '127.0.0.1', NULL),
+	(10, '2026-12-01 04:25:32.878063+00', 'policy', 17224, 'policy.changed', NULL, '{}', '{}', 1, 'rule 1', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":null,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}'),
+	(11, '2026-12-01 04:25:32.881221+00', 'revealer', 17221, 'reveal.request', 'b75a51ed-b6a8-4bfc-8f6b-18140d58104d', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'case 3', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(12, '2026-12-01 04:25:32.891359+00', 'approver', 17223, 'reveal.approved', 'b75a51ed-b6a8-4bfc-8f6b-18140d58104d', '{}', '{}', 1, NULL, 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
+	(13, '2026-12-01 04:25:32.894555+00', 'revealer', 17221, 'reveal.request', '4d627f18-db8d-4c40-8640-1ffac71d697e', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'case 4', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(14, '2026-12-01 04:25:32.896044+00', 'approver', 17223, 'reveal.denied', '4d627f18-db8d-4c40-8640-1ffac71d697e', '{}', '{}', 1, 'not needed', 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
+	(15, '2026-12-01 04:25:32.899083+00', 'revealer', 17221, 'reveal.request', 'a1a2fdbc-c37c-4958-89f8-37fec9f7b657', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'case 5', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(16, '2026-12-01 04:25:32.912144+00', 'breakglass', 17222, 'reveal.request', '63b294b8-d41f-4b2c-a0ba-66602d590e61', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
+	(17, '2026-12-01 04:25:32.913216+00', 'breakglass', 17222, 'reveal.breakglass', '63b294b8-d41f-4b2c-a0ba-66602d590e61', '{}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', NULL),
+	(18, '2026-12-01 04:25:32.915344+00', 'approver', 17223, 'reveal.reviewed', '63b294b8-d41f-4b2c-a0ba-66602d590e61', '{}', '{}', 1, 'it was one', 'veil_approver', '127.0.0.1', '{"requester" : "breakglass"}'),
+	(19, '2026-12-01 04:25:32.917586+00', 'breakglass', 17222, 'reveal.request', '6731a46b-f518-4191-8277-24385f840285', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
+	(20, '2026-12-01 04:25:32.918078+00', 'breakglass', 17222, 'reveal.breakglass', '6731a46b-f518-4191-8277-24385f840285', '{}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', NULL),
+	(21, '2026-12-01 04:25:32.921153+00', 'policy', 17224, 'hold.added', NULL, '{}', '{}', 1, 'case 6', 'veil_policy', '127.0.0.1', '{"hold" : "0d187626-edcb-409c-973a-0852fb7847fb", "kind" : "user", "subject" : "092081140b677b45dbe983b2f0d4ae0259ff2945bfa82f996fd7f6cac6916862"}'),
+	(22, '2026-12-01 04:25:32.924487+00', 'policy', 17224, 'hold.added', NULL, '{ip1_rt4j7zgykaazlf3mekrtzvsn6q}', '{}', 1, 'case 7', 'veil_policy', '127.0.0.1', '{"hold" : "5ad72610-3121-453a-ab0b-1594f7573cc0", "kind" : "token", "subject" : "ip1_rt4j7zgykaazlf3mekrtzvsn6q"}'),
+	(23, '2026-12-01 04:25:32.926399+00', 'policy', 17224, 'hold.released', NULL, '{ip1_rt4j7zgykaazlf3mekrtzvsn6q}', '{}', 1, 'case 7 is closed', 'veil_policy', '127.0.0.1', '{"hold" : "5ad72610-3121-453a-ab0b-1594f7573cc0", "kind" : "token", "subject" : "ip1_rt4j7zgykaazlf3mekrtzvsn6q"}'),
+	(24, '2026-12-01 04:25:32.946515+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 1, 'request 1', 'veil_eraser', '127.0.0.1', '{"erasure" : "9a3093b6-9bb4-484d-a078-7195ecd31b35", "kind" : "user", "at" : "2026-12-01T04:25:32.945Z", "subject" : "92303aa084836e18e31fc3165e4301ae12861ea528645ca98123ba828e2195ed", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 1}, "plain" : 0, "originals" : 1, "rows" : 1, "digest" : "955b9e9a62fb5cf8746018bc4e75b9acc077d723a24eadab955938acf75e9d2a"}'),
+	(25, '2026-12-01 04:25:32.95364+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 0, 'request 2', 'veil_eraser', '127.0.0.1', '{"erasure" : "ba3d8e74-83b8-4e11-af41-e92e90319d51", "kind" : "user", "at" : "2026-12-01T04:25:32.953Z", "subject" : "a73130b32da9d57871a5b23e1819e12f0b2b8f5b547e18f3278ca9162860bede", "erased" : {"ip" : 0, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "plain" : 1, "originals" : 0, "rows" : 1, "digest" : "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}'),
+	(26, '2026-12-01 04:25:32.961076+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 1, 'request 3', 'veil_eraser', '127.0.0.1', '{"erasure" : "6e9ea17f-2ae0-47c3-8363-e145c978ca4d", "kind" : "tokens", "at" : "2026-12-01T04:25:32.960Z", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "forgotten" : 0, "unknown" : 0, "originals" : 1, "rows" : 1, "digest" : "041046945040accec23684236616a304759fd59857422669c2b00c5979682be0"}'),
+	(27, '2026-12-01 04:25:33.099098+00', 'eraser', 17225, 'erasure.expire', NULL, '{}', '{}', 4, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "f78cddb6-00a0-4de1-b1e8-e08467d2fe57", "kind" : "expiry", "run" : "e6d39ec6-2b10-4461-9860-6fad9cc84601", "at" : "2026-12-01T04:25:33.098Z", "first" : "2019-03-01", "until" : "2019-04-01", "originals" : 2, "rows" : 2, "days" : { "2019-03-20" : 1, "2019-03-21" : 1 }, "held" : {"originals" : 0, "rows" : 0}}'),
+	(28, '2026-12-01 04:25:33.120836+00', 'eraser', 17225, 'erasure.expire', NULL, '{}', '{}', 1, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "d1a0c8aa-a215-450b-bb89-aaea631ec475", "kind" : "expiry", "run" : "e6d39ec6-2b10-4461-9860-6fad9cc84601", "at" : "2026-12-01T04:25:33.120Z", "first" : "2024-06-01", "until" : "2024-07-01", "originals" : 0, "rows" : 1, "days" : { "2024-06-10" : 1 }, "held" : {"originals" : 2, "rows" : 1}}'),
+	(29, '2026-12-01 04:25:33.131732+00', 'revealer', 17221, 'canary.alarm', '627e31bb-eb54-4b72-a6e8-5b4f95c23fca', '{ip1_4cmy25bgfvonikfefvbnjluiei}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', '{"entry" : 8}'),
+	(30, '2026-12-01 04:25:33.145211+00', 'policy', 17224, 'policy.changed', NULL, '{}', '{}', 1, 'rule 2', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}');
 
 INSERT INTO pii_vault.audit_chain VALUES
-	(1, 1, '\xbbe7cb3a5fcda62f0193a0c161b1db732e939e4c70fd7a63ba7cd19d4d6c4daf'),
-	(2, 2, '\x6fce70c7c9a4cacd0814d1bccb16fefa6ed7e0a5e8e8128e6cb2201eb83cc1b9'),
-	(3, 3, '\x935d68cc6295819e48901a7d43b7be5c5811994c9a4093bb35aed315cc1177a8'),
-	(4, 4, '\x3d12ef9bac701a33a9f80665c959bca2746785f77381c826d3d21252254460f7'),
-	(5, 5, '\xe91cc8c2dba6097bc6da63e4405145783a5c1b4c25add5e65aa3c9f1b9e792d0'),
-	(6, 6, '\x9886593641d0579333a84edf363cc98ac5ab06bd431111178cffad44e437baae'),
-	(7, 7, '\x8026100e0659d24dc5105a934a02cc149058ede5dcc0389f1f0024991cd51af6'),
-	(8, 8, '\x06f577a64a44fd217d566852213401be26ab2e109762fdd8fd5b396fa80a7739'),
-	(9, 9, '\x174a2883942dee791d7d7725f8d0257aaa236df6a7381e821de47c6c014421e1'),
-	(10, 10, '\xd829549cb11ea2e8b9e3a8463d6aa20ebefb3f5b0b26e5acfe8c7d54e2e75cde'),
-	(11, 11, '\xcf69ecac4bc9c736d0c05ec38065c1cb12f763284d25ec8121d8a433a1c67f68'),
-	(12, 12, '\x8b3e9a382e1ee4c4d8652659678dac220556e9ba3ecca1840e7dfcc702e2c352'),
-	(13, 13, '\x1f04fd996bd0cad07ce9dd3cf5f6b60938a002be3a00193d3e41984ba53ba121'),
-	(14, 14, '\x0472d688b503d62c4e3d791a6a43cf27fe64adad77a8d78b224b1e9bca76aa3a'),
-	(15, 15, '\x87dcd2a4e4a72016b1bb25c2d49f8f9d9d2c28cc6d82df9bc17fb1ff170fec28'),
-	(16, 16, '\x396d5e27178d64d2224bbf81fcde5598672e097d147965b5394ca3349d269362'),
-	(17, 17, '\x56e8ae681849fabba0505d76057359060aea5b98562921932827c07eb048f972'),
-	(18, 18, '\x436eeddf3f62fd0fb20812a1437cb2e41c2eb49ac551063a698155de919c8d6f'),
-	(19, 19, '\x93df24b69dda84b5de86f710aecd063926280a106a0fd03f1abc0846eeec5b0b'),
-	(20, 20, '\x2e29e36ae360235cb0aa051a4445f09c6c61a1cdf0d2065e51c9dbc2f19cf8fa'),
-	(21, 21, '\x4392b79dc1d3ab9e868778f9469d4a812c9d78b5147409536720c02a809615ea'),
-	(22, 22, '\x3305460a1c719e7524e2c6ea0300a423d22333e997adfb0515ec046042ee97f3'),
-	(23, 23, '\xbd76de04133356d5d08ade974b7229f3a852be27637bc1d86cb888a41e6588a2'),
-	(24, 24, '\x8f192a849715704a2badae80251e7d3d0a3fd80fa27adf921760ea20db550e21'),
-	(25, 25, '\xa5d52fabc024fa4e63f38fcd3cb8f0253baf90e6b05ffd3f38f4f4eda37900a6'),
-	(26, 26, '\x154a66ad58d6b5961ba0bc18880467302079b1a8e1135c90fb74a46f71714479'),
-	(27, 27, '\x1c29b49abaa0f5271b176e9e3fd7bec60d401ce8c46a2e3e3b2aade519bc92b3'),
-	(28, 28, '\xbb12152777142138cd331b19bd3342d89e0538ac36025b107ec1db332c44e837'),
-	(29, 29, '\xbc81c1ef4cc9ed3814d5f126577663707a829bcb6b7e83f050f45c7b38901513');
+	(1, 1, '\xb54a26c1ebf1070d30cedf7a5df43f5a1f6b3221ba3e7d6bab2ef6a4ae53f1eb'),
+	(2, 2, '\x0c6ada0aa17deb69ed7decf476598abd74fdb8bebb32f8dab316a7f8c9d6fbc1'),
+	(3, 3, '\x1cd951d38380156081380d1c021f88cd68eaa5da065f02b957c5083194741395'),
+	(4, 4, '\x8e602796e643962ec6d92210a808de498da4c038feba18ccf50a5f3cf0c940d6'),
+	(5, 5, '\x654e656150c64227f4c07faa47b1d6f61311fbd9399e21c2a949630992466984'),
+	(6, 6, '\x3aea1d7e8386b4bb4e1a217b97acee0dcecab1597528eb79d22721915a49e167'),
+	(7, 7, '\x8f414f375635edc15d9395a8892d0b0692a9f2b0f442b550787b24cf2a50ad1f'),
+	(8, 8, '\x465c35d10a99f6660adc5b34a8d25315ec014e7046164481b84015920d6e7d82'),
+	(9, 9, '\xc86befe80da04a095138ef7e5a86cd0636a12c44d7091b74bede0accafd992c0'),
+	(10, 10, '\xa38b02285025bd6788ea1b111fa3990d51bb0018bd266227be56f2792cd03ee6'),
+	(11, 11, '\x78e7cad754047b12c69b8e65757365a3e339e31be8374a223aa0db335fdd5b30'),
+	(12, 12, '\xd2252fbf8301c2e0a661bb392824be46a550563e1e798ae3d6f98dc40bd0cdd3'),
+	(13, 13, '\xff30378709c0a559e1b39b0ed903659f4486280412c101d4749038d1dc70d9d1'),
+	(14, 14, '\xe18debfedfa695f884acc51194db423d1229665342154878ff4a133a3a57dfc2'),
+	(15, 15, '\x72ba56ac70d6d25b16e163fa009b89218ccf3c5bce02c17d937f51048b97106b'),
+	(16, 16, '\x3b2f8fb08b459516175822502422eb8b35e0f4ad952274278e19815ee98f773d'),
+	(17, 17, '\x8fa3e6452d742fa732da1f271a7b9c07bc768d9f33637c19fcf9012ffc9f4f7d'),
+	(18, 18, '\xdec021442e6c0fa6815e08c7722364b316d319a91e5a541740165ed287343054'),
+	(19, 19, '\x0aa8854fdcc17159febdef3e58a7e2825ca8ba81ec2450b2e7a8c742946860f1'),
+	(20, 20, '\xb1351bcec8596f7d5dc32aef9bdeb4193274f1ee508a29a6bfe04c59c33660a2'),
+	(21, 21, '\x4154d70e37465948780aa51e76337e20c82564c151e3cd1463b19304ff3ed2cf'),
+	(22, 22, '\x69cbb7283322c3e55c29e76151d94d40c3f9439f59f90a3bac7a39209663e9f0'),
+	(23, 23, '\xa503e13a5f65a7ee7191b0909c57962209cf51a22858205e9e992f92e3f56617'),
+	(24, 24, '\x4935c7ab76c24ffaa729c76412cf5cbc9508780699ab32635469a94882adca48'),
+	(25, 25, '\xe34bb82f7ece945899813ca381b952cf922c5944c4c4f48f1468e9a717486e65'),
+	(26, 26, '\x5c0d77fa75737e997a82c206d70e9ed0724fe41b750aee18d1a26a4b8a733c22'),
+	(27, 27, '\x5b7be3940f840a7a01ef4b0de7da3c5bd98b25554f29b93607e3a3bddcb91f87'),
+	(28, 28, '\x2f466e4f35af802e33014ef84839ce6fc39fa85f6a403466161994f2f628162b'),
+	(29, 29, '\x95be623d11cd6144c524d50d62787ea9ea4add90075605213769b2adcd31a992');
 
 INSERT INTO pii_vault.audit_head VALUES
-	('2fa8e8b1-f9fc-468f-b349-563c2ae98296', 29, '\xbc81c1ef4cc9ed3814d5f126577663707a829bcb6b7e83f050f45c7b38901513');
+	('2187b811-8ecc-4f86-b39c-e5bcc30a0a75', 29, '\x95be623d11cd6144c524d50d62787ea9ea4add90075605213769b2adcd31a992');
 
 INSERT INTO pii_vault.audit_waiting VALUES
 	(30);
 
 INSERT INTO pii_vault.canaries VALUES
-	('ip1_x5mrqc6255txulowsuf2ygkimq', 'policy', '2026-12-01 04:23:38.436453+00');
+	('ip1_4cmy25bgfvonikfefvbnjluiei', 'policy', '2026-12-01 04:25:32.868206+00');
 
 INSERT INTO pii_vault.data_keys VALUES
-	('ac9c1c67-21bf-475b-8f8d-52b302213859', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e2058323535313920686e6735646132344d5658665478546b7079444971366b334563747575694b68686c6e36634c47454e54550a4c6e4334725734702f2f6a63712b535a6235792f53655179723435506266414c36726474415a397a3733670a2d2d2d20335651372f774677705a625271764a445071424651622f52314f427977726d6f5a4b79726c495668474b450a0ca03bc65c5bfa2f1834a99eb0ed350679949ff0928a714a43aebab1c6e02b4e559d58e25b3f3dd9e0754c6b06aa29e6aa3311606ca09a3adb45259ecc15d339', '{age1hh2khahqm86hj84tc5vmjrdv7cdq7u40ge3hmhe7gafz2aywxc9se7t72v}', '\x52e5cb108725dfa16417c5e2bf059bd4528f2f963b9ec19a6228214dc1cce72b', 'etl', '2026-12-01 04:23:38.124262+00'),
-	('2485a5f7-9f9a-4396-b988-79c7a75a3e80', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139204e4e525442595268522b673330387550684c4a5972374d70745a796b576a6d704f6b737075456b545a57730a7165592b65306245706242756c6152485639543437435450483631436b78566532303863354d524d596b6b0a2d2d2d2065362b7764694f456e7855413567352f3749695441353072533844312b636b7853663732796947306570490a9b0f0ffa2005a9de611f2f9f6a42828c508b57c11bd6ed6dc93d8821ab8f8970d2b10c89ec9ee46bc2a536e2f01bd045ca26ebaaf8271d2141e80b3ada41f8d4', '{age1hh2khahqm86hj84tc5vmjrdv7cdq7u40ge3hmhe7gafz2aywxc9se7t72v}', '\xb0e0002574c35df2901cad187489d763e66331ce8789d825c4f980924ee2d2db', 'policy', '2026-12-01 04:23:38.435632+00');
+	('cf3e6636-5c8e-4687-9746-d6a182e8b2cb', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e205832353531392046506531532b64354438304e38364374524e626a786373706433794a7549353350636a73376e4d4c56306f0a772b6f4747686c4d6146474c64636e36547837636c784b5a746f33706b462b7831364a53367959543466510a2d2d2d206b3479684871684a496c644c44376547514a7644726d4b7a47624650586e394e30713159383032694d6a730ab04bcd4827e5387087a299f1fcb37170dde06ba7b980913636c08e392ea6b745fcd914293cf606160f9db14f32a7194e2715e995522a27726a26fb2e19e89928', '{age1p0cwda4dkx5kjmsctqt9745qd8wm3n4grxt92tjpqjkdehsvc5tsu2y0y2}', '\xd934a541662ecfd81012194100f39d290fad394a742a3657625eaabd5d8d942f', 'etl', '2026-12-01 04:25:32.612253+00'),
+	('bc0f0fc6-251d-47ce-a4e2-8d890d9a8c9e', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139204f63646a62794b4f4a4835496458424c7169796c716539704e6377426548374848356476634344765848490a6c4a334678352f786168676f6f71433464683446337134587876787833785776616a76345673586b7165770a2d2d2d206165496a45512f6e794e617863582f786e472b4b4e684f4c39304c48614a626839647a37795578613348630a993d3bf3fef66253f2faeaec74ca9596599987ba22989be76e85c07043defebf76d5a074e9a770e9b84fdd947ce18dedd37c24e8f5428534197369af8e422f4e', '{age1p0cwda4dkx5kjmsctqt9745qd8wm3n4grxt92tjpqjkdehsvc5tsu2y0y2}', '\x905c31f7210abd1bc4b30e5fdd3adf2322b7596484c2866b8ace7301756618d3', 'policy', '2026-12-01 04:25:32.867347+00');
 
 INSERT INTO pii_vault.holds VALUES
-	('98e3eb62-77b6-47f1-a5c8-aafaea55e245', NULL, 'user-7', 'case 6', 'policy', '2026-12-01 04:23:38.493865+00', NULL, NULL, NULL),
-	('2c063ddb-9279-4c76-9644-637cbc3c7f53', 'ip1_i2goq6w2wa5kddtlerfyx7lv5y', NULL, 'case 7', 'policy', '2026-12-01 04:23:38.496905+00', 'policy', '2026-12-01 04:23:38.499183+00', 'case 7 is closed');
+	('0d187626-edcb-409c-973a-0852fb7847fb', NULL, 'user-7', 'case 6', 'policy', '2026-12-01 04:25:32.920596+00', NULL, NULL, NULL),
+	('5ad72610-3121-453a-ab0b-1594f7573cc0', 'ip1_rt4j7zgykaazlf3mekrtzvsn6q', NULL, 'case 7', 'policy', '2026-12-01 04:25:32.924184+00', 'policy', '2026-12-01 04:25:32.926185+00', 'case 7 is closed');
 
 INSERT INTO pii_vault.key_generations VALUES
-	(1, '\xb035888f29dc68eb', 'etl', '2026-12-01 04:23:38.122282+00');
+	(1, '\x5e96263252d9a1c3', 'etl', '2026-12-01 04:25:32.610336+00');
 
 INSERT INTO pii_vault.originals_20240601 VALUES
-	('dev1_vl5mjqn357alxsfx6n56mv5wum', '2024-06-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\xf8e4b357fd8c0fba9dee81678054481e5cc3439419aad265114c5fef989dd1a543709a6c91224814464cb93d', '2026-12-01 04:23:38.142533+00'),
-	('ip1_3nouufvdqr72yoyea24m5o6bvi', '2024-06-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\xd0fc191e7b3597c72006bfcbbe04f1d8586be99dbeeab6da5cc7b0d2fe9700121d2d3bb6f35138c08822672a', '2026-12-01 04:23:38.14273+00');
+	('dev1_77fzirbkohojzeqfywe4jogye4', '2024-06-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x35d804cf4b3df7065c4d3a994c6e1fdf86de4f77de319a72fafded4ea5c10d09f9839d09943d28f1c3e10b09', '2026-12-01 04:25:32.629123+00'),
+	('ip1_ymfwj6trsahtpex6tmdkqhg3s4', '2024-06-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\xe963d153639740b622d15acb05a010e60acac0c86f6cfdd0fb0d74b93ef75e5f8f7d02b64884a1c44a426e24', '2026-12-01 04:25:32.629345+00');
 
 INSERT INTO pii_vault.originals_20261001 VALUES
-	('dev1_wnvbk666f32ftckbjxtw57hl7u', '2026-10-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\x1784d67025528c9b6c50bb8bd0cfda4d68cdfbfd66858b7799c53737cb5ea2579f8106a45ec3a8499e685434', '2026-12-01 04:23:38.13471+00'),
-	('ip1_6u65noyz546r232htbp2yonic4', '2026-10-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\x503f6ba61b6d0ae88d0d55107c7e56ed0f85e9bad2f1800f4f09291291458e09da53b0d3aa962b5c666e0bb3', '2026-12-01 04:23:38.134921+00');
+	('dev1_oybymirxsioqtf6tbo3uz4ivny', '2026-10-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x115749c125dd8536c55cc2e898104ad3d412e622b2e4b77f0a7c8049300cfedc828d58952a94d178a9718815', '2026-12-01 04:25:32.623181+00'),
+	('ip1_a6uuw3yg44vcwgoqv65trwjmmq', '2026-10-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x01bf7f82b8fdbe10ce1b791efe477606e6ec686c2373e0fc6ead62a777111bb401779e1195bbd01e63657a38', '2026-12-01 04:25:32.62342+00');
 
 INSERT INTO pii_vault.originals_20261101 VALUES
-	('ip1_zzxpabivov2wmiwtoysom7tlny', '2026-11-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\x150c9c691dca2782ed898f08568caced1d5e5b81f4b179b81372451146fee0a60ee4a0bc0ce85573ea71e6df', '2026-12-01 04:23:38.315934+00');
+	('ip1_uhmaurntrw6pnpfecgkh3usaki', '2026-11-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\xa55fc4338b40d500071aaf99811df373a1f6608b3305760f9c543581a0a07c69183c481d06e9b2568eb3aba3', '2026-12-01 04:25:32.808478+00');
 
 INSERT INTO pii_vault.originals_20261201 VALUES
-	('dev1_wnvbk666f32ftckbjxtw57hl7u', '2026-12-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\xf02d83d9be083e05f124ae3185297daca47423c44b945b759a5c67c9b08989b428a70d3ce0c91a8861f6047a', '2026-12-01 04:23:38.12705+00'),
-	('ip1_i2goq6w2wa5kddtlerfyx7lv5y', '2026-12-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\x5b724bd70103ac4d5853c4ebe8e0a0957b9115434e444d1413cb3c64830281db8a7e6f502817cf50e88aff73', '2026-12-01 04:23:38.127348+00'),
-	('ip1_ua3jmku2n65drab2qp6r3n32ea', '2026-12-01', 'ac9c1c67-21bf-475b-8f8d-52b302213859', '\xfdc22828b7728bde30d462b30b361444722311d12ecac44cadbca59fe50fe54663fbe0d63fd4205c9cba386f', '2026-12-01 04:23:38.127361+00'),
-	('ip1_x5mrqc6255txulowsuf2ygkimq', '2026-12-01', '2485a5f7-9f9a-4396-b988-79c7a75a3e80', '\xf3e574b87714ebb1a0ad5d92859fce95be57baa145e276835f08a1cb8858e46efc8aafdba17b4e25b057728b', '2026-12-01 04:23:38.436253+00');
+	('dev1_oybymirxsioqtf6tbo3uz4ivny', '2026-12-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x2b626bd760bdabe81f3ef682e4d0e52ce79642a6b0b4b559e38cb3ebb9793cae527ee61eb1bedc885a82b877', '2026-12-01 04:25:32.614871+00'),
+	('ip1_rt4j7zgykaazlf3mekrtzvsn6q', '2026-12-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\xdf0fe22a7cda8d609590a8a84d70bdb680180a174670cb3378aaf0a0c389bc28cd6b841209d710958c487326', '2026-12-01 04:25:32.615176+00'),
+	('ip1_whp3h3ccnpmk63smow6tfdm6xi', '2026-12-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x0c5304daa21a43127874fa14238935a2305a4b593cd1ff786d628e28239aa76263b7740e20576d3ac0bdb5d2', '2026-12-01 04:25:32.61519+00'),
+	('ip1_4cmy25bgfvonikfefvbnjluiei', '2026-12-01', 'bc0f0fc6-251d-47ce-a4e2-8d890d9a8c9e', '\x7d7c7ecdcffacde7f2d70e0eca9a0c65c5338cc00a890ac7c83fc3aea280b4b7143e72d0a74e475416942031', '2026-12-01 04:25:32.868012+00');
 
 INSERT INTO pii_vault.policies VALUES
 	('device_id', false, '{}', NULL, NULL, false, 900, 900, false),
@@ -5200,29 +5226,29 @@ INSERT INTO pii_vault.policies VALUES
 	('ip', false, '{}', 100, NULL, false, 900, 900, false);
 
 INSERT INTO pii_vault.requests VALUES
-	('dc889630-5382-43a0-ad4b-1073109b792c', 'replay', 'operator', 17219, '{replayed}', '2026-12-01 04:23:38.170626+00', '777', 'fixed', NULL, false, 'none', NULL, NULL, 900, 900, 0, 0, 1),
-	('6e453ce3-be0b-4e53-8c47-770a59402933', 'reveal', 'revealer', 17220, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.349821+00', '785', 'case 1', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
-	('1cf92616-ea10-4316-b8d1-ebd726ceebec', 'reveal', 'revealer', 17220, '{ip1_x5mrqc6255txulowsuf2ygkimq}', '2026-12-01 04:23:38.441597+00', '789', 'case 2', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
-	('ea82a4c0-7e1e-4419-b5f3-5d8a159bc4c5', 'reveal', 'revealer', 17220, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.45012+00', '793', 'case 3', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('78d8f144-bf38-4795-8208-1bc49ca3478e', 'reveal', 'revealer', 17220, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.464227+00', '795', 'case 4', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('d0a53f21-e8bc-401f-b590-9969308c58ec', 'reveal', 'revealer', 17220, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.469159+00', '797', 'case 5', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('ee7b5bde-be58-4a90-b77a-2c3ef0fba29c', 'reveal', 'breakglass', 17221, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.482753+00', '798', 'fire', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0),
-	('69b95ef4-61fc-4bc5-b30d-90645d2f713e', 'reveal', 'breakglass', 17221, '{ip1_ua3jmku2n65drab2qp6r3n32ea}', '2026-12-01 04:23:38.490435+00', '800', 'flood', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0);
+	('9e55ca28-89f3-446c-9811-a3eb81b2a262', 'replay', 'operator', 17220, '{replayed}', '2026-12-01 04:25:32.653493+00', '778', 'fixed', NULL, false, 'none', NULL, NULL, 900, 900, 0, 0, 1),
+	('f596dc54-44fb-46c7-9a16-ec4707cf9a43', 'reveal', 'revealer', 17221, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.843247+00', '786', 'case 1', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
+	('627e31bb-eb54-4b72-a6e8-5b4f95c23fca', 'reveal', 'revealer', 17221, '{ip1_4cmy25bgfvonikfefvbnjluiei}', '2026-12-01 04:25:32.873622+00', '789', 'case 2', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
+	('b75a51ed-b6a8-4bfc-8f6b-18140d58104d', 'reveal', 'revealer', 17221, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.881071+00', '793', 'case 3', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('4d627f18-db8d-4c40-8640-1ffac71d697e', 'reveal', 'revealer', 17221, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.894449+00', '795', 'case 4', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('a1a2fdbc-c37c-4958-89f8-37fec9f7b657', 'reveal', 'revealer', 17221, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.898978+00', '797', 'case 5', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('63b294b8-d41f-4b2c-a0ba-66602d590e61', 'reveal', 'breakglass', 17222, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.911597+00', '799', 'fire', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0),
+	('6731a46b-f518-4191-8277-24385f840285', 'reveal', 'breakglass', 17222, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.917481+00', '801', 'flood', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0);
 
 INSERT INTO pii_vault.reviews VALUES
-	('ee7b5bde-be58-4a90-b77a-2c3ef0fba29c', 'approver', 17222, '2026-12-01 04:23:38.486333+00');
+	('63b294b8-d41f-4b2c-a0ba-66602d590e61', 'approver', 17223, '2026-12-01 04:25:32.915106+00');
 
 INSERT INTO pii_vault.spenders VALUES
-	(17220, 3),
-	(17221, 2);
+	(17221, 3),
+	(17222, 2);
 
 INSERT INTO pii_vault.tombstones VALUES
-	('ip1_jjigvwopffriokhsbzeinpnz3a', '891b6ce2-4508-45d8-9113-bd04ed53deae', '2026-12-01 04:23:38.521346+00'),
-	('ip1_gdmxdkrxova64wsl2ijoxlznpe', '5a7dd44d-298d-489b-89a0-f3619a055418', '2026-12-01 04:23:38.539715+00');
+	('ip1_xrnd4a73f7zhfmgwucs5inwknm', '9a3093b6-9bb4-484d-a078-7195ecd31b35', '2026-12-01 04:25:32.942801+00'),
+	('ip1_z5kkzncudqzeltltoj6dqv6ece', '6e9ea17f-2ae0-47c3-8363-e145c978ca4d', '2026-12-01 04:25:32.959259+00');
 
 INSERT INTO pii_vault.verdicts VALUES
-	('ea82a4c0-7e1e-4419-b5f3-5d8a159bc4c5', true, 'approver', 17222, '2026-12-01 04:23:38.460576+00'),
-	('78d8f144-bf38-4795-8208-1bc49ca3478e', false, 'approver', 17222, '2026-12-01 04:23:38.466327+00');
+	('b75a51ed-b6a8-4bfc-8f6b-18140d58104d', true, 'approver', 17223, '2026-12-01 04:25:32.890806+00'),
+	('4d627f18-db8d-4c40-8640-1ffac71d697e', false, 'approver', 17223, '2026-12-01 04:25:32.895971+00');
 
 SELECT pg_catalog.setval('etl.migrations_id_seq', 1, true);
 
@@ -5781,6 +5807,8 @@ REVOKE ALL ON FUNCTION etl.tombstones_without_entry() FROM PUBLIC;
 REVOKE ALL ON FUNCTION etl.try_period(first date, length text, today date, OUT next date, OUT made integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION etl.utc_day(moment timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION etl.vacuum_early(partition regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION etl.values_without_original(partition regclass) FROM PUBLIC;
 
