@@ -150,19 +150,16 @@ as $$
   )
 $$;
 
--- Makes one period, unless loads or readers are in the way. Days that the default partitions hold something of stay
+-- Makes this period, unless loads or readers are in the way. Days that the default partitions hold something of stay
 -- there: the period begins after them. Answers with the first day that is not settled; null if somebody was in the
 -- way.
-create or replace function etl.try_period(first date, length text, today date, out next date, out made integer)
+create or replace function etl.try_period(first date, until date, today date, out next date, out made integer)
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
-declare
-  until date := etl.period_end(first, length);
-  last date := etl.last_without_period(first, until);
 begin
   made := 0;
-  next := last + 1;
+  next := etl.last_without_period(first, until) + 1;
   if next is not null then
     return;
   end if;
@@ -186,6 +183,7 @@ end
 $$;
 
 -- Makes the missing periods from five weeks back, as old as what loads take, to two weeks ahead. Answers with how many.
+-- Also where there are some beyond a gap, as a clock may have left them that was wrong for a while.
 create or replace function etl.make_periods(today date) returns integer
   language plpgsql
   set search_path = pg_catalog, pg_temp
@@ -193,15 +191,25 @@ as $$
 declare
   length text := (select l.length from etl.period_length l);
   made integer := 0;
+  next date := date_trunc(length, (today - 35)::timestamp)::date;
+  covered date;
   step record;
-  next date := greatest(
-    (select max(p.until) from etl.periods p), date_trunc(length, (today - 35)::timestamp)::date
-  );
 begin
   while next <= today + 14 loop
-    select * into step from etl.try_period(next, length, today);
-    made := made + step.made;
-    next := step.next;
+    select p.until into covered
+    from etl.periods p where p.first <= next and next < p.until;
+    if covered is null then
+      select * into step
+      from etl.try_period(
+        next,
+        least(etl.period_end(next, length), (select min(p.first) from etl.periods p where p.first > next)),
+        today
+      );
+      made := made + step.made;
+      next := step.next;
+    else
+      next := covered;
+    end if;
   end loop;
   return made;
 end

@@ -69,6 +69,25 @@ test("periods reach from five weeks back to two weeks ahead, and the next one is
   await database.drop();
 });
 
+test("a clock that was wrong for a while leaves no gap behind", async () => {
+  const { owner, database } = await fresh();
+  await housekeep(owner, "2030-01-10");
+  // Ten years ahead, and right again.
+  await housekeep(owner, "2040-01-10");
+  expect(await housekeep(owner, "2030-01-20")).toBe(1);
+  expect(await periods(owner)).toEqual([
+    ...["2029-12-01 2030-01-01", "2030-01-01 2030-02-01", "2030-02-01 2030-03-01"],
+    ...["2039-12-01 2040-01-01", "2040-01-01 2040-02-01"],
+  ]);
+  await owner`update etl.period_length set length = 'week'`;
+  await housekeep(owner, "2039-11-20");
+  expect((await periods(owner)).slice(-4)).toEqual([
+    ...["2039-11-21 2039-11-28", "2039-11-28 2039-12-01"],
+    ...["2039-12-01 2040-01-01", "2040-01-01 2040-02-01"],
+  ]);
+  await database.drop();
+});
+
 test("periods of another length begin where those that are made end, and leave no gap", async () => {
   const { owner, database } = await fresh();
   await housekeep(owner, "2030-01-10");
