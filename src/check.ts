@@ -65,15 +65,14 @@ export const INVARIANTS: readonly Invariant[] = [
   },
   {
     name: "erased-stay-erased",
-    description:
-      "no token that was erased has an original, or stands in a row after it was forgotten",
+    description: "no token that was forgotten has an original, or stands in a row",
     hint:
       "was something restored beside the tombstones? forget these tokens again (docs/erasure.md, after a " +
       "restore)",
   },
   {
     name: "erasures-are-on-record",
-    description: "every erasure is in the audit, with as many tokens as were erased",
+    description: "every forgotten token and every expired period is in the audit as it was erased",
     hint:
       "somebody altered pii_vault.tombstones or pii_vault.audit: compare them with the receipts and a " +
       "backup",

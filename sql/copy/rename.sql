@@ -62,7 +62,7 @@ begin
       message = format(
         'public.user_logins was there before veil, and the login %I may not rename and read it', current_user
       ),
-      hint = format('migrate as a superuser; or its owner, or a superuser, runs: %s;', needed);
+      hint = format('migrate as a superuser, or have the table''s owner or a superuser run: %s;', needed);
   end if;
 
   -- "only": a view's tables, or a table's children, would be locked as well.
@@ -139,14 +139,14 @@ begin
     raise exception using
       errcode = 'VL090',
       message = 'public.user_logins was there before veil, and is not copied: ' || array_to_string(faults, '; '),
-      hint = 'mend that; or, to begin without its rows: alter table public.user_logins rename to user_logins_before_veil; then migrate again';
+      hint = 'change the table so that it fits; or, to begin without its rows: alter table public.user_logins rename to user_logins_before_veil; then migrate again';
   end if;
 
   if to_regclass('public.user_logins_before_veil') is not null then
     raise exception using
       errcode = 'VL090',
       message = 'public.user_logins_before_veil is there already, and public.user_logins is to get this name',
-      hint = 'drop one of the two, or rename it: alter table public.user_logins_before_veil rename to another name; then migrate again';
+      hint = 'rename the older one: alter table public.user_logins_before_veil rename to user_logins_older; then migrate again';
   end if;
   alter table public.user_logins rename to user_logins_before_veil;
 end

@@ -2,9 +2,10 @@
 -- same however much goes.
 --
 -- What takes long comes before any lock that a load waits for: the counts, and copies of what is held. Under the lock,
--- etl.periods tells whether anything has changed since. So each load, hold and forgetting of what is old says so there.
+-- etl.periods tells whether anything has changed since: each load, hold and forgetting that touches an old period raises
+-- `changes` there.
 
--- What of a period stays. `users` and `tokens` are held by name. `kept` are the tokens whose originals stay: those held
+-- What stays of a period. `users` and `tokens` are held by name. `kept` are the tokens whose originals stay: those held
 -- by name, those in a held user's rows of this period, and decoys, which are for good.
 create or replace function pii_vault.held_in(
   first date, until date, logins regclass, out users text[], out tokens text[], out kept text[]

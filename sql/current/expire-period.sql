@@ -51,7 +51,7 @@ as $$
   order by k.virtualtransaction, k.relation
 $$;
 
-create or replace function pii_vault.refuse_busy(told text[], since timestamptz) returns void
+create or replace function pii_vault.refuse_busy(first date, told text[], since timestamptz) returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
@@ -59,11 +59,11 @@ begin
   raise exception using
     errcode = '55P03',
     message = format(
-      'this period could not be expired, and is as it was; in the way since %s or before: %s',
-      pii_vault.utc_text(since),
+      'the period that begins on %s could not be expired, and is as it was; in the way at %s already: %s',
+      etl.day_text(first), pii_vault.utc_text(since),
       coalesce(nullif(array_to_string(told[1:3], '; ', ''), ''), 'many short transactions')
     ),
-    hint = 'loads go on meanwhile; run it again when the session has ended, or end it with pg_terminate_backend';
+    hint = 'loads go on meanwhile; run it again when the session has ended. A superuser may end it: pg_terminate_backend, or rollback prepared';
 end
 $$;
 
@@ -91,7 +91,7 @@ begin
   end loop;
 exception when lock_not_available then
   perform pii_vault.refuse_busy(
-    array(select w.told from pii_vault.in_the_way(array[relation], true) w), started
+    first, array(select w.told from pii_vault.in_the_way(array[relation], true) w), started
   );
 end
 $$;
@@ -123,7 +123,7 @@ begin
     end if;
     exit when outcome <> 'busy';
     if clock_timestamp() > started + interval '6 seconds' then
-      perform pii_vault.refuse_busy(told, started);
+      perform pii_vault.refuse_busy(first, told, started);
     end if;
     before := now_there;
     perform pg_sleep(0.2);
@@ -225,7 +225,11 @@ begin
   if outcome = 'changed' and not is_idle then
     raise exception using
       errcode = '55P03',
-      message = 'old logins and erasures kept changing this period; it is as it was', hint = 'run it again';
+      message = format(
+        'old logins and erasures kept changing the period that begins on %s; it is as it was',
+        etl.day_text(period.first)
+      ),
+      hint = 'run it again';
   end if;
   originals := coalesce(originals, 0);
   "rows" := coalesce("rows", 0);

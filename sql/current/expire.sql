@@ -8,13 +8,13 @@ create or replace function pii_vault.day_before(older_than integer) returns date
 as $$
 begin
   if (older_than between 15 and 36500) is not true then
-    raise exception using errcode = 'VL006', message = 'expected 15 to 36500 days';
+    raise exception using errcode = 'VL006', message = 'older_than is out of range, expected 15 to 36500 days';
   end if;
   return etl.utc_day(clock_timestamp()) - older_than;
 end
 $$;
 
--- The table that the originals and the one that the rows of this period stand in; null of a partition that is gone.
+-- The table that the originals and the one that the rows of this period stand in; null where it was dropped.
 create or replace function pii_vault.partitions_of(first date, out originals regclass, out logins regclass)
   language sql stable
   set search_path = pg_catalog, pg_temp
@@ -36,7 +36,7 @@ declare
   last date := pii_vault.day_before(plan_expire.older_than);
 begin
   if plan_expire.with_rows is null then
-    raise exception using errcode = 'VL006', message = 'expected whether rows go, too';
+    raise exception using errcode = 'VL006', message = 'with_rows is null, expected true or false';
   end if;
   return query
     with days as (
@@ -64,7 +64,7 @@ begin
 end
 $$;
 
--- Which period this is; refused unless its last day is more than 15 days ago.
+-- Which period this is; refused unless it ended 15 days ago or before.
 create or replace function pii_vault.old_period(first date) returns etl.periods
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -142,7 +142,7 @@ begin
   perform pii_vault.require_reason(expire_period.reason);
   if expire_period.run is null or expire_period.with_rows is null then
     raise exception using
-      errcode = 'VL006', message = 'expected the id of the run, and whether rows go, too';
+      errcode = 'VL006', message = 'run or with_rows is null, expected an id, and true or false';
   end if;
   perform pii_vault.require_read_committed('an expiry');
   perform pii_vault.commit_to_disk();
@@ -186,7 +186,7 @@ declare
 begin
   perform pii_vault.require_reason(expire_bodies.reason);
   if expire_bodies.run is null or expire_bodies.dry is null then
-    raise exception using errcode = 'VL006', message = 'expected the id of the run';
+    raise exception using errcode = 'VL006', message = 'run or dry is null, expected an id, and true or false';
   end if;
   discarded := 0;
   held := 0;

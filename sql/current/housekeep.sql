@@ -1,4 +1,4 @@
--- The periods, and the ledger's daily partitions. The latter: from two weeks back (SQS keeps a message that long) to a week ahead; away 30 days
+-- The periods, and the ledger's daily partitions. The latter: from two weeks back (SQS keeps a message that long) to a week ahead; away 36 days
 -- after their day, well after any redelivery. In a transaction of its own: DDL inside a load deadlocks and stalls.
 --
 -- Where loads are busy just now, each part here gives up, undoes nothing of the others, and the next call does it.
@@ -11,7 +11,7 @@ create or replace function etl.count_old_messages(today date) returns void
 as $$
 begin
   with gone as (
-    delete from etl.ledger_default l where l.sent_on < today - 30 returning l.sent_on
+    delete from etl.ledger_default l where l.sent_on < today - 36 returning l.sent_on
   )
   insert into etl.ledger_totals as t (sent_on, messages)
   select g.sent_on, count(*) from gone g group by g.sent_on
@@ -34,7 +34,7 @@ begin
   from pg_inherits i join pg_class c on c.oid = i.inhrelid
   where i.inhparent = 'etl.ledger'::regclass
     and c.relname ~ '^ledger_[0-9]{8}$'
-    and to_date(right(c.relname, 8), 'YYYYMMDD') < today - 30;
+    and to_date(right(c.relname, 8), 'YYYYMMDD') < today - 36;
   foreach partition in array old loop
     -- Against a load that would add to it between the count and the end.
     execute format('lock table etl.%I in share row exclusive mode', partition);

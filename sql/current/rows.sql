@@ -1,7 +1,7 @@
 -- Stores rows together with their originals, period by period: those of loads, and the one of a replay.
 
--- One period's: all arrays are of the same rows. What is old is changed on record in etl.periods, so that an expiry
--- which has counted it already counts again.
+-- One period's: all arrays are of the same rows. A change in an old period is counted in etl.periods. An expiry that has
+-- counted before then counts again.
 create or replace function etl.store_period(
   first date, until date, is_expired boolean,
   tokens text[], sealed bytea[], data_key uuid,

@@ -75,8 +75,8 @@ create table pii_vault.erasure_gate (
 comment on table pii_vault.erasure_gate is
   'always empty: loads lock it in row share mode, erasures in exclusive mode';
 
--- Forgotten tokens. The next message with such a value gets a token of generation 0. What has expired needs none: its
--- value is stored anew when it comes again (etl.periods says which periods have).
+-- Forgotten tokens. The next message with such a value gets a token of generation 0. An expired token needs no tombstone,
+-- because its value may come again; etl.periods says which periods have expired.
 create table pii_vault.tombstones (
   token text collate "C" not null,
   erasure uuid not null,

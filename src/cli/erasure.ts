@@ -36,8 +36,8 @@ export function addErasure(program: Command, context: MakeContext): void {
 
   program
     .command("expire")
-    .description("drop whole periods of originals that are so old, and with --rows their rows")
-    .requiredOption("--older-than <days>", "since the last day of a period: 400d", days)
+    .description("drop the originals of whole old periods; with --rows, their rows as well")
+    .requiredOption("--older-than <days>", "drop periods that ended so many days ago: 400d", days)
     .option(...REASON)
     .option("--rows", "also the periods' rows of user_logins", false)
     .option("--dry-run", "print how much would go, and erase nothing", false)
@@ -49,7 +49,7 @@ export function addErasure(program: Command, context: MakeContext): void {
         "expire --older-than 400d --dry-run",
         "expire --older-than 400d --reason 'policy 7'",
         "expire --older-than 800d --rows --reason 'policy 8'",
-      )}\nNo period that ended less than 15 days ago expires, and no row without a date does.`,
+      )}\nPeriods that ended less than 15 days ago do not expire, nor do rows without a date.`,
     )
     .action(async (options) => {
       const { runExpire } = await import("../commands/expire.ts");

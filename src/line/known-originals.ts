@@ -14,7 +14,7 @@ export type Period = { readonly first: number; readonly until: number };
 const GROUPS = 2 ** 16;
 /** Of the characters of a token, so many from the end on are the HMAC's, five bits in each. */
 const RANDOM_CHARACTERS = 26;
-/** More than that are no sign of a busy process, but of a strange one: the oldest is forgotten. */
+/** No usual process loads into more periods at once; beyond that, the oldest is forgotten. */
 const MOST_PERIODS = 64;
 
 const DAY_MS = 86_400_000;
@@ -88,7 +88,7 @@ export class KnownOriginals {
 /** Tokens are spread evenly: they are random to whoever does not have the key. */
 const groupOf = (token: string): number => (bitsOf(token, 12) % GROUPS) * 4;
 
-/** The same token has others in each period; its group is the same, so no more than two of its periods are known. */
+/** A token has other bits in each period but the same group, so at most two of its periods are remembered. */
 const highOf = (token: string, { first }: Period): number =>
   bitsOf(token, 6) ^ (Math.imul(first, 0x9e3779b1) & 0x3fffffff);
 

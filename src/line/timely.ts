@@ -1,12 +1,12 @@
-// Messages whose time of sending is far from today are quarantined. Such a time is an error of somebody's, and
-// rows of a day long past would stand in a period that may have expired.
+// Messages whose time of sending is far from today are quarantined: such a time is an error of somebody's, and the
+// ledger knows no message that is older.
 import type { Subkeys } from "../../vault/keys.ts";
 import type { ParsedMessage } from "../login/protect.ts";
 import type { Database } from "../postgres/database.ts";
 import { dayOf } from "./known-originals.ts";
 import { loadNothing } from "./load.ts";
 
-/** SQS keeps a message for two weeks; a dead-letter queue may keep it for two more. */
+/** Nothing that SQS still keeps is older than two weeks: this leaves room for dead-letter queues and wrong clocks. */
 const MOST_DAYS_AGO = 35;
 const MOST_DAYS_AHEAD = 1;
 

@@ -1,4 +1,4 @@
-// The ledger's daily partitions, with the day injected: made ahead, taken away after 30 days, and
+// The ledger's daily partitions, with the day injected: made ahead, taken away after 36 days, and
 // never at the cost of a load.
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import type postgres from "postgres";
@@ -74,13 +74,13 @@ test("partitions are made from fourteen days back to seven ahead, and again chan
   expect(await housekeep(owner, "2030-01-01")).toEqual({ created: 0, dropped: 0 });
 });
 
-test("the next day makes one partition, and a day is dropped when it is more than 30 days old", async () => {
+test("the next day makes one partition, and a day is dropped when it is more than 36 days old", async () => {
   expect(await housekeep(owner, "2030-01-02")).toEqual({ created: 1, dropped: 0 });
   expect(await partitions()).toContain("ledger_20300109");
-  // 30 days after 2029-12-18 it is still there.
-  expect((await housekeep(owner, "2030-01-17")).dropped).toBe(0);
+  // 36 days after 2029-12-18 it is still there.
+  expect((await housekeep(owner, "2030-01-23")).dropped).toBe(0);
   expect(await partitions()).toContain("ledger_20291218");
-  expect((await housekeep(owner, "2030-01-18")).dropped).toBe(1);
+  expect((await housekeep(owner, "2030-01-24")).dropped).toBe(1);
   expect(await partitions()).not.toContain("ledger_20291218");
   expect(await partitions()).toContain("ledger_20291219");
 });
@@ -110,9 +110,9 @@ test("the default partition takes days far away, and its rows block no other day
   // Old rows leave the default partition too; a redelivery of them cannot come any more.
   expect(await placeOf("past")).toBe(undefined);
   expect(await placeOf("future")).toBe("etl.ledger_default");
-  await housekeep(owner, "2030-03-12");
+  await housekeep(owner, "2030-03-18");
   expect(await placeOf("soon")).toBe("etl.ledger_default");
-  await housekeep(owner, "2030-03-13");
+  await housekeep(owner, "2030-03-19");
   expect(await placeOf("soon")).toBe(undefined);
 });
 
@@ -193,8 +193,8 @@ test("a message as old as the queue keeps one has a partition, and is known unti
   const etl = database.sql(database.url("etl"));
   expect(await store(etl, "old", "2029-12-18", "00:00:00")).toBe(1);
   expect(await placeOf("old")).toBe("etl.ledger_20291218");
-  // Just before midnight, just after it, and until the day is more than 30 days ago.
-  for (const today of ["2030-01-01", "2030-01-02", "2030-01-16", "2030-01-17"]) {
+  // Just before midnight, just after it, and until the day is more than 36 days ago.
+  for (const today of ["2030-01-01", "2030-01-02", "2030-01-16", "2030-01-23"]) {
     await housekeep(owner, today);
     expect([today, await store(etl, "old", "2029-12-18", "00:00:00")]).toEqual([today, 0]);
   }
@@ -234,7 +234,7 @@ test("a day whose first rows came before its partition stays whole in the defaul
       and mode = 'AccessExclusiveLock'`;
   expect(row?.locks).toBe(0);
   await owner.unsafe("commit");
-  await housekeep(owner, "2030-02-20");
+  await housekeep(owner, "2030-02-26");
   expect((await totals())["2030-01-20"]).toBe(3);
 });
 
@@ -316,9 +316,9 @@ test("what a day's ledger held is written down when its partition is dropped, an
   await store(etl, "future", "2099-12-31");
   await housekeep(owner, "2030-01-02");
   expect(await totals()).toEqual({ "1999-12-31": 1 });
-  await housekeep(owner, "2030-01-31");
+  await housekeep(owner, "2030-02-06");
   expect(await totals()).toEqual({ "1999-12-31": 1 });
-  await housekeep(owner, "2030-02-01");
+  await housekeep(owner, "2030-02-07");
   expect(await totals()).toEqual({ "1999-12-31": 1, "2030-01-01": 3 });
   // Days long gone, once more: into the default partition, and on top when that lets them go.
   await store(etl, "e", "2030-01-01");
@@ -337,11 +337,11 @@ test("beside a load into an old partition it gives up, and counts what that load
   await store(etl, "a", "2029-12-20");
   await etl.unsafe("begin");
   await store(etl, "b", "2029-12-20");
-  const { dropped } = await housekeep(owner, "2030-01-21");
+  const { dropped } = await housekeep(owner, "2030-01-27");
   expect({ dropped, totals: await totals() }).toEqual({ dropped: 0, totals: {} });
   await etl.unsafe("commit");
   expect(await store(etl, "b", "2029-12-20")).toBe(0);
-  expect((await housekeep(owner, "2030-01-21")).dropped).toBe(4);
+  expect((await housekeep(owner, "2030-01-27")).dropped).toBe(4);
   expect(await totals()).toEqual({ "2029-12-20": 2 });
 });
 
@@ -351,10 +351,10 @@ test("beside a reader of the ledger it gives up, stops no load, and catches up l
   const reader = asOwner();
   await reader.unsafe("begin");
   await reader`select count(*) from etl.ledger`;
-  expect(await housekeep(owner, "2030-01-21")).toEqual({ created: 0, dropped: 0 });
+  expect(await housekeep(owner, "2030-01-27")).toEqual({ created: 0, dropped: 0 });
   expect(await store(etl, "b", "2030-01-21")).toBe(1);
   await reader.unsafe("commit");
-  const { created, dropped } = await housekeep(owner, "2030-01-21");
+  const { created, dropped } = await housekeep(owner, "2030-01-27");
   // The day of the load that came meanwhile stays in the default partition.
   expect({ created, dropped }).toEqual({ created: 19, dropped: 4 });
   expect(await totals()).toEqual({ "2029-12-20": 1 });
