@@ -26,7 +26,7 @@ export async function refuseUntimely<M extends ParsedMessage>(
 
 function whyUntimely(sentAt: Date, today: number): string | null {
   const day = dayOf(sentAt);
-  if (day < today - MOST_DAYS_AGO) return `sent more than ${MOST_DAYS_AGO} days ago`;
+  if (day < today - MOST_DAYS_AGO) return "sent more than 35 days ago";
   if (day > today + MOST_DAYS_AHEAD)
     return "sent later than tomorrow, by the time that the queue gives";
   return null;
