@@ -7,7 +7,6 @@ import { openDatabase } from "../src/postgres/database.ts";
 import { fillHistory, fillMonth, type Span, tablesOf } from "./fill-history.ts";
 import { loadUntil, quantile } from "./loads.ts";
 import { type Servers, withConnection } from "./servers.ts";
-import { walOf, walSince } from "./wal.ts";
 
 /** Further back than the months of the history. */
 const MONTHS_BEFORE = 13;
@@ -20,9 +19,8 @@ const QUIET_SECONDS = 4;
 export type ExpiryReport = {
   readonly originals: number;
   readonly seconds: number;
-  /** Less what as many loads log that run beside nothing. */
+  /** What its own backend has logged. */
   readonly walBytes: number;
-  readonly walBytesWithLoads: number;
   /** Of those that began or ended while it ran, and of the ones before it. */
   readonly beside: { readonly loads: number; readonly longestMs: number; readonly p99Ms: number };
   readonly alone: { readonly loads: number; readonly longestMs: number; readonly p99Ms: number };
@@ -48,17 +46,11 @@ export async function measureExpiry(
   });
   const expiring = async () => {
     await sleep(ALONE_MS);
-    const [walBefore, from] = [await walOf(servers), performance.now()];
-    await expireThrough(servers, until, logins);
-    const to = performance.now();
-    const wal = walSince(walBefore, await walOf(servers));
+    const done = await expireThrough(servers, until, logins);
     await sleep(ALONE_MS);
-    const walAfter = await walOf(servers);
-    await sleep(ALONE_MS);
-    const alone = walSince(walAfter, await walOf(servers));
-    return { from, to, wal, alone };
+    return done;
   };
-  const [times, { from, to, wal, alone }] = await Promise.all([
+  const [times, { from, to, walBytes }] = await Promise.all([
     loading,
     expiring().finally(() => {
       isOver = true;
@@ -69,11 +61,8 @@ export async function measureExpiry(
   });
   const beside = times.filter(({ at, ms }) => at < to && at + ms > from);
   const before = times.filter(({ at, ms }) => at + ms <= from);
-  const after = times.filter(({ at }) => at >= to + ALONE_MS);
-  const bytesALoad = after.length === 0 ? 0 : alone.bytes / after.length;
   return {
-    ...{ originals: logins, seconds: (to - from) / 1000, walBytesWithLoads: wal.bytes },
-    walBytes: Math.max(0, wal.bytes - bytesALoad * beside.length),
+    ...{ originals: logins, seconds: (to - from) / 1000, walBytes },
     ...{ beside: figuresOf(beside), alone: figuresOf(before) },
   };
 }
@@ -100,16 +89,23 @@ async function letVacuumRun(servers: Servers, span: Span): Promise<void> {
 }
 
 /** As `veil expire --rows` does it, with all of its attempts, and nothing else that is there is as old. */
-async function expireThrough(servers: Servers, until: string, originals: number): Promise<void> {
+async function expireThrough(servers: Servers, until: string, originals: number) {
   const database = openDatabase(databaseConfig({ DATABASE_URL: servers.superuserUrl("history") }));
   try {
     const age = Date.now() - new Date(`${until}T00:00:00Z`).getTime();
     const olderThanDays = Math.floor(age / 86_400_000);
     const asked = { olderThanDays, withRows: true, reason: "benchmark", dryRun: false };
+    const from = performance.now();
     const done = await expire(database, asked);
+    const to = performance.now();
     if (done.originals !== originals || done.rows !== originals) {
       throw new Error(`${done.originals} originals and ${done.rows} rows of ${originals} expired`);
     }
+    await database.query("select pg_stat_force_next_flush()");
+    const [row] = await database.query(
+      "select wal_bytes::text as bytes from pg_stat_get_backend_wal(pg_backend_pid())",
+    );
+    return { from, to, walBytes: Number(row?.bytes) };
   } finally {
     await database.close();
   }

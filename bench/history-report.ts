@@ -112,7 +112,7 @@ const sizes = (all: readonly Size[]): string[] =>
 
 const expiring = ({ originals, beside, alone, ...whole }: ExpiryReport): string[] => [
   `a period of ${count(originals)} originals and rows expired in ${number(whole.seconds, 2)} s, with ` +
-    `${number(whole.walBytes / MEGABYTE, 1)} MB of WAL (${number(whole.walBytesWithLoads / MEGABYTE, 1)} MB with that of loads)`,
+    `${number(whole.walBytes / MEGABYTE, 1)} MB of WAL`,
   `loads of 100 beside it: ${count(beside.loads)}, 99th percentile ${count(beside.p99Ms)} ms, longest ${count(beside.longestMs)} ms; ` +
     `before it: ${count(alone.loads)}, ${count(alone.p99Ms)} ms, ${count(alone.longestMs)} ms`,
 ];
