@@ -793,7 +793,7 @@ CREATE OR REPLACE FUNCTION etl.count_old_messages(today date)
 AS $function$
 begin
   with gone as (
-    delete from etl.ledger_default l where l.sent_on < today - 30 returning l.sent_on
+    delete from etl.ledger_default l where l.sent_on < today - 36 returning l.sent_on
   )
   insert into etl.ledger_totals as t (sent_on, messages)
   select g.sent_on, count(*) from gone g group by g.sent_on
@@ -863,7 +863,7 @@ begin
   from pg_inherits i join pg_class c on c.oid = i.inhrelid
   where i.inhparent = 'etl.ledger'::regclass
     and c.relname ~ '^ledger_[0-9]{8}$'
-    and to_date(right(c.relname, 8), 'YYYYMMDD') < today - 30;
+    and to_date(right(c.relname, 8), 'YYYYMMDD') < today - 36;
   foreach partition in array old loop
     -- Against a load that would add to it between the count and the end.
     execute format('lock table etl.%I in share row exclusive mode', partition);
@@ -1299,15 +1299,25 @@ AS $function$
 declare
   length text := (select l.length from etl.period_length l);
   made integer := 0;
+  next date := date_trunc(length, (today - 35)::timestamp)::date;
+  covered date;
   step record;
-  next date := greatest(
-    (select max(p.until) from etl.periods p), date_trunc(length, (today - 35)::timestamp)::date
-  );
 begin
   while next <= today + 14 loop
-    select * into step from etl.try_period(next, length, today);
-    made := made + step.made;
-    next := step.next;
+    select p.until into covered
+    from etl.periods p where p.first <= next and next < p.until;
+    if covered is null then
+      select * into step
+      from etl.try_period(
+        next,
+        least(etl.period_end(next, length), (select min(p.first) from etl.periods p where p.first > next)),
+        today
+      );
+      made := made + step.made;
+      next := step.next;
+    else
+      next := covered;
+    end if;
   end loop;
   return made;
 end
@@ -1743,17 +1753,14 @@ AS $function$
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION etl.try_period(first date, length text, today date, OUT next date, OUT made integer)
+CREATE OR REPLACE FUNCTION etl.try_period(first date, until date, today date, OUT next date, OUT made integer)
  RETURNS record
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-declare
-  until date := etl.period_end(first, length);
-  last date := etl.last_without_period(first, until);
 begin
   made := 0;
-  next := last + 1;
+  next := etl.last_without_period(first, until) + 1;
   if next is not null then
     return;
   end if;
@@ -2443,7 +2450,7 @@ CREATE OR REPLACE FUNCTION pii_vault.day_before(older_than integer)
 AS $function$
 begin
   if (older_than between 15 and 36500) is not true then
-    raise exception using errcode = 'VL006', message = 'expected 15 to 36500 days';
+    raise exception using errcode = 'VL006', message = 'older_than is out of range, expected 15 to 36500 days';
   end if;
   return etl.utc_day(clock_timestamp()) - older_than;
 end
@@ -2553,7 +2560,11 @@ begin
   if outcome = 'changed' and not is_idle then
     raise exception using
       errcode = '55P03',
-      message = 'old logins and erasures kept changing this period; it is as it was', hint = 'run it again';
+      message = format(
+        'old logins and erasures kept changing the period that begins on %s; it is as it was',
+        etl.day_text(period.first)
+      ),
+      hint = 'run it again';
   end if;
   originals := coalesce(originals, 0);
   "rows" := coalesce("rows", 0);
@@ -2585,7 +2596,7 @@ begin
     end if;
     exit when outcome <> 'busy';
     if clock_timestamp() > started + interval '6 seconds' then
-      perform pii_vault.refuse_busy(told, started);
+      perform pii_vault.refuse_busy(first, told, started);
     end if;
     before := now_there;
     perform pg_sleep(0.2);
@@ -2676,7 +2687,7 @@ declare
 begin
   perform pii_vault.require_reason(expire_bodies.reason);
   if expire_bodies.run is null or expire_bodies.dry is null then
-    raise exception using errcode = 'VL006', message = 'expected the id of the run';
+    raise exception using errcode = 'VL006', message = 'run or dry is null, expected an id, and true or false';
   end if;
   discarded := 0;
   held := 0;
@@ -2778,7 +2789,7 @@ begin
   perform pii_vault.require_reason(expire_period.reason);
   if expire_period.run is null or expire_period.with_rows is null then
     raise exception using
-      errcode = 'VL006', message = 'expected the id of the run, and whether rows go, too';
+      errcode = 'VL006', message = 'run or with_rows is null, expected an id, and true or false';
   end if;
   perform pii_vault.require_read_committed('an expiry');
   perform pii_vault.commit_to_disk();
@@ -3355,7 +3366,7 @@ begin
   end loop;
 exception when lock_not_available then
   perform pii_vault.refuse_busy(
-    array(select w.told from pii_vault.in_the_way(array[relation], true) w), started
+    first, array(select w.told from pii_vault.in_the_way(array[relation], true) w), started
   );
 end
 $function$
@@ -3587,7 +3598,7 @@ declare
   last date := pii_vault.day_before(plan_expire.older_than);
 begin
   if plan_expire.with_rows is null then
-    raise exception using errcode = 'VL006', message = 'expected whether rows go, too';
+    raise exception using errcode = 'VL006', message = 'with_rows is null, expected true or false';
   end if;
   return query
     with days as (
@@ -3921,7 +3932,7 @@ end
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION pii_vault.refuse_busy(told text[], since timestamp with time zone)
+CREATE OR REPLACE FUNCTION pii_vault.refuse_busy(first date, told text[], since timestamp with time zone)
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3930,11 +3941,11 @@ begin
   raise exception using
     errcode = '55P03',
     message = format(
-      'this period could not be expired, and is as it was; in the way since %s or before: %s',
-      pii_vault.utc_text(since),
+      'the period that begins on %s could not be expired, and is as it was; in the way at %s already: %s',
+      etl.day_text(first), pii_vault.utc_text(since),
       coalesce(nullif(array_to_string(told[1:3], '; ', ''), ''), 'many short transactions')
     ),
-    hint = 'loads go on meanwhile; run it again when the session has ended, or end it with pg_terminate_backend';
+    hint = 'loads go on meanwhile; run it again when the session has ended. A superuser may end it: pg_terminate_backend, or rollback prepared';
 end
 $function$
 -- owner veil_owner

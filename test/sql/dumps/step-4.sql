@@ -396,7 +396,7 @@ CREATE FUNCTION etl.count_old_messages(today date) RETURNS void
     AS $$
 begin
   with gone as (
-    delete from etl.ledger_default l where l.sent_on < today - 30 returning l.sent_on
+    delete from etl.ledger_default l where l.sent_on < today - 36 returning l.sent_on
   )
   insert into etl.ledger_totals as t (sent_on, messages)
   select g.sent_on, count(*) from gone g group by g.sent_on
@@ -463,7 +463,7 @@ begin
   from pg_inherits i join pg_class c on c.oid = i.inhrelid
   where i.inhparent = 'etl.ledger'::regclass
     and c.relname ~ '^ledger_[0-9]{8}$'
-    and to_date(right(c.relname, 8), 'YYYYMMDD') < today - 30;
+    and to_date(right(c.relname, 8), 'YYYYMMDD') < today - 36;
   foreach partition in array old loop
     -- Against a load that would add to it between the count and the end.
     execute format('lock table etl.%I in share row exclusive mode', partition);
@@ -893,15 +893,25 @@ CREATE FUNCTION etl.make_periods(today date) RETURNS integer
 declare
   length text := (select l.length from etl.period_length l);
   made integer := 0;
+  next date := date_trunc(length, (today - 35)::timestamp)::date;
+  covered date;
   step record;
-  next date := greatest(
-    (select max(p.until) from etl.periods p), date_trunc(length, (today - 35)::timestamp)::date
-  );
 begin
   while next <= today + 14 loop
-    select * into step from etl.try_period(next, length, today);
-    made := made + step.made;
-    next := step.next;
+    select p.until into covered
+    from etl.periods p where p.first <= next and next < p.until;
+    if covered is null then
+      select * into step
+      from etl.try_period(
+        next,
+        least(etl.period_end(next, length), (select min(p.first) from etl.periods p where p.first > next)),
+        today
+      );
+      made := made + step.made;
+      next := step.next;
+    else
+      next := covered;
+    end if;
   end loop;
   return made;
 end
@@ -1327,16 +1337,13 @@ $$;
 
 ALTER FUNCTION etl.tombstones_without_entry() OWNER TO veil_owner;
 
-CREATE FUNCTION etl.try_period(first date, length text, today date, OUT next date, OUT made integer) RETURNS record
+CREATE FUNCTION etl.try_period(first date, until date, today date, OUT next date, OUT made integer) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  until date := etl.period_end(first, length);
-  last date := etl.last_without_period(first, until);
 begin
   made := 0;
-  next := last + 1;
+  next := etl.last_without_period(first, until) + 1;
   if next is not null then
     return;
   end if;
@@ -1359,7 +1366,7 @@ exception when lock_not_available or deadlock_detected then
 end
 $$;
 
-ALTER FUNCTION etl.try_period(first date, length text, today date, OUT next date, OUT made integer) OWNER TO veil_owner;
+ALTER FUNCTION etl.try_period(first date, until date, today date, OUT next date, OUT made integer) OWNER TO veil_owner;
 
 CREATE FUNCTION etl.utc_day(moment timestamp with time zone) RETURNS date
     LANGUAGE sql IMMUTABLE
@@ -2075,7 +2082,7 @@ CREATE FUNCTION pii_vault.day_before(older_than integer) RETURNS date
     AS $$
 begin
   if (older_than between 15 and 36500) is not true then
-    raise exception using errcode = 'VL006', message = 'expected 15 to 36500 days';
+    raise exception using errcode = 'VL006', message = 'older_than is out of range, expected 15 to 36500 days';
   end if;
   return etl.utc_day(clock_timestamp()) - older_than;
 end
@@ -2203,7 +2210,11 @@ begin
   if outcome = 'changed' and not is_idle then
     raise exception using
       errcode = '55P03',
-      message = 'old logins and erasures kept changing this period; it is as it was', hint = 'run it again';
+      message = format(
+        'old logins and erasures kept changing the period that begins on %s; it is as it was',
+        etl.day_text(period.first)
+      ),
+      hint = 'run it again';
   end if;
   originals := coalesce(originals, 0);
   "rows" := coalesce("rows", 0);
@@ -2235,7 +2246,7 @@ begin
     end if;
     exit when outcome <> 'busy';
     if clock_timestamp() > started + interval '6 seconds' then
-      perform pii_vault.refuse_busy(told, started);
+      perform pii_vault.refuse_busy(first, told, started);
     end if;
     before := now_there;
     perform pg_sleep(0.2);
@@ -2324,7 +2335,7 @@ declare
 begin
   perform pii_vault.require_reason(expire_bodies.reason);
   if expire_bodies.run is null or expire_bodies.dry is null then
-    raise exception using errcode = 'VL006', message = 'expected the id of the run';
+    raise exception using errcode = 'VL006', message = 'run or dry is null, expected an id, and true or false';
   end if;
   discarded := 0;
   held := 0;
@@ -2425,7 +2436,7 @@ begin
   perform pii_vault.require_reason(expire_period.reason);
   if expire_period.run is null or expire_period.with_rows is null then
     raise exception using
-      errcode = 'VL006', message = 'expected the id of the run, and whether rows go, too';
+      errcode = 'VL006', message = 'run or with_rows is null, expected an id, and true or false';
   end if;
   perform pii_vault.require_read_committed('an expiry');
   perform pii_vault.commit_to_disk();
@@ -2991,7 +3002,7 @@ begin
   end loop;
 exception when lock_not_available then
   perform pii_vault.refuse_busy(
-    array(select w.told from pii_vault.in_the_way(array[relation], true) w), started
+    first, array(select w.told from pii_vault.in_the_way(array[relation], true) w), started
   );
 end
 $$;
@@ -3217,7 +3228,7 @@ declare
   last date := pii_vault.day_before(plan_expire.older_than);
 begin
   if plan_expire.with_rows is null then
-    raise exception using errcode = 'VL006', message = 'expected whether rows go, too';
+    raise exception using errcode = 'VL006', message = 'with_rows is null, expected true or false';
   end if;
   return query
     with days as (
@@ -3547,7 +3558,7 @@ $$;
 
 ALTER FUNCTION pii_vault.record_request(kind text, subjects text[], reason text, purpose text, break_glass boolean) OWNER TO veil_owner;
 
-CREATE FUNCTION pii_vault.refuse_busy(told text[], since timestamp with time zone) RETURNS void
+CREATE FUNCTION pii_vault.refuse_busy(first date, told text[], since timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -3555,15 +3566,15 @@ begin
   raise exception using
     errcode = '55P03',
     message = format(
-      'this period could not be expired, and is as it was; in the way since %s or before: %s',
-      pii_vault.utc_text(since),
+      'the period that begins on %s could not be expired, and is as it was; in the way at %s already: %s',
+      etl.day_text(first), pii_vault.utc_text(since),
       coalesce(nullif(array_to_string(told[1:3], '; ', ''), ''), 'many short transactions')
     ),
-    hint = 'loads go on meanwhile; run it again when the session has ended, or end it with pg_terminate_backend';
+    hint = 'loads go on meanwhile; run it again when the session has ended. A superuser may end it: pg_terminate_backend, or rollback prepared';
 end
 $$;
 
-ALTER FUNCTION pii_vault.refuse_busy(told text[], since timestamp with time zone) OWNER TO veil_owner;
+ALTER FUNCTION pii_vault.refuse_busy(first date, told text[], since timestamp with time zone) OWNER TO veil_owner;
 
 CREATE FUNCTION pii_vault.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
@@ -5075,13 +5086,15 @@ INSERT INTO etl.ledger_20261201 VALUES
 	('2026-12-01', '3'),
 	('2026-12-01', '4');
 
+INSERT INTO etl.ledger_default VALUES
+	('2026-10-31', '5');
+
 INSERT INTO etl.ledger_totals VALUES
 	('2019-03-21', 1),
-	('2024-06-11', 1),
-	('2026-10-31', 1);
+	('2024-06-11', 1);
 
 INSERT INTO etl.migrations OVERRIDING SYSTEM VALUE VALUES
-	(1, 4, '9ed778ef87604abcc8635fb28c43f81bce04b7268c6053f30aa86ecbe50de499', '736', 151, 'b2545a24b848df85cf940d5c45c67d53f28f743c9ad97a3f57b2911fe21abc83', '736', 14, '2026-12-01 04:25:32.34272+00');
+	(1, 4, 'a378655ae240e8a1080046cdbcefcf0819e2c7adfbec63118de521e3f6a16956', '736', 151, 'b2545a24b848df85cf940d5c45c67d53f28f743c9ad97a3f57b2911fe21abc83', '736', 14, '2026-12-01 04:59:27.421153+00');
 
 INSERT INTO etl.period_length VALUES
 	('month');
@@ -5091,134 +5104,134 @@ INSERT INTO etl.periods VALUES
 	('2026-12-01', '2027-01-01', NULL, NULL, 0),
 	('2026-05-01', '2026-06-01', NULL, NULL, 6),
 	('2026-10-01', '2026-11-01', NULL, NULL, 7),
-	('2019-03-01', '2019-04-01', '2026-12-01 04:25:33.098113+00', '2026-12-01 04:25:33.098113+00', 7),
-	('2024-06-01', '2024-07-01', '2026-12-01 04:25:33.120502+00', '2026-12-01 04:25:33.120502+00', 7);
+	('2019-03-01', '2019-04-01', '2026-12-01 04:59:28.533532+00', '2026-12-01 04:59:28.533532+00', 7),
+	('2024-06-01', '2024-07-01', '2026-12-01 04:59:28.559579+00', '2026-12-01 04:59:28.559579+00', 7);
 
 INSERT INTO etl.quarantine VALUES
-	('open', '2026-11-30 12:00:00+00', 'an old rule', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x3241d331b00536bf1b02152530c7a1f79fc9d6a8660af93927da2c183305ef240fae7f238d746e899b22fda90bc365d5a9a56e741e71ada9e9a0a278654a87c658197f7deaaf7819c45a557a', 'open', '2026-12-01 04:25:32.632688+00', NULL, NULL),
-	('discarded', '2026-11-30 12:00:00+00', 'an old rule', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', NULL, 'discarded', '2026-12-01 04:25:32.635217+00', '2026-12-01 04:25:32.646156+00', 'operator'),
-	('replayed', '2026-11-30 12:00:00+00', 'an old rule', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', NULL, 'replayed', '2026-12-01 04:25:32.637714+00', '2026-12-01 04:25:32.806022+00', 'operator');
+	('open', '2026-11-30 12:00:00+00', 'an old rule', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x7ee4ffb2dd45a30cf1960a1f0988ca901e69455d4918a7a18f9a0ac7d01c0cb0cbbd52b97c15d475d93e309ccb0af9656fc327ce0403b5c050499f075e59d8269add24091987e2f36dac3490', 'open', '2026-12-01 04:59:27.810325+00', NULL, NULL),
+	('discarded', '2026-11-30 12:00:00+00', 'an old rule', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', NULL, 'discarded', '2026-12-01 04:59:27.816127+00', '2026-12-01 04:59:27.840644+00', 'operator'),
+	('replayed', '2026-11-30 12:00:00+00', 'an old rule', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', NULL, 'replayed', '2026-12-01 04:59:27.822192+00', '2026-12-01 04:59:28.06121+00', 'operator');
 
 INSERT INTO etl.user_logins_20240601 VALUES
-	('user-7', NULL, 'ip1_ymfwj6trsahtpex6tmdkqhg3s4', 'dev1_77fzirbkohojzeqfywe4jogye4', NULL, 2003000, '2024-06-11');
+	('user-7', NULL, 'ip1_i6gvsypkejconeyluj42r6bqji', 'dev1_n73fv6vylevifhw7tdopu33cnu', NULL, 2003000, '2024-06-11');
 
 INSERT INTO etl.user_logins_20260501 VALUES
-	('old-4', NULL, 'ip0_rxvlepfmmhhizzi6zi5wnxuble', NULL, NULL, NULL, '2026-05-15');
+	('old-4', NULL, 'ip0_4udosd7zrld4h77uc6ptqslczq', NULL, NULL, NULL, '2026-05-15');
 
 INSERT INTO etl.user_logins_20261001 VALUES
-	('user-5', NULL, 'ip1_a6uuw3yg44vcwgoqv65trwjmmq', 'dev1_oybymirxsioqtf6tbo3uz4ivny', NULL, 2003000, '2026-10-31');
+	('user-5', NULL, 'ip1_p5hfywqgi6avqjjyck2jjpqvsq', 'dev1_i6fhafrbdha3nvaikbgkd4ashy', NULL, 2003000, '2026-10-31');
 
 INSERT INTO etl.user_logins_20261101 VALUES
-	('replayed', NULL, 'ip1_uhmaurntrw6pnpfecgkh3usaki', NULL, NULL, NULL, '2026-11-30');
+	('replayed', NULL, 'ip1_fdtl27bgex5k33bmk5bu2aplpi', NULL, NULL, NULL, '2026-11-30');
 
 INSERT INTO etl.user_logins_20261201 VALUES
-	('user-1', NULL, 'ip1_whp3h3ccnpmk63smow6tfdm6xi', 'dev1_oybymirxsioqtf6tbo3uz4ivny', NULL, 2003000, '2026-12-01'),
-	('user-2', NULL, 'ip1_rt4j7zgykaazlf3mekrtzvsn6q', 'dev1_oybymirxsioqtf6tbo3uz4ivny', NULL, 2003000, '2026-12-01'),
-	('user-3', NULL, 'ip0_dhpdlkf3az3egvaxi6d2v2kyxu', 'dev0_hujkoikv2cqwunka4ish726fz4', NULL, 2003000, '2026-12-01'),
-	('user-4', NULL, 'ip0_griyjwz7m5glxofpvjsd4c6pc4', 'dev1_oybymirxsioqtf6tbo3uz4ivny', NULL, 2003000, '2026-12-01');
+	('user-1', NULL, 'ip1_rblp6ftxe4dvz4iaii6mimll3m', 'dev1_i6fhafrbdha3nvaikbgkd4ashy', NULL, 2003000, '2026-12-01'),
+	('user-2', NULL, 'ip1_rjwpj6buexzb6hcbfykiqqxnri', 'dev1_i6fhafrbdha3nvaikbgkd4ashy', NULL, 2003000, '2026-12-01'),
+	('user-3', NULL, 'ip0_mtkmwxqjffz27oqr7tjogyq2i4', 'dev0_t64za32a52qvgrpywfemveadje', NULL, 2003000, '2026-12-01'),
+	('user-4', NULL, 'ip0_7bmnjrc2rrsoln6wsstra7cjrm', 'dev1_i6fhafrbdha3nvaikbgkd4ashy', NULL, 2003000, '2026-12-01');
 
 INSERT INTO etl.user_logins_without_date VALUES
 	('old-3', NULL, 'ip1_bbbbbbbbbbbbbbbbbbbbbbbbba', NULL, NULL, NULL, NULL);
 
 INSERT INTO pii_vault.audit OVERRIDING SYSTEM VALUE VALUES
-	(1, '2026-12-01 04:25:32.646807+00', 'operator', 17220, 'quarantine.discard', NULL, '{}', '{discarded}', 1, 'no use', 'veil_operator', '127.0.0.1', NULL),
-	(2, '2026-12-01 04:25:32.653973+00', 'operator', 17220, 'quarantine.replay', '9e55ca28-89f3-446c-9811-a3eb81b2a262', '{}', '{replayed}', 1, 'fixed', 'veil_operator', '127.0.0.1', NULL),
-	(3, '2026-12-01 04:25:32.70373+00', 'operator', 17220, 'quarantine.fetch', '9e55ca28-89f3-446c-9811-a3eb81b2a262', '{}', '{}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
-	(4, '2026-12-01 04:25:32.809925+00', 'operator', 17220, 'quarantine.replayed', '9e55ca28-89f3-446c-9811-a3eb81b2a262', '{}', '{replayed}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
-	(5, '2026-12-01 04:25:32.843853+00', 'revealer', 17221, 'reveal.request', 'f596dc54-44fb-46c7-9a16-ec4707cf9a43', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'case 1', 'veil_revealer', '127.0.0.1', NULL),
-	(6, '2026-12-01 04:25:32.850059+00', 'revealer', 17221, 'reveal.fetch', 'f596dc54-44fb-46c7-9a16-ec4707cf9a43', '{}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', NULL),
-	(7, '2026-12-01 04:25:32.868668+00', 'policy', 17224, 'canary.added', NULL, '{ip1_4cmy25bgfvonikfefvbnjluiei}', '{}', 1, 'a decoy', 'veil_policy', '127.0.0.1', NULL),
-	(8, '2026-12-01 04:25:32.873749+00', 'revealer', 17221, 'reveal.request', '627e31bb-eb54-4b72-a6e8-5b4f95c23fca', '{ip1_4cmy25bgfvonikfefvbnjluiei}', '{}', 1, 'case 2', 'veil_revealer', '127.0.0.1', NULL),
-	(9, '2026-12-01 04:25:32.875457+00', 'revealer', 17221, 'reveal.fetch', '627e31bb-eb54-4b72-a6e8-5b4f95c23fca', '{}', '{}', 0, NULL, 'veil_revealer', '127.0.0.1', NULL),
-	(10, '2026-12-01 04:25:32.878063+00', 'policy', 17224, 'policy.changed', NULL, '{}', '{}', 1, 'rule 1', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":null,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}'),
-	(11, '2026-12-01 04:25:32.881221+00', 'revealer', 17221, 'reveal.request', 'b75a51ed-b6a8-4bfc-8f6b-18140d58104d', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'case 3', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(12, '2026-12-01 04:25:32.891359+00', 'approver', 17223, 'reveal.approved', 'b75a51ed-b6a8-4bfc-8f6b-18140d58104d', '{}', '{}', 1, NULL, 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
-	(13, '2026-12-01 04:25:32.894555+00', 'revealer', 17221, 'reveal.request', '4d627f18-db8d-4c40-8640-1ffac71d697e', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'case 4', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(14, '2026-12-01 04:25:32.896044+00', 'approver', 17223, 'reveal.denied', '4d627f18-db8d-4c40-8640-1ffac71d697e', '{}', '{}', 1, 'not needed', 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
-	(15, '2026-12-01 04:25:32.899083+00', 'revealer', 17221, 'reveal.request', 'a1a2fdbc-c37c-4958-89f8-37fec9f7b657', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'case 5', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(16, '2026-12-01 04:25:32.912144+00', 'breakglass', 17222, 'reveal.request', '63b294b8-d41f-4b2c-a0ba-66602d590e61', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
-	(17, '2026-12-01 04:25:32.913216+00', 'breakglass', 17222, 'reveal.breakglass', '63b294b8-d41f-4b2c-a0ba-66602d590e61', '{}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', NULL),
-	(18, '2026-12-01 04:25:32.915344+00', 'approver', 17223, 'reveal.reviewed', '63b294b8-d41f-4b2c-a0ba-66602d590e61', '{}', '{}', 1, 'it was one', 'veil_approver', '127.0.0.1', '{"requester" : "breakglass"}'),
-	(19, '2026-12-01 04:25:32.917586+00', 'breakglass', 17222, 'reveal.request', '6731a46b-f518-4191-8277-24385f840285', '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
-	(20, '2026-12-01 04:25:32.918078+00', 'breakglass', 17222, 'reveal.breakglass', '6731a46b-f518-4191-8277-24385f840285', '{}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', NULL),
-	(21, '2026-12-01 04:25:32.921153+00', 'policy', 17224, 'hold.added', NULL, '{}', '{}', 1, 'case 6', 'veil_policy', '127.0.0.1', '{"hold" : "0d187626-edcb-409c-973a-0852fb7847fb", "kind" : "user", "subject" : "092081140b677b45dbe983b2f0d4ae0259ff2945bfa82f996fd7f6cac6916862"}'),
-	(22, '2026-12-01 04:25:32.924487+00', 'policy', 17224, 'hold.added', NULL, '{ip1_rt4j7zgykaazlf3mekrtzvsn6q}', '{}', 1, 'case 7', 'veil_policy', '127.0.0.1', '{"hold" : "5ad72610-3121-453a-ab0b-1594f7573cc0", "kind" : "token", "subject" : "ip1_rt4j7zgykaazlf3mekrtzvsn6q"}'),
-	(23, '2026-12-01 04:25:32.926399+00', 'policy', 17224, 'hold.released', NULL, '{ip1_rt4j7zgykaazlf3mekrtzvsn6q}', '{}', 1, 'case 7 is closed', 'veil_policy', '127.0.0.1', '{"hold" : "5ad72610-3121-453a-ab0b-1594f7573cc0", "kind" : "token", "subject" : "ip1_rt4j7zgykaazlf3mekrtzvsn6q"}'),
-	(24, '2026-12-01 04:25:32.946515+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 1, 'request 1', 'veil_eraser', '127.0.0.1', '{"erasure" : "9a3093b6-9bb4-484d-a078-7195ecd31b35", "kind" : "user", "at" : "2026-12-01T04:25:32.945Z", "subject" : "92303aa084836e18e31fc3165e4301ae12861ea528645ca98123ba828e2195ed", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 1}, "plain" : 0, "originals" : 1, "rows" : 1, "digest" : "955b9e9a62fb5cf8746018bc4e75b9acc077d723a24eadab955938acf75e9d2a"}'),
-	(25, '2026-12-01 04:25:32.95364+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 0, 'request 2', 'veil_eraser', '127.0.0.1', '{"erasure" : "ba3d8e74-83b8-4e11-af41-e92e90319d51", "kind" : "user", "at" : "2026-12-01T04:25:32.953Z", "subject" : "a73130b32da9d57871a5b23e1819e12f0b2b8f5b547e18f3278ca9162860bede", "erased" : {"ip" : 0, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "plain" : 1, "originals" : 0, "rows" : 1, "digest" : "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}'),
-	(26, '2026-12-01 04:25:32.961076+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 1, 'request 3', 'veil_eraser', '127.0.0.1', '{"erasure" : "6e9ea17f-2ae0-47c3-8363-e145c978ca4d", "kind" : "tokens", "at" : "2026-12-01T04:25:32.960Z", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "forgotten" : 0, "unknown" : 0, "originals" : 1, "rows" : 1, "digest" : "041046945040accec23684236616a304759fd59857422669c2b00c5979682be0"}'),
-	(27, '2026-12-01 04:25:33.099098+00', 'eraser', 17225, 'erasure.expire', NULL, '{}', '{}', 4, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "f78cddb6-00a0-4de1-b1e8-e08467d2fe57", "kind" : "expiry", "run" : "e6d39ec6-2b10-4461-9860-6fad9cc84601", "at" : "2026-12-01T04:25:33.098Z", "first" : "2019-03-01", "until" : "2019-04-01", "originals" : 2, "rows" : 2, "days" : { "2019-03-20" : 1, "2019-03-21" : 1 }, "held" : {"originals" : 0, "rows" : 0}}'),
-	(28, '2026-12-01 04:25:33.120836+00', 'eraser', 17225, 'erasure.expire', NULL, '{}', '{}', 1, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "d1a0c8aa-a215-450b-bb89-aaea631ec475", "kind" : "expiry", "run" : "e6d39ec6-2b10-4461-9860-6fad9cc84601", "at" : "2026-12-01T04:25:33.120Z", "first" : "2024-06-01", "until" : "2024-07-01", "originals" : 0, "rows" : 1, "days" : { "2024-06-10" : 1 }, "held" : {"originals" : 2, "rows" : 1}}'),
-	(29, '2026-12-01 04:25:33.131732+00', 'revealer', 17221, 'canary.alarm', '627e31bb-eb54-4b72-a6e8-5b4f95c23fca', '{ip1_4cmy25bgfvonikfefvbnjluiei}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', '{"entry" : 8}'),
-	(30, '2026-12-01 04:25:33.145211+00', 'policy', 17224, 'policy.changed', NULL, '{}', '{}', 1, 'rule 2', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}');
+	(1, '2026-12-01 04:59:27.846107+00', 'operator', 17220, 'quarantine.discard', NULL, '{}', '{discarded}', 1, 'no use', 'veil_operator', '127.0.0.1', NULL),
+	(2, '2026-12-01 04:59:27.856092+00', 'operator', 17220, 'quarantine.replay', 'fc824da3-3165-48a5-b8c2-b0895d3aee40', '{}', '{replayed}', 1, 'fixed', 'veil_operator', '127.0.0.1', NULL),
+	(3, '2026-12-01 04:59:27.960177+00', 'operator', 17220, 'quarantine.fetch', 'fc824da3-3165-48a5-b8c2-b0895d3aee40', '{}', '{}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
+	(4, '2026-12-01 04:59:28.073233+00', 'operator', 17220, 'quarantine.replayed', 'fc824da3-3165-48a5-b8c2-b0895d3aee40', '{}', '{replayed}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
+	(5, '2026-12-01 04:59:28.117772+00', 'revealer', 17221, 'reveal.request', '6416438c-d69c-4b93-b7c3-3166a403383f', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'case 1', 'veil_revealer', '127.0.0.1', NULL),
+	(6, '2026-12-01 04:59:28.12642+00', 'revealer', 17221, 'reveal.fetch', '6416438c-d69c-4b93-b7c3-3166a403383f', '{}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', NULL),
+	(7, '2026-12-01 04:59:28.172451+00', 'policy', 17224, 'canary.added', NULL, '{ip1_v4auanu4naavpn2gytz4jrmx2q}', '{}', 1, 'a decoy', 'veil_policy', '127.0.0.1', NULL),
+	(8, '2026-12-01 04:59:28.178949+00', 'revealer', 17221, 'reveal.request', 'a55e101b-09d3-45e9-bfec-6279c477086d', '{ip1_v4auanu4naavpn2gytz4jrmx2q}', '{}', 1, 'case 2', 'veil_revealer', '127.0.0.1', NULL),
+	(9, '2026-12-01 04:59:28.183593+00', 'revealer', 17221, 'reveal.fetch', 'a55e101b-09d3-45e9-bfec-6279c477086d', '{}', '{}', 0, NULL, 'veil_revealer', '127.0.0.1', NULL),
+	(10, '2026-12-01 04:59:28.188352+00', 'policy', 17224, 'policy.changed', NULL, '{}', '{}', 1, 'rule 1', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":null,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}'),
+	(11, '2026-12-01 04:59:28.194082+00', 'revealer', 17221, 'reveal.request', 'abc55190-8895-44ae-9cf2-01ee10174580', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'case 3', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(12, '2026-12-01 04:59:28.212499+00', 'approver', 17223, 'reveal.approved', 'abc55190-8895-44ae-9cf2-01ee10174580', '{}', '{}', 1, NULL, 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
+	(13, '2026-12-01 04:59:28.218691+00', 'revealer', 17221, 'reveal.request', '92524ef9-6383-4fb5-8cd8-ee381bc2925b', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'case 4', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(14, '2026-12-01 04:59:28.221625+00', 'approver', 17223, 'reveal.denied', '92524ef9-6383-4fb5-8cd8-ee381bc2925b', '{}', '{}', 1, 'not needed', 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
+	(15, '2026-12-01 04:59:28.224951+00', 'revealer', 17221, 'reveal.request', 'bc0f79f0-ec82-439f-8f57-1dec9c3722b7', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'case 5', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(16, '2026-12-01 04:59:28.249593+00', 'breakglass', 17222, 'reveal.request', '41248daa-8cef-40eb-aab6-6cb8985f70f7', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
+	(17, '2026-12-01 04:59:28.252076+00', 'breakglass', 17222, 'reveal.breakglass', '41248daa-8cef-40eb-aab6-6cb8985f70f7', '{}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', NULL),
+	(18, '2026-12-01 04:59:28.259266+00', 'approver', 17223, 'reveal.reviewed', '41248daa-8cef-40eb-aab6-6cb8985f70f7', '{}', '{}', 1, 'it was one', 'veil_approver', '127.0.0.1', '{"requester" : "breakglass"}'),
+	(19, '2026-12-01 04:59:28.263448+00', 'breakglass', 17222, 'reveal.request', '90d63f62-cc49-49df-b5aa-5196e05e5ef2', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
+	(20, '2026-12-01 04:59:28.264388+00', 'breakglass', 17222, 'reveal.breakglass', '90d63f62-cc49-49df-b5aa-5196e05e5ef2', '{}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', NULL),
+	(21, '2026-12-01 04:59:28.272173+00', 'policy', 17224, 'hold.added', NULL, '{}', '{}', 1, 'case 6', 'veil_policy', '127.0.0.1', '{"hold" : "1a96857c-f135-4e2d-8adb-e24b4f34515a", "kind" : "user", "subject" : "092081140b677b45dbe983b2f0d4ae0259ff2945bfa82f996fd7f6cac6916862"}'),
+	(22, '2026-12-01 04:59:28.280713+00', 'policy', 17224, 'hold.added', NULL, '{ip1_rjwpj6buexzb6hcbfykiqqxnri}', '{}', 1, 'case 7', 'veil_policy', '127.0.0.1', '{"hold" : "fd086f15-7f3a-44b7-ae88-173a92bfb76c", "kind" : "token", "subject" : "ip1_rjwpj6buexzb6hcbfykiqqxnri"}'),
+	(23, '2026-12-01 04:59:28.28413+00', 'policy', 17224, 'hold.released', NULL, '{ip1_rjwpj6buexzb6hcbfykiqqxnri}', '{}', 1, 'case 7 is closed', 'veil_policy', '127.0.0.1', '{"hold" : "fd086f15-7f3a-44b7-ae88-173a92bfb76c", "kind" : "token", "subject" : "ip1_rjwpj6buexzb6hcbfykiqqxnri"}'),
+	(24, '2026-12-01 04:59:28.320472+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 1, 'request 1', 'veil_eraser', '127.0.0.1', '{"erasure" : "b1c57d69-e485-4980-952f-b554fa411648", "kind" : "user", "at" : "2026-12-01T04:59:28.319Z", "subject" : "92303aa084836e18e31fc3165e4301ae12861ea528645ca98123ba828e2195ed", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 1}, "plain" : 0, "originals" : 1, "rows" : 1, "digest" : "6ce702a43f9f4afc5cc3dc37c1b75983391721b03a1bc833dffe72774fb12e04"}'),
+	(25, '2026-12-01 04:59:28.338713+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 0, 'request 2', 'veil_eraser', '127.0.0.1', '{"erasure" : "50ade728-1579-4669-a0db-68fe906319fd", "kind" : "user", "at" : "2026-12-01T04:59:28.338Z", "subject" : "a73130b32da9d57871a5b23e1819e12f0b2b8f5b547e18f3278ca9162860bede", "erased" : {"ip" : 0, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "plain" : 1, "originals" : 0, "rows" : 1, "digest" : "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}'),
+	(26, '2026-12-01 04:59:28.353416+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 1, 'request 3', 'veil_eraser', '127.0.0.1', '{"erasure" : "0b94ac8a-7dc1-4d88-92e8-37b4d529a602", "kind" : "tokens", "at" : "2026-12-01T04:59:28.352Z", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "forgotten" : 0, "unknown" : 0, "originals" : 1, "rows" : 1, "digest" : "be9ab2c0a36a5cded73d8a324754a09f367ea9b77822cd29e1afa84d508a8783"}'),
+	(27, '2026-12-01 04:59:28.534764+00', 'eraser', 17225, 'erasure.expire', NULL, '{}', '{}', 4, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "1c3c5328-15a3-457d-a44c-244a9024295d", "kind" : "expiry", "run" : "5cfd4fc8-87d8-41b2-8324-138506b85ea6", "at" : "2026-12-01T04:59:28.533Z", "first" : "2019-03-01", "until" : "2019-04-01", "originals" : 2, "rows" : 2, "days" : { "2019-03-20" : 1, "2019-03-21" : 1 }, "held" : {"originals" : 0, "rows" : 0}}'),
+	(28, '2026-12-01 04:59:28.559987+00', 'eraser', 17225, 'erasure.expire', NULL, '{}', '{}', 1, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "e2b9fe0c-8dd3-49d2-a39b-b03029b8194b", "kind" : "expiry", "run" : "5cfd4fc8-87d8-41b2-8324-138506b85ea6", "at" : "2026-12-01T04:59:28.559Z", "first" : "2024-06-01", "until" : "2024-07-01", "originals" : 0, "rows" : 1, "days" : { "2024-06-10" : 1 }, "held" : {"originals" : 2, "rows" : 1}}'),
+	(29, '2026-12-01 04:59:28.572923+00', 'revealer', 17221, 'canary.alarm', 'a55e101b-09d3-45e9-bfec-6279c477086d', '{ip1_v4auanu4naavpn2gytz4jrmx2q}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', '{"entry" : 8}'),
+	(30, '2026-12-01 04:59:28.59399+00', 'policy', 17224, 'policy.changed', NULL, '{}', '{}', 1, 'rule 2', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}');
 
 INSERT INTO pii_vault.audit_chain VALUES
-	(1, 1, '\xb54a26c1ebf1070d30cedf7a5df43f5a1f6b3221ba3e7d6bab2ef6a4ae53f1eb'),
-	(2, 2, '\x0c6ada0aa17deb69ed7decf476598abd74fdb8bebb32f8dab316a7f8c9d6fbc1'),
-	(3, 3, '\x1cd951d38380156081380d1c021f88cd68eaa5da065f02b957c5083194741395'),
-	(4, 4, '\x8e602796e643962ec6d92210a808de498da4c038feba18ccf50a5f3cf0c940d6'),
-	(5, 5, '\x654e656150c64227f4c07faa47b1d6f61311fbd9399e21c2a949630992466984'),
-	(6, 6, '\x3aea1d7e8386b4bb4e1a217b97acee0dcecab1597528eb79d22721915a49e167'),
-	(7, 7, '\x8f414f375635edc15d9395a8892d0b0692a9f2b0f442b550787b24cf2a50ad1f'),
-	(8, 8, '\x465c35d10a99f6660adc5b34a8d25315ec014e7046164481b84015920d6e7d82'),
-	(9, 9, '\xc86befe80da04a095138ef7e5a86cd0636a12c44d7091b74bede0accafd992c0'),
-	(10, 10, '\xa38b02285025bd6788ea1b111fa3990d51bb0018bd266227be56f2792cd03ee6'),
-	(11, 11, '\x78e7cad754047b12c69b8e65757365a3e339e31be8374a223aa0db335fdd5b30'),
-	(12, 12, '\xd2252fbf8301c2e0a661bb392824be46a550563e1e798ae3d6f98dc40bd0cdd3'),
-	(13, 13, '\xff30378709c0a559e1b39b0ed903659f4486280412c101d4749038d1dc70d9d1'),
-	(14, 14, '\xe18debfedfa695f884acc51194db423d1229665342154878ff4a133a3a57dfc2'),
-	(15, 15, '\x72ba56ac70d6d25b16e163fa009b89218ccf3c5bce02c17d937f51048b97106b'),
-	(16, 16, '\x3b2f8fb08b459516175822502422eb8b35e0f4ad952274278e19815ee98f773d'),
-	(17, 17, '\x8fa3e6452d742fa732da1f271a7b9c07bc768d9f33637c19fcf9012ffc9f4f7d'),
-	(18, 18, '\xdec021442e6c0fa6815e08c7722364b316d319a91e5a541740165ed287343054'),
-	(19, 19, '\x0aa8854fdcc17159febdef3e58a7e2825ca8ba81ec2450b2e7a8c742946860f1'),
-	(20, 20, '\xb1351bcec8596f7d5dc32aef9bdeb4193274f1ee508a29a6bfe04c59c33660a2'),
-	(21, 21, '\x4154d70e37465948780aa51e76337e20c82564c151e3cd1463b19304ff3ed2cf'),
-	(22, 22, '\x69cbb7283322c3e55c29e76151d94d40c3f9439f59f90a3bac7a39209663e9f0'),
-	(23, 23, '\xa503e13a5f65a7ee7191b0909c57962209cf51a22858205e9e992f92e3f56617'),
-	(24, 24, '\x4935c7ab76c24ffaa729c76412cf5cbc9508780699ab32635469a94882adca48'),
-	(25, 25, '\xe34bb82f7ece945899813ca381b952cf922c5944c4c4f48f1468e9a717486e65'),
-	(26, 26, '\x5c0d77fa75737e997a82c206d70e9ed0724fe41b750aee18d1a26a4b8a733c22'),
-	(27, 27, '\x5b7be3940f840a7a01ef4b0de7da3c5bd98b25554f29b93607e3a3bddcb91f87'),
-	(28, 28, '\x2f466e4f35af802e33014ef84839ce6fc39fa85f6a403466161994f2f628162b'),
-	(29, 29, '\x95be623d11cd6144c524d50d62787ea9ea4add90075605213769b2adcd31a992');
+	(1, 1, '\xd40b3c02f67ab0e03ca9b0cad67cd108ea99248766e72eea98f9743dc809c5d0'),
+	(2, 2, '\xbb7ed62ce0c0cc4c322196680c6460e9299706d3f2e0533a78fb9a200edcd28d'),
+	(3, 3, '\xfbe88ec28198d034b57fa8fe330f2939b45bece4487306f0098f97cb055a7479'),
+	(4, 4, '\x4fc9cb5f93f5723694bdac9707a7a8685d0c67324047ab9c91a6b3da7f11b72f'),
+	(5, 5, '\x066665294f13f0976b377488e81b4a7853583536d3c3e163ae03718495ea8bab'),
+	(6, 6, '\x62e54331c425c6f403a9abab82da0814e9f4eec52d9966e95a1681b06c4a8060'),
+	(7, 7, '\x390491d57c702264a5e1cfd6bc0d13c6b02978dd287e8179ed27574fb35a8542'),
+	(8, 8, '\x133d620776c256b266a2c430caaea943d617162625d46740bb85693bbe1f5e1a'),
+	(9, 9, '\xe15f5501c9320a3ab5fa3f228a5fb32937d1c244072ca448d74776bd642486ca'),
+	(10, 10, '\x093337c91d7fcadc428d656aa76e61e577c39617ee33ad2c2ee887f39ebe15dd'),
+	(11, 11, '\xcd8d5b26772d7333eeb028af9e4343fcb00780fb538f42cc524bdf21fc95c70d'),
+	(12, 12, '\x5e800bd8a9b1dd54d5d2e88389ba59bff45daaebfdc0929b3b35c754c0e2c2f0'),
+	(13, 13, '\x985bb3b168b408364fb87fceb742ad31cb8e3d7d8ab6dc40286ca40b6d39ae4f'),
+	(14, 14, '\x8f4e168db53b052d7758832f6a521483d97d7d1de374e7a51ecbd22ce1e5083e'),
+	(15, 15, '\x3b4ce33b7a846e25485a88698cbedfedb818a8a13bc75a3c1c24316ae7da6b34'),
+	(16, 16, '\x9f9d101464af2cac50767ecc15815b9943eb6d58b848640e089254aac1beb2b4'),
+	(17, 17, '\xddc575f65f8d5a47a4c8c9b092d634c721f38e51f2d0fbe109437ced2b314c22'),
+	(18, 18, '\x050723ffba1fd73d35f6f3f7480169eb5e55dcd2c5089d9b481460f48712bdd8'),
+	(19, 19, '\x93966efdf99d6e5bd77e0ef001a6feb7c61e6770a05977bc5ae64d6a26335a79'),
+	(20, 20, '\x8080b6db16c3edc20a991fb921e098e02ca485a9d605a399bab42a603cb778b5'),
+	(21, 21, '\xb42e62ef398cba3b209bf31ca4b42134d879aa698252662baaa0080a3955930f'),
+	(22, 22, '\x0e93ff704e7f5fdcaecdb60d87476e081254fb924aca0f1ef188f49e1a6f5acc'),
+	(23, 23, '\xf6b8d2e7d9732b382c50e0b21733f0601ced7f56e6f88d3c9273517749b064fd'),
+	(24, 24, '\xc526bd7311bb32236332f4aa04b83a97a8008d914f0f3073e128aa476dbc3c9e'),
+	(25, 25, '\x549041a684fc31fec99d4305af43c6e0d3fd51f909eb154b82542714f0c5b4d6'),
+	(26, 26, '\x3830d7f9fa3a0ef48e8f9a3d3400ec5fe3e35e5f7f0f4e47d821ecbe9242fbf4'),
+	(27, 27, '\x5225b7b01ad9f090f473c014259c1ef60e0953d414ba4a8cb564e545c9ab78c1'),
+	(28, 28, '\x996bb128b6a0a74a55b90f2601bf5e74008863f93a8b7383426c3a2b6029c6ae'),
+	(29, 29, '\x1aed0f4a1b7c74894d5ade375921b55ad3469671be66d015c24b586b9f118677');
 
 INSERT INTO pii_vault.audit_head VALUES
-	('2187b811-8ecc-4f86-b39c-e5bcc30a0a75', 29, '\x95be623d11cd6144c524d50d62787ea9ea4add90075605213769b2adcd31a992');
+	('eeb6151e-5d60-4328-a392-09347260fd16', 29, '\x1aed0f4a1b7c74894d5ade375921b55ad3469671be66d015c24b586b9f118677');
 
 INSERT INTO pii_vault.audit_waiting VALUES
 	(30);
 
 INSERT INTO pii_vault.canaries VALUES
-	('ip1_4cmy25bgfvonikfefvbnjluiei', 'policy', '2026-12-01 04:25:32.868206+00');
+	('ip1_v4auanu4naavpn2gytz4jrmx2q', 'policy', '2026-12-01 04:59:28.171633+00');
 
 INSERT INTO pii_vault.data_keys VALUES
-	('cf3e6636-5c8e-4687-9746-d6a182e8b2cb', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e205832353531392046506531532b64354438304e38364374524e626a786373706433794a7549353350636a73376e4d4c56306f0a772b6f4747686c4d6146474c64636e36547837636c784b5a746f33706b462b7831364a53367959543466510a2d2d2d206b3479684871684a496c644c44376547514a7644726d4b7a47624650586e394e30713159383032694d6a730ab04bcd4827e5387087a299f1fcb37170dde06ba7b980913636c08e392ea6b745fcd914293cf606160f9db14f32a7194e2715e995522a27726a26fb2e19e89928', '{age1p0cwda4dkx5kjmsctqt9745qd8wm3n4grxt92tjpqjkdehsvc5tsu2y0y2}', '\xd934a541662ecfd81012194100f39d290fad394a742a3657625eaabd5d8d942f', 'etl', '2026-12-01 04:25:32.612253+00'),
-	('bc0f0fc6-251d-47ce-a4e2-8d890d9a8c9e', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139204f63646a62794b4f4a4835496458424c7169796c716539704e6377426548374848356476634344765848490a6c4a334678352f786168676f6f71433464683446337134587876787833785776616a76345673586b7165770a2d2d2d206165496a45512f6e794e617863582f786e472b4b4e684f4c39304c48614a626839647a37795578613348630a993d3bf3fef66253f2faeaec74ca9596599987ba22989be76e85c07043defebf76d5a074e9a770e9b84fdd947ce18dedd37c24e8f5428534197369af8e422f4e', '{age1p0cwda4dkx5kjmsctqt9745qd8wm3n4grxt92tjpqjkdehsvc5tsu2y0y2}', '\x905c31f7210abd1bc4b30e5fdd3adf2322b7596484c2866b8ace7301756618d3', 'policy', '2026-12-01 04:25:32.867347+00');
+	('9a11c455-44ca-4699-b84c-ee8d9b0b38ad', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139204e486a5a694270796d634e54796a486e505461666b52494c4d6e516351647a7a6b77555a656357706b316f0a554a6d3443594532423056505232645863526f38616a2f495271425357574d39504159424f426a776a31340a2d2d2d2043694730757945316847364e4262654a4845716239597146706d307a7a4f56457a2b46733476462b414a590ab2b50ac93038bdb9ada94cbbd29e0c509d30464b139060bdaebce6133becc5be49f0b616481fcb0576fca26c6bc5b5e8bae8cb29b7de56b9a76dc9ae9b7ccaf0', '{age1ma5utvj5jvxcchffxrg0yjdewwu4k8vpe00vqm6k3guugzcndyrq3yql6w}', '\x803857dee51f17a37dbee7d3f066beb965c7a2eefe4db3592135e7885b034b71', 'etl', '2026-12-01 04:59:27.772381+00'),
+	('6ae77c0d-91bd-41de-89b7-7ebbfe56ad16', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e205832353531392077333274436f7a7a4b354631566844316846794b686e5a4d7357566a394b43694766684d536e5568356e730a3678425466695541425a563937707a4354516a396253735a706c6e3367787061634c56367234464e65756b0a2d2d2d206b3142754d3442365a4136495957754b594c564b6f5046547249526f3651504b5061675863586236766b770afaa497a2b841d377ccb5c0908de1e70d348972357582fcc700fec058ee4a3c494e7942aabf463b9612bcabfa0664a3988e1d45eda2d485d6c147d1003dd2ae0f', '{age1ma5utvj5jvxcchffxrg0yjdewwu4k8vpe00vqm6k3guugzcndyrq3yql6w}', '\x552e3e0a27344ad5e729231f97e071dc0b5a12b7618dd5e52150df3193eccd42', 'policy', '2026-12-01 04:59:28.170114+00');
 
 INSERT INTO pii_vault.holds VALUES
-	('0d187626-edcb-409c-973a-0852fb7847fb', NULL, 'user-7', 'case 6', 'policy', '2026-12-01 04:25:32.920596+00', NULL, NULL, NULL),
-	('5ad72610-3121-453a-ab0b-1594f7573cc0', 'ip1_rt4j7zgykaazlf3mekrtzvsn6q', NULL, 'case 7', 'policy', '2026-12-01 04:25:32.924184+00', 'policy', '2026-12-01 04:25:32.926185+00', 'case 7 is closed');
+	('1a96857c-f135-4e2d-8adb-e24b4f34515a', NULL, 'user-7', 'case 6', 'policy', '2026-12-01 04:59:28.27151+00', NULL, NULL, NULL),
+	('fd086f15-7f3a-44b7-ae88-173a92bfb76c', 'ip1_rjwpj6buexzb6hcbfykiqqxnri', NULL, 'case 7', 'policy', '2026-12-01 04:59:28.280125+00', 'policy', '2026-12-01 04:59:28.283697+00', 'case 7 is closed');
 
 INSERT INTO pii_vault.key_generations VALUES
-	(1, '\x5e96263252d9a1c3', 'etl', '2026-12-01 04:25:32.610336+00');
+	(1, '\x8cebcca7abf22b5a', 'etl', '2026-12-01 04:59:27.768892+00');
 
 INSERT INTO pii_vault.originals_20240601 VALUES
-	('dev1_77fzirbkohojzeqfywe4jogye4', '2024-06-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x35d804cf4b3df7065c4d3a994c6e1fdf86de4f77de319a72fafded4ea5c10d09f9839d09943d28f1c3e10b09', '2026-12-01 04:25:32.629123+00'),
-	('ip1_ymfwj6trsahtpex6tmdkqhg3s4', '2024-06-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\xe963d153639740b622d15acb05a010e60acac0c86f6cfdd0fb0d74b93ef75e5f8f7d02b64884a1c44a426e24', '2026-12-01 04:25:32.629345+00');
+	('dev1_n73fv6vylevifhw7tdopu33cnu', '2024-06-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x30d29c0041661701e37924135f2387844c4289f59cc783350fce642f25b87f6960d57570cef4c7d00cebd6e9', '2026-12-01 04:59:27.803284+00'),
+	('ip1_i6gvsypkejconeyluj42r6bqji', '2024-06-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x2c0844cb480eb0bfc350c57e1318b3c2e09b6d72e140bdb3c3ef393b37d8e949eff8a817fb13d316a64edd08', '2026-12-01 04:59:27.803625+00');
 
 INSERT INTO pii_vault.originals_20261001 VALUES
-	('dev1_oybymirxsioqtf6tbo3uz4ivny', '2026-10-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x115749c125dd8536c55cc2e898104ad3d412e622b2e4b77f0a7c8049300cfedc828d58952a94d178a9718815', '2026-12-01 04:25:32.623181+00'),
-	('ip1_a6uuw3yg44vcwgoqv65trwjmmq', '2026-10-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x01bf7f82b8fdbe10ce1b791efe477606e6ec686c2373e0fc6ead62a777111bb401779e1195bbd01e63657a38', '2026-12-01 04:25:32.62342+00');
+	('dev1_i6fhafrbdha3nvaikbgkd4ashy', '2026-10-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x4f744a0724abb41b282a851d8bb2149b62399c14fa39a4a5e5eb98774d0b15cfe849c6ae7be8834c40128457', '2026-12-01 04:59:27.790784+00'),
+	('ip1_p5hfywqgi6avqjjyck2jjpqvsq', '2026-10-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\xa93e637cd913825b363520128c900ab4754588fd3c95d6d7eb1c31338c8e54853bcfcec0212c50b2659b0075', '2026-12-01 04:59:27.791201+00');
 
 INSERT INTO pii_vault.originals_20261101 VALUES
-	('ip1_uhmaurntrw6pnpfecgkh3usaki', '2026-11-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\xa55fc4338b40d500071aaf99811df373a1f6608b3305760f9c543581a0a07c69183c481d06e9b2568eb3aba3', '2026-12-01 04:25:32.808478+00');
+	('ip1_fdtl27bgex5k33bmk5bu2aplpi', '2026-11-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\xd24dfca03b4a26166d7b872068c9732051919a990074b4d5d75c5c0d65d761bc63e9a30a4ab86d56275204f0', '2026-12-01 04:59:28.071406+00');
 
 INSERT INTO pii_vault.originals_20261201 VALUES
-	('dev1_oybymirxsioqtf6tbo3uz4ivny', '2026-12-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x2b626bd760bdabe81f3ef682e4d0e52ce79642a6b0b4b559e38cb3ebb9793cae527ee61eb1bedc885a82b877', '2026-12-01 04:25:32.614871+00'),
-	('ip1_rt4j7zgykaazlf3mekrtzvsn6q', '2026-12-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\xdf0fe22a7cda8d609590a8a84d70bdb680180a174670cb3378aaf0a0c389bc28cd6b841209d710958c487326', '2026-12-01 04:25:32.615176+00'),
-	('ip1_whp3h3ccnpmk63smow6tfdm6xi', '2026-12-01', 'cf3e6636-5c8e-4687-9746-d6a182e8b2cb', '\x0c5304daa21a43127874fa14238935a2305a4b593cd1ff786d628e28239aa76263b7740e20576d3ac0bdb5d2', '2026-12-01 04:25:32.61519+00'),
-	('ip1_4cmy25bgfvonikfefvbnjluiei', '2026-12-01', 'bc0f0fc6-251d-47ce-a4e2-8d890d9a8c9e', '\x7d7c7ecdcffacde7f2d70e0eca9a0c65c5338cc00a890ac7c83fc3aea280b4b7143e72d0a74e475416942031', '2026-12-01 04:25:32.868012+00');
+	('dev1_i6fhafrbdha3nvaikbgkd4ashy', '2026-12-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x724384a8eae4e4b5d5a04e20ee4ff20961735ba2d316a4d09c4609182c153a42f13a8cb6fc8db5794ad179a1', '2026-12-01 04:59:27.776694+00'),
+	('ip1_rblp6ftxe4dvz4iaii6mimll3m', '2026-12-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x7fa76aaab4d78749097f99744caa122e8d06ea19ec304e6573a578591fb7909345212373a7e9a78c15f2c038', '2026-12-01 04:59:27.777236+00'),
+	('ip1_rjwpj6buexzb6hcbfykiqqxnri', '2026-12-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x949974a4445eb068acb1a650ff122d094fd866b17b2928d34fc0502327d4f845734a2bee1117e9fc85206458', '2026-12-01 04:59:27.777246+00'),
+	('ip1_v4auanu4naavpn2gytz4jrmx2q', '2026-12-01', '6ae77c0d-91bd-41de-89b7-7ebbfe56ad16', '\x5937f8dcb06e025341300cdf1093559bf9c99a0faf174f7d6938398cdd84deed91c0cbd9710fcaffbfa7f84c', '2026-12-01 04:59:28.171301+00');
 
 INSERT INTO pii_vault.policies VALUES
 	('device_id', false, '{}', NULL, NULL, false, 900, 900, false),
@@ -5226,29 +5239,29 @@ INSERT INTO pii_vault.policies VALUES
 	('ip', false, '{}', 100, NULL, false, 900, 900, false);
 
 INSERT INTO pii_vault.requests VALUES
-	('9e55ca28-89f3-446c-9811-a3eb81b2a262', 'replay', 'operator', 17220, '{replayed}', '2026-12-01 04:25:32.653493+00', '778', 'fixed', NULL, false, 'none', NULL, NULL, 900, 900, 0, 0, 1),
-	('f596dc54-44fb-46c7-9a16-ec4707cf9a43', 'reveal', 'revealer', 17221, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.843247+00', '786', 'case 1', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
-	('627e31bb-eb54-4b72-a6e8-5b4f95c23fca', 'reveal', 'revealer', 17221, '{ip1_4cmy25bgfvonikfefvbnjluiei}', '2026-12-01 04:25:32.873622+00', '789', 'case 2', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
-	('b75a51ed-b6a8-4bfc-8f6b-18140d58104d', 'reveal', 'revealer', 17221, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.881071+00', '793', 'case 3', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('4d627f18-db8d-4c40-8640-1ffac71d697e', 'reveal', 'revealer', 17221, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.894449+00', '795', 'case 4', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('a1a2fdbc-c37c-4958-89f8-37fec9f7b657', 'reveal', 'revealer', 17221, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.898978+00', '797', 'case 5', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('63b294b8-d41f-4b2c-a0ba-66602d590e61', 'reveal', 'breakglass', 17222, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.911597+00', '799', 'fire', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0),
-	('6731a46b-f518-4191-8277-24385f840285', 'reveal', 'breakglass', 17222, '{ip1_whp3h3ccnpmk63smow6tfdm6xi}', '2026-12-01 04:25:32.917481+00', '801', 'flood', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0);
+	('fc824da3-3165-48a5-b8c2-b0895d3aee40', 'replay', 'operator', 17220, '{replayed}', '2026-12-01 04:59:27.85555+00', '779', 'fixed', NULL, false, 'none', NULL, NULL, 900, 900, 0, 0, 1),
+	('6416438c-d69c-4b93-b7c3-3166a403383f', 'reveal', 'revealer', 17221, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.11703+00', '787', 'case 1', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
+	('a55e101b-09d3-45e9-bfec-6279c477086d', 'reveal', 'revealer', 17221, '{ip1_v4auanu4naavpn2gytz4jrmx2q}', '2026-12-01 04:59:28.178796+00', '791', 'case 2', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
+	('abc55190-8895-44ae-9cf2-01ee10174580', 'reveal', 'revealer', 17221, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.193786+00', '795', 'case 3', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('92524ef9-6383-4fb5-8cd8-ee381bc2925b', 'reveal', 'revealer', 17221, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.218493+00', '797', 'case 4', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('bc0f79f0-ec82-439f-8f57-1dec9c3722b7', 'reveal', 'revealer', 17221, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.224797+00', '799', 'case 5', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('41248daa-8cef-40eb-aab6-6cb8985f70f7', 'reveal', 'breakglass', 17222, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.247875+00', '800', 'fire', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0),
+	('90d63f62-cc49-49df-b5aa-5196e05e5ef2', 'reveal', 'breakglass', 17222, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.263251+00', '803', 'flood', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0);
 
 INSERT INTO pii_vault.reviews VALUES
-	('63b294b8-d41f-4b2c-a0ba-66602d590e61', 'approver', 17223, '2026-12-01 04:25:32.915106+00');
+	('41248daa-8cef-40eb-aab6-6cb8985f70f7', 'approver', 17223, '2026-12-01 04:59:28.258881+00');
 
 INSERT INTO pii_vault.spenders VALUES
 	(17221, 3),
 	(17222, 2);
 
 INSERT INTO pii_vault.tombstones VALUES
-	('ip1_xrnd4a73f7zhfmgwucs5inwknm', '9a3093b6-9bb4-484d-a078-7195ecd31b35', '2026-12-01 04:25:32.942801+00'),
-	('ip1_z5kkzncudqzeltltoj6dqv6ece', '6e9ea17f-2ae0-47c3-8363-e145c978ca4d', '2026-12-01 04:25:32.959259+00');
+	('ip1_xolx2k47ajkjziyl4l352t4wou', 'b1c57d69-e485-4980-952f-b554fa411648', '2026-12-01 04:59:28.313555+00'),
+	('ip1_envznio7tcphcxbkyx6ahvt4hm', '0b94ac8a-7dc1-4d88-92e8-37b4d529a602', '2026-12-01 04:59:28.349788+00');
 
 INSERT INTO pii_vault.verdicts VALUES
-	('b75a51ed-b6a8-4bfc-8f6b-18140d58104d', true, 'approver', 17223, '2026-12-01 04:25:32.890806+00'),
-	('4d627f18-db8d-4c40-8640-1ffac71d697e', false, 'approver', 17223, '2026-12-01 04:25:32.895971+00');
+	('abc55190-8895-44ae-9cf2-01ee10174580', true, 'approver', 17223, '2026-12-01 04:59:28.211436+00'),
+	('92524ef9-6383-4fb5-8cd8-ee381bc2925b', false, 'approver', 17223, '2026-12-01 04:59:28.221529+00');
 
 SELECT pg_catalog.setval('etl.migrations_id_seq', 1, true);
 
@@ -5804,7 +5817,7 @@ REVOKE ALL ON FUNCTION etl.store_rows(tokens text[], sealed bytea[], data_key uu
 
 REVOKE ALL ON FUNCTION etl.tombstones_without_entry() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION etl.try_period(first date, length text, today date, OUT next date, OUT made integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION etl.try_period(first date, until date, today date, OUT next date, OUT made integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION etl.utc_day(moment timestamp with time zone) FROM PUBLIC;
 
@@ -5991,7 +6004,7 @@ REVOKE ALL ON FUNCTION pii_vault.record_expiry(period etl.periods, originals big
 
 REVOKE ALL ON FUNCTION pii_vault.record_request(kind text, subjects text[], reason text, purpose text, break_glass boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION pii_vault.refuse_busy(told text[], since timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pii_vault.refuse_busy(first date, told text[], since timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION pii_vault.refuse_change() FROM PUBLIC;
 
