@@ -221,6 +221,7 @@ etl.migrations migrations_key PRIMARY KEY (id)
 etl.migrations migrations_step CHECK ((step > 0))
 etl.period_length period_length_key PRIMARY KEY (length)
 etl.period_length period_length_length CHECK ((length = ANY (ARRAY['month'::text, 'week'::text, 'day'::text])))
+etl.periods periods_apart EXCLUDE USING gist (daterange(first, until) WITH &&)
 etl.periods periods_key PRIMARY KEY (first)
 etl.periods periods_range CHECK ((first < until))
 etl.periods periods_until UNIQUE (until)
@@ -289,6 +290,7 @@ CREATE UNIQUE INDEX ledger_totals_key ON etl.ledger_totals USING btree (sent_on)
 CREATE UNIQUE INDEX migrations_key ON etl.migrations USING btree (id)
 CREATE UNIQUE INDEX period_length_key ON etl.period_length USING btree (length)
 CREATE UNIQUE INDEX period_length_only ON etl.period_length USING btree ((true))
+CREATE INDEX periods_apart ON etl.periods USING gist (daterange(first, until))
 CREATE UNIQUE INDEX periods_key ON etl.periods USING btree (first)
 CREATE UNIQUE INDEX periods_until ON etl.periods USING btree (until)
 CREATE UNIQUE INDEX quarantine_key ON etl.quarantine USING btree (message_id)
@@ -822,8 +824,9 @@ CREATE OR REPLACE FUNCTION etl.day_text(day date)
 AS $function$
   select case
     when day is null then 'without a date'
-    when isfinite(day) then to_char(day, 'YYYY-MM-DD')
-    else day::text
+    when not isfinite(day) then day::text
+    when day < '0001-01-01' then to_char(day, 'YYYY-MM-DD BC')
+    else to_char(day, 'YYYY-MM-DD')
   end
 $function$
 -- owner veil_owner
@@ -1015,6 +1018,25 @@ end
 $function$
 -- owner veil_owner
 
+CREATE OR REPLACE FUNCTION etl.first_without_period(first date, until date)
+ RETURNS date
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select least(
+    (
+      select min(l.create_date) from etl.user_logins_without_period l
+      where l.create_date >= first and l.create_date < until
+    ),
+    (
+      select min(o.period) from pii_vault.originals_default o
+      where o.period >= first and o.period < until
+    )
+  )
+$function$
+-- owner veil_owner
+
 CREATE OR REPLACE FUNCTION etl.housekeep()
  RETURNS TABLE(created integer, dropped integer, periods integer)
  LANGUAGE sql
@@ -1032,6 +1054,9 @@ CREATE OR REPLACE FUNCTION etl.housekeep_on(today date)
  SET lock_timeout TO '250ms'
 AS $function$
 begin
+  perform pii_vault.require_read_committed('housekeeping');
+  -- Whoever calls this and goes without a word would keep loads and readers waiting.
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '10s');
   created := 0;
   dropped := 0;
   periods := 0;
@@ -1076,30 +1101,11 @@ begin
        where not exists (
          select from pii_vault.originals o where o.token = g.token and o.period = %L::date offset 0
        )',
-      period
+      etl.day_text(period)
     ) into lacking using tokens;
   end if;
   return coalesce(lacking, '{}');
 end
-$function$
--- owner veil_owner
-
-CREATE OR REPLACE FUNCTION etl.last_without_period(first date, until date)
- RETURNS date
- LANGUAGE sql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-  select greatest(
-    (
-      select max(l.create_date) from etl.user_logins_without_period l
-      where l.create_date >= first and l.create_date < until
-    ),
-    (
-      select max(o.period) from pii_vault.originals_default o
-      where o.period >= first and o.period < until
-    )
-  )
 $function$
 -- owner veil_owner
 
@@ -1129,11 +1135,13 @@ begin
     ])
     and etl.shape(tokens) = format('[1:%s]', cardinality(tokens))
     and etl.shape(tokens) = etl.shape(sealed)
+    -- A day without end is in no period.
+    and 'infinity' <> all (sent_ats || rejected_sent_ats) and '-infinity' <> all (sent_ats || rejected_sent_ats)
     and (etl.shape(recipients) = format('[1:%s]', cardinality(recipients))) is not false
   ) is not true then
     raise exception using
       errcode = 'VL014',
-      message = 'an array of a load is null, no plain list, or differs from the others in length';
+      message = 'an array of a load is null, no plain list, of another length than the others, or holds an endless time';
   end if;
   -- A stored message may be deleted from the queue at once.
   perform pii_vault.commit_to_disk();
@@ -1279,12 +1287,12 @@ begin
   perform pii_vault.make_originals_table(originals);
   execute format(
     'alter table pii_vault.originals attach partition pii_vault.%I for values from (%L) to (%L)',
-    originals, first, until
+    originals, etl.day_text(first), etl.day_text(until)
   );
   perform etl.make_logins_table(logins);
   execute format(
     'alter table public.user_logins attach partition etl.%I for values from (%L) to (%L)',
-    logins, first, until
+    logins, etl.day_text(first), etl.day_text(until)
   );
   insert into etl.periods (first, until) values (make_period.first, make_period.until);
 end
@@ -1310,8 +1318,7 @@ begin
       select * into step
       from etl.try_period(
         next,
-        least(etl.period_end(next, length), (select min(p.first) from etl.periods p where p.first > next)),
-        today
+        least(etl.period_end(next, length), (select min(p.first) from etl.periods p where p.first > next))
       );
       made := made + step.made;
       next := step.next;
@@ -1462,6 +1469,7 @@ begin
     raise exception using
       errcode = 'VL001', message = 'the request does not name this message';
   end if;
+  perform pii_vault.at_most('lock_timeout', '20s');
   perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
   lock table pii_vault.erasure_gate in row share mode;
   perform etl.check_key(replay.generation, replay.key_check, true);
@@ -1662,7 +1670,7 @@ begin
   ) r;
   get diagnostics loaded = row_count;
   -- Otherwise a message would be deleted whose row is nowhere.
-  if loaded <> cardinality(user_ids) then
+  if loaded is distinct from cardinality(user_ids) then
     raise exception using
       errcode = 'VL016',
       message = format('public.user_logins took %s of %s rows', loaded, cardinality(user_ids)),
@@ -1723,6 +1731,12 @@ begin
       untils := untils || period.until;
     end if;
   end loop;
+  if loaded <> cardinality(sent_ats) then
+    raise exception using
+      errcode = 'VL016',
+      message = format('the periods took %s of %s rows', loaded, cardinality(sent_ats)),
+      hint = 'etl.periods is not as veil made it: compare it with a backup';
+  end if;
 end
 $function$
 -- owner veil_owner
@@ -1753,28 +1767,30 @@ AS $function$
 $function$
 -- owner veil_owner
 
-CREATE OR REPLACE FUNCTION etl.try_period(first date, until date, today date, OUT next date, OUT made integer)
+CREATE OR REPLACE FUNCTION etl.try_period(first date, until date, OUT next date, OUT made integer)
  RETURNS record
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+declare
+  stray date := etl.first_without_period(first, until);
 begin
   made := 0;
-  next := etl.last_without_period(first, until) + 1;
-  if next is not null then
+  if stray = first then
+    next := first + 1;
     return;
   end if;
   -- A load that has looked for its partition before this one is attached would go on to the default partition, and be
-  -- refused there (23514). So none may be under way; nobody loads what lies further ahead.
-  if first <= today + 1 then
-    lock table pii_vault.erasure_gate in exclusive mode;
-  end if;
+  -- refused there (23514). So none may be under way.
+  lock table pii_vault.erasure_gate in exclusive mode;
   -- Before looking again: what a load has put there and not committed yet would not be seen.
   lock table pii_vault.originals_default, etl.user_logins_default in access exclusive mode;
-  next := etl.last_without_period(first, until) + 1;
-  if next is null then
-    perform etl.make_period(first, until);
-    next := until;
+  stray := etl.first_without_period(first, until);
+  next := coalesce(stray, until);
+  if stray = first then
+    next := first + 1;
+  else
+    perform etl.make_period(first, next);
     made := 1;
   end if;
 exception when lock_not_available or deadlock_detected then
@@ -1837,7 +1853,7 @@ begin
      )',
     values_without_original.partition,
     case
-      when period.first is not null then format('o.period = %L::date', period.first)
+      when period.first is not null then format('o.period = %L::date', etl.day_text(period.first))
       when values_without_original.partition = 'etl.user_logins_without_period'::regclass
         then 'o.period = v.create_date'
       else 'true'
@@ -2349,7 +2365,7 @@ begin
       execute format(
         'alter table etl.%I add constraint in_period
          check (create_date is not null and create_date >= %L and create_date < %L)',
-        copy, first, until
+        copy, etl.day_text(first), etl.day_text(until)
       );
     end if;
   end if;
@@ -2382,7 +2398,7 @@ begin
       -- With it, attaching the copy does not read it through.
       execute format(
         'alter table pii_vault.%I add constraint in_period check (period >= %L and period < %L)',
-        copy, first, until
+        copy, etl.day_text(first), etl.day_text(until)
       );
     end if;
   end if;
@@ -2696,13 +2712,13 @@ begin
     perform pii_vault.close_gate();
   end if;
   if exists (select from pii_vault.holds h where h.released_at is null) then
-    select count(*) into held from etl.quarantine q where q.state = 'open' and q.sent_at < day;
+    select count(*) into held from etl.quarantine q where q.state = 'open' and greatest(q.sent_at, q.quarantined_at) < day;
   elsif expire_bodies.dry then
-    select count(*) into discarded from etl.quarantine q where q.state = 'open' and q.sent_at < day;
+    select count(*) into discarded from etl.quarantine q where q.state = 'open' and greatest(q.sent_at, q.quarantined_at) < day;
   else
     gone := etl.empty_bodies(array(
       select q.message_id from etl.quarantine q
-      where q.state = 'open' and q.sent_at < day
+      where q.state = 'open' and greatest(q.sent_at, q.quarantined_at) < day
       order by q.message_id
       limit 1000
     ));
@@ -2894,7 +2910,7 @@ begin
            limit 1
          ) f on true
          left join pii_vault.data_keys k on k.id = f.data_key',
-        case when period.first is null then 'true' else format('o.period = %L::date', period.first) end
+        case when period.first is null then 'true' else format('o.period = %L::date', etl.day_text(period.first)) end
       ) using period.tokens, period.first, period.until, admitted.recorded_at
     loop
       served := served + (sealed is not null)::integer;
@@ -4109,7 +4125,8 @@ begin
   if copy is not null then
     execute format('alter table %s rename to %I', copy, name);
     execute format(
-      'alter table %s attach partition %s for values from (%L) to (%L)', parent, copy, first, until
+      'alter table %s attach partition %s for values from (%L) to (%L)', parent, copy,
+      etl.day_text(first), etl.day_text(until)
     );
     execute format('alter table %s drop constraint in_period', copy);
   end if;

@@ -32,7 +32,7 @@ begin
      )',
     values_without_original.partition,
     case
-      when period.first is not null then format('o.period = %L::date', period.first)
+      when period.first is not null then format('o.period = %L::date', etl.day_text(period.first))
       when values_without_original.partition = 'etl.user_logins_without_period'::regclass
         then 'o.period = v.create_date'
       else 'true'

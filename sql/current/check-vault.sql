@@ -1,18 +1,6 @@
 -- What must always hold of the vault by itself, a function for each invariant: how many things were checked, how many break it,
 -- and which ones, up to five: tokens, ids and days, never a value. `veil check` asks for each by its name (check.sql). What holds of tokens: check-tokens.sql.
 
--- One way to write a day, whatever DateStyle its caller has set.
-create or replace function etl.day_text(day date) returns text
-  language sql stable
-  set search_path = pg_catalog, pg_temp
-as $$
-  select case
-    when day is null then 'without a date'
-    when isfinite(day) then to_char(day, 'YYYY-MM-DD')
-    else day::text
-  end
-$$;
-
 create or replace function etl.check_data_keys_are_whole(
   out checked bigint, out offenders bigint, out examples text[]
 )

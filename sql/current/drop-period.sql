@@ -58,7 +58,7 @@ begin
       -- With it, attaching the copy does not read it through.
       execute format(
         'alter table pii_vault.%I add constraint in_period check (period >= %L and period < %L)',
-        copy, first, until
+        copy, etl.day_text(first), etl.day_text(until)
       );
     end if;
   end if;
@@ -96,7 +96,7 @@ begin
       execute format(
         'alter table etl.%I add constraint in_period
          check (create_date is not null and create_date >= %L and create_date < %L)',
-        copy, first, until
+        copy, etl.day_text(first), etl.day_text(until)
       );
     end if;
   end if;
@@ -197,7 +197,8 @@ begin
   if copy is not null then
     execute format('alter table %s rename to %I', copy, name);
     execute format(
-      'alter table %s attach partition %s for values from (%L) to (%L)', parent, copy, first, until
+      'alter table %s attach partition %s for values from (%L) to (%L)', parent, copy,
+      etl.day_text(first), etl.day_text(until)
     );
     execute format('alter table %s drop constraint in_period', copy);
   end if;

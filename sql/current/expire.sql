@@ -171,7 +171,8 @@ begin
 end
 $$;
 
--- Bodies that nobody replayed or discarded in that time, up to 1000: they become discarded. While anything is
+-- Bodies that nobody replayed or discarded in that time, up to 1000: they become discarded. One that came late has its
+-- time from when it came, so that somebody can look at it. While anything is
 -- held none of them goes: nobody can see into them to tell whose they are.
 create or replace function pii_vault.expire_bodies(older_than integer, run uuid, reason text, dry boolean)
   returns table (discarded integer, held integer)
@@ -195,13 +196,13 @@ begin
     perform pii_vault.close_gate();
   end if;
   if exists (select from pii_vault.holds h where h.released_at is null) then
-    select count(*) into held from etl.quarantine q where q.state = 'open' and q.sent_at < day;
+    select count(*) into held from etl.quarantine q where q.state = 'open' and greatest(q.sent_at, q.quarantined_at) < day;
   elsif expire_bodies.dry then
-    select count(*) into discarded from etl.quarantine q where q.state = 'open' and q.sent_at < day;
+    select count(*) into discarded from etl.quarantine q where q.state = 'open' and greatest(q.sent_at, q.quarantined_at) < day;
   else
     gone := etl.empty_bodies(array(
       select q.message_id from etl.quarantine q
-      where q.state = 'open' and q.sent_at < day
+      where q.state = 'open' and greatest(q.sent_at, q.quarantined_at) < day
       order by q.message_id
       limit 1000
     ));

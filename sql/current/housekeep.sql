@@ -111,6 +111,9 @@ create or replace function etl.housekeep_on(today date)
   set lock_timeout = '250ms'
 as $$
 begin
+  perform pii_vault.require_read_committed('housekeeping');
+  -- Whoever calls this and goes without a word would keep loads and readers waiting.
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '10s');
   created := 0;
   dropped := 0;
   periods := 0;

@@ -150,11 +150,13 @@ begin
     ])
     and etl.shape(tokens) = format('[1:%s]', cardinality(tokens))
     and etl.shape(tokens) = etl.shape(sealed)
+    -- A day without end is in no period.
+    and 'infinity' <> all (sent_ats || rejected_sent_ats) and '-infinity' <> all (sent_ats || rejected_sent_ats)
     and (etl.shape(recipients) = format('[1:%s]', cardinality(recipients))) is not false
   ) is not true then
     raise exception using
       errcode = 'VL014',
-      message = 'an array of a load is null, no plain list, or differs from the others in length';
+      message = 'an array of a load is null, no plain list, of another length than the others, or holds an endless time';
   end if;
   -- A stored message may be deleted from the queue at once.
   perform pii_vault.commit_to_disk();

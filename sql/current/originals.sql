@@ -161,7 +161,7 @@ begin
        where not exists (
          select from pii_vault.originals o where o.token = g.token and o.period = %L::date offset 0
        )',
-      period
+      etl.day_text(period)
     ) into lacking using tokens;
   end if;
   return coalesce(lacking, '{}');

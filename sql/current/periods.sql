@@ -11,6 +11,19 @@ as $$
   select (moment at time zone interval '0')::date
 $$;
 
+-- One way to write a day, whatever DateStyle a session has: for people, and for statements that name it as a literal.
+create or replace function etl.day_text(day date) returns text
+  language sql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when day is null then 'without a date'
+    when not isfinite(day) then day::text
+    when day < '0001-01-01' then to_char(day, 'YYYY-MM-DD BC')
+    else to_char(day, 'YYYY-MM-DD')
+  end
+$$;
+
 -- The first day of the period that this day lies in: the day itself where there is no period.
 create or replace function etl.period_of(day date) returns date
   language sql stable
@@ -122,58 +135,60 @@ begin
   perform pii_vault.make_originals_table(originals);
   execute format(
     'alter table pii_vault.originals attach partition pii_vault.%I for values from (%L) to (%L)',
-    originals, first, until
+    originals, etl.day_text(first), etl.day_text(until)
   );
   perform etl.make_logins_table(logins);
   execute format(
     'alter table public.user_logins attach partition etl.%I for values from (%L) to (%L)',
-    logins, first, until
+    logins, etl.day_text(first), etl.day_text(until)
   );
   insert into etl.periods (first, until) values (make_period.first, make_period.until);
 end
 $$;
 
--- The last of these days that the default partitions hold something of.
-create or replace function etl.last_without_period(first date, until date) returns date
+-- The first of these days that the default partitions hold something of.
+create or replace function etl.first_without_period(first date, until date) returns date
   language sql stable
   set search_path = pg_catalog, pg_temp
 as $$
-  select greatest(
+  select least(
     (
-      select max(l.create_date) from etl.user_logins_without_period l
+      select min(l.create_date) from etl.user_logins_without_period l
       where l.create_date >= first and l.create_date < until
     ),
     (
-      select max(o.period) from pii_vault.originals_default o
+      select min(o.period) from pii_vault.originals_default o
       where o.period >= first and o.period < until
     )
   )
 $$;
 
--- Makes this period, unless loads or readers are in the way. Days that the default partitions hold something of stay
--- there: the period begins after them. Answers with the first day that is not settled; null if somebody was in the
--- way.
-create or replace function etl.try_period(first date, until date, today date, out next date, out made integer)
+-- Makes this period, unless loads or readers are in the way. A day that the default partitions hold something of stays
+-- there: the period ends before it, and the next one begins after it. Answers with the first day that is not settled;
+-- null if somebody was in the way.
+create or replace function etl.try_period(first date, until date, out next date, out made integer)
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  stray date := etl.first_without_period(first, until);
 begin
   made := 0;
-  next := etl.last_without_period(first, until) + 1;
-  if next is not null then
+  if stray = first then
+    next := first + 1;
     return;
   end if;
   -- A load that has looked for its partition before this one is attached would go on to the default partition, and be
-  -- refused there (23514). So none may be under way; nobody loads what lies further ahead.
-  if first <= today + 1 then
-    lock table pii_vault.erasure_gate in exclusive mode;
-  end if;
+  -- refused there (23514). So none may be under way.
+  lock table pii_vault.erasure_gate in exclusive mode;
   -- Before looking again: what a load has put there and not committed yet would not be seen.
   lock table pii_vault.originals_default, etl.user_logins_default in access exclusive mode;
-  next := etl.last_without_period(first, until) + 1;
-  if next is null then
-    perform etl.make_period(first, until);
-    next := until;
+  stray := etl.first_without_period(first, until);
+  next := coalesce(stray, until);
+  if stray = first then
+    next := first + 1;
+  else
+    perform etl.make_period(first, next);
     made := 1;
   end if;
 exception when lock_not_available or deadlock_detected then
@@ -202,8 +217,7 @@ begin
       select * into step
       from etl.try_period(
         next,
-        least(etl.period_end(next, length), (select min(p.first) from etl.periods p where p.first > next)),
-        today
+        least(etl.period_end(next, length), (select min(p.first) from etl.periods p where p.first > next))
       );
       made := made + step.made;
       next := step.next;

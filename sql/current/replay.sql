@@ -33,6 +33,7 @@ begin
     raise exception using
       errcode = 'VL001', message = 'the request does not name this message';
   end if;
+  perform pii_vault.at_most('lock_timeout', '20s');
   perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
   lock table pii_vault.erasure_gate in row share mode;
   perform etl.check_key(replay.generation, replay.key_check, true);

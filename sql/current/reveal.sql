@@ -143,7 +143,7 @@ begin
            limit 1
          ) f on true
          left join pii_vault.data_keys k on k.id = f.data_key',
-        case when period.first is null then 'true' else format('o.period = %L::date', period.first) end
+        case when period.first is null then 'true' else format('o.period = %L::date', etl.day_text(period.first)) end
       ) using period.tokens, period.first, period.until, admitted.recorded_at
     loop
       served := served + (sealed is not null)::integer;

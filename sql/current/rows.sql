@@ -42,7 +42,7 @@ begin
   ) r;
   get diagnostics loaded = row_count;
   -- Otherwise a message would be deleted whose row is nowhere.
-  if loaded <> cardinality(user_ids) then
+  if loaded is distinct from cardinality(user_ids) then
     raise exception using
       errcode = 'VL016',
       message = format('public.user_logins took %s of %s rows', loaded, cardinality(user_ids)),
@@ -107,5 +107,11 @@ begin
       untils := untils || period.until;
     end if;
   end loop;
+  if loaded <> cardinality(sent_ats) then
+    raise exception using
+      errcode = 'VL016',
+      message = format('the periods took %s of %s rows', loaded, cardinality(sent_ats)),
+      hint = 'etl.periods is not as veil made it: compare it with a backup';
+  end if;
 end
 $$;

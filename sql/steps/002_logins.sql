@@ -40,7 +40,9 @@ create table etl.periods (
   changes bigint not null default 0,
   constraint periods_key primary key (first),
   constraint periods_until unique (until),
-  constraint periods_range check (first < until)
+  constraint periods_range check (first < until),
+  -- Two periods of one day would store its rows twice.
+  constraint periods_apart exclude using gist (daterange(first, until) with &&)
 );
 
 comment on table etl.periods is

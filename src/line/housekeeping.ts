@@ -1,5 +1,6 @@
 // What a run does at the database besides loading: partitions are made ahead, and a server that cannot keep
 // the line's promise is told of.
+import { readCommitted } from "../postgres/call.ts";
 import type { Database } from "../postgres/database.ts";
 import type { Notice } from "./availability.ts";
 
@@ -7,7 +8,12 @@ import type { Notice } from "./availability.ts";
 export async function housekeep(database: Database, answerMs?: number): Promise<void> {
   // A call that makes periods does nothing else; the next one has none to make.
   for (let periods = 1; periods > 0; ) {
-    const [row] = await database.query("select periods from etl.housekeep()", [], answerMs);
+    const [row] = await readCommitted(
+      database,
+      "select periods from etl.housekeep()",
+      [],
+      answerMs,
+    );
     periods = Number(row?.periods);
   }
 }

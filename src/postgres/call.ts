@@ -29,19 +29,20 @@ export async function call(
 }
 
 /**
- * veil's functions refuse every other level. A transaction is only needed where the default is
- * another one.
+ * One statement at the isolation level that veil's functions want: they refuse every other one. A
+ * transaction is only needed where the default is another one.
  */
-async function readCommitted(
+export async function readCommitted(
   database: Database,
   text: string,
   values: readonly Value[],
+  answerMs?: number,
 ): Promise<readonly Row[]> {
   try {
-    return await database.query(text, values);
+    return await database.query(text, values, answerMs);
   } catch (error) {
     if (!hasCode(error, WRONG_ISOLATION)) throw error;
-    return await database.transaction((query) => query(text, values));
+    return await database.transaction((query) => query(text, values), answerMs);
   }
 }
 

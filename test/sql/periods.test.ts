@@ -192,7 +192,7 @@ test("a token that is known of one period only is asked for in the other", async
   await database.drop();
 });
 
-test("days without a period stay in the default partitions, and the next period begins after them", async () => {
+test("days without a period stay in the default partitions, and periods are made around them", async () => {
   const one = await fresh();
   const { owner, load, ip, database } = one;
   await housekeep(owner, "2030-01-10");
@@ -211,8 +211,9 @@ test("days without a period stay in the default partitions, and the next period 
     "2030-03-04",
   ]);
   await housekeep(owner, "2030-03-02");
-  expect((await periods(owner)).slice(-2)).toEqual([
+  expect((await periods(owner)).slice(-3)).toEqual([
     "2030-02-01 2030-03-01",
+    "2030-03-01 2030-03-03",
     "2030-03-05 2030-04-01",
   ]);
   await load({ user: "v", ip: "203.0.113.1", day: "2030-03-04" });
@@ -223,6 +224,79 @@ test("days without a period stay in the default partitions, and the next period 
   ]);
   await one.expectSound();
   await database.drop();
+});
+
+test("one row ahead of the periods takes its day from them and no more", async () => {
+  const one = await fresh();
+  const { owner, load, database } = one;
+  await housekeep(owner, "2030-01-10");
+  await load({ user: "u", day: "2030-03-31" }, { user: "u", day: "2030-04-01" });
+  expect(await housekeep(owner, "2030-03-20")).toBe(3);
+  expect((await periods(owner)).slice(-3)).toEqual([
+    ...["2030-02-01 2030-03-01", "2030-03-01 2030-03-31", "2030-04-02 2030-05-01"],
+  ]);
+  await load({ user: "v", day: "2030-03-10" });
+  expect(await places(one, "v")).toEqual(["etl.user_logins_20300301 2030-03-10"]);
+  await database.drop();
+});
+
+test("no two periods have a day in common, and a time without end is in none", async () => {
+  const one = await fresh();
+  const { owner, host, database } = one;
+  await housekeep(owner, "2030-03-01");
+  const planted = owner`insert into etl.periods (first, until) values ('2030-03-10', '2030-03-11')`;
+  expect(await planted.catch((error) => error.code)).toBe("23P01");
+  const etl = database.sql(database.url("etl"));
+  for (const endless of ["infinity", "-infinity"]) {
+    const batch = await host.protect([{ id: "endless", body: { user_id: "u" } }]);
+    const bent = { ...loadArguments(host, batch), sent_ats: `{${endless}}` };
+    expect(await callLoad(etl, bent).catch((error) => error.code)).toBe("VL014");
+  }
+  await database.drop();
+});
+
+test("whatever form of dates a database is set to, loads find their period and periods are made", async () => {
+  const one = await fresh();
+  const { owner, host, database } = one;
+  const [row] = await owner`select current_database() as name`;
+  for (const style of ["SQL, YMD", "Postgres, YMD", "German, DMY", "SQL, DMY", "Postgres, MDY"]) {
+    await owner.unsafe(`alter database ${row?.name} set datestyle = '${style}'`);
+    const keeper = database.sql(database.ownerUrl);
+    const etl = database.sql(database.url("etl"));
+    await keeper`delete from etl.periods`;
+    for (const { name } of await keeper`
+      select i.inhrelid::regclass::text as name from pg_catalog.pg_inherits i
+      where i.inhrelid::regclass::text ~ '(user_logins|originals)_[0-9]{8}$'`) {
+      await keeper.unsafe(`drop table ${name}`);
+    }
+    expect(await housekeep(keeper, "2030-03-01")).toBeGreaterThan(0);
+    const login = (id: string) => ({
+      id: `${style} ${id}`,
+      sentAt: new Date("2030-03-02T00:00:00Z"),
+      body: { user_id: style, ip: "203.0.113.1" },
+    });
+    await callLoad(etl, loadArguments(host, await host.protect([login("first")])));
+    const again = loadArguments(host, await host.protect([login("again")]));
+    expect(await callLoad(etl, { ...again, tokens: "{}", sealed: "{}" })).toMatchObject({
+      ...{ loaded: 1, new_originals: 0 },
+    });
+  }
+  await database.drop();
+});
+
+test("an etl login cannot keep house without a word, nor in an old snapshot", async () => {
+  const one = await fresh();
+  const etl = one.database.sql(one.database.url("etl"));
+  await etl.unsafe("begin isolation level repeatable read");
+  expect(await etl`select etl.housekeep()`.catch((error) => error.code)).toBe("VL015");
+  await etl.unsafe("rollback");
+  await etl.unsafe("begin");
+  await etl`select etl.housekeep()`;
+  const [row] = await etl`
+    select current_setting('idle_in_transaction_session_timeout') as timeout`;
+  expect(row?.timeout).toBe("10s");
+  await etl.unsafe("rollback");
+  await one.database.drop();
 });
 
 test("rows without a date are in no period's way, and are not looked through when one is made", async () => {

@@ -423,8 +423,9 @@ CREATE FUNCTION etl.day_text(day date) RETURNS text
     AS $$
   select case
     when day is null then 'without a date'
-    when isfinite(day) then to_char(day, 'YYYY-MM-DD')
-    else day::text
+    when not isfinite(day) then day::text
+    when day < '0001-01-01' then to_char(day, 'YYYY-MM-DD BC')
+    else to_char(day, 'YYYY-MM-DD')
   end
 $$;
 
@@ -614,6 +615,24 @@ $$;
 
 ALTER FUNCTION etl.fetch_bodies(request uuid, purpose text) OWNER TO veil_owner;
 
+CREATE FUNCTION etl.first_without_period(first date, until date) RETURNS date
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select least(
+    (
+      select min(l.create_date) from etl.user_logins_without_period l
+      where l.create_date >= first and l.create_date < until
+    ),
+    (
+      select min(o.period) from pii_vault.originals_default o
+      where o.period >= first and o.period < until
+    )
+  )
+$$;
+
+ALTER FUNCTION etl.first_without_period(first date, until date) OWNER TO veil_owner;
+
 CREATE FUNCTION etl.housekeep() RETURNS TABLE(created integer, dropped integer, periods integer)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -629,6 +648,9 @@ CREATE FUNCTION etl.housekeep_on(today date) RETURNS TABLE(created integer, drop
     SET lock_timeout TO '250ms'
     AS $$
 begin
+  perform pii_vault.require_read_committed('housekeeping');
+  -- Whoever calls this and goes without a word would keep loads and readers waiting.
+  perform pii_vault.at_most('idle_in_transaction_session_timeout', '10s');
   created := 0;
   dropped := 0;
   periods := 0;
@@ -672,7 +694,7 @@ begin
        where not exists (
          select from pii_vault.originals o where o.token = g.token and o.period = %L::date offset 0
        )',
-      period
+      etl.day_text(period)
     ) into lacking using tokens;
   end if;
   return coalesce(lacking, '{}');
@@ -680,24 +702,6 @@ end
 $_$;
 
 ALTER FUNCTION etl.lacking_originals(period date, tokens text[]) OWNER TO veil_owner;
-
-CREATE FUNCTION etl.last_without_period(first date, until date) RETURNS date
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select greatest(
-    (
-      select max(l.create_date) from etl.user_logins_without_period l
-      where l.create_date >= first and l.create_date < until
-    ),
-    (
-      select max(o.period) from pii_vault.originals_default o
-      where o.period >= first and o.period < until
-    )
-  )
-$$;
-
-ALTER FUNCTION etl.last_without_period(first date, until date) OWNER TO veil_owner;
 
 CREATE FUNCTION etl.load(batch uuid, generation integer, key_check bytea, data_key uuid, wrapped bytea, recipients text[], proof bytea, tokens text[], sealed bytea[], message_ids text[], sent_ats timestamp with time zone[], user_ids text[], device_types text[], masked_ips text[], masked_device_ids text[], locales text[], app_versions integer[], rejected_ids text[], rejected_sent_ats timestamp with time zone[], rejected_reasons text[], rejected_bodies bytea[]) RETURNS TABLE(batch_id uuid, loaded integer, duplicates integer, quarantined integer, new_originals integer, period_firsts date[], period_untils date[], today date)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -723,11 +727,13 @@ begin
     ])
     and etl.shape(tokens) = format('[1:%s]', cardinality(tokens))
     and etl.shape(tokens) = etl.shape(sealed)
+    -- A day without end is in no period.
+    and 'infinity' <> all (sent_ats || rejected_sent_ats) and '-infinity' <> all (sent_ats || rejected_sent_ats)
     and (etl.shape(recipients) = format('[1:%s]', cardinality(recipients))) is not false
   ) is not true then
     raise exception using
       errcode = 'VL014',
-      message = 'an array of a load is null, no plain list, or differs from the others in length';
+      message = 'an array of a load is null, no plain list, of another length than the others, or holds an endless time';
   end if;
   -- A stored message may be deleted from the queue at once.
   perform pii_vault.commit_to_disk();
@@ -873,12 +879,12 @@ begin
   perform pii_vault.make_originals_table(originals);
   execute format(
     'alter table pii_vault.originals attach partition pii_vault.%I for values from (%L) to (%L)',
-    originals, first, until
+    originals, etl.day_text(first), etl.day_text(until)
   );
   perform etl.make_logins_table(logins);
   execute format(
     'alter table public.user_logins attach partition etl.%I for values from (%L) to (%L)',
-    logins, first, until
+    logins, etl.day_text(first), etl.day_text(until)
   );
   insert into etl.periods (first, until) values (make_period.first, make_period.until);
 end
@@ -904,8 +910,7 @@ begin
       select * into step
       from etl.try_period(
         next,
-        least(etl.period_end(next, length), (select min(p.first) from etl.periods p where p.first > next)),
-        today
+        least(etl.period_end(next, length), (select min(p.first) from etl.periods p where p.first > next))
       );
       made := made + step.made;
       next := step.next;
@@ -1051,6 +1056,7 @@ begin
     raise exception using
       errcode = 'VL001', message = 'the request does not name this message';
   end if;
+  perform pii_vault.at_most('lock_timeout', '20s');
   perform pii_vault.at_most('idle_in_transaction_session_timeout', '20s');
   lock table pii_vault.erasure_gate in row share mode;
   perform etl.check_key(replay.generation, replay.key_check, true);
@@ -1246,7 +1252,7 @@ begin
   ) r;
   get diagnostics loaded = row_count;
   -- Otherwise a message would be deleted whose row is nowhere.
-  if loaded <> cardinality(user_ids) then
+  if loaded is distinct from cardinality(user_ids) then
     raise exception using
       errcode = 'VL016',
       message = format('public.user_logins took %s of %s rows', loaded, cardinality(user_ids)),
@@ -1307,6 +1313,12 @@ begin
       untils := untils || period.until;
     end if;
   end loop;
+  if loaded <> cardinality(sent_ats) then
+    raise exception using
+      errcode = 'VL016',
+      message = format('the periods took %s of %s rows', loaded, cardinality(sent_ats)),
+      hint = 'etl.periods is not as veil made it: compare it with a backup';
+  end if;
 end
 $$;
 
@@ -1337,27 +1349,29 @@ $$;
 
 ALTER FUNCTION etl.tombstones_without_entry() OWNER TO veil_owner;
 
-CREATE FUNCTION etl.try_period(first date, until date, today date, OUT next date, OUT made integer) RETURNS record
+CREATE FUNCTION etl.try_period(first date, until date, OUT next date, OUT made integer) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  stray date := etl.first_without_period(first, until);
 begin
   made := 0;
-  next := etl.last_without_period(first, until) + 1;
-  if next is not null then
+  if stray = first then
+    next := first + 1;
     return;
   end if;
   -- A load that has looked for its partition before this one is attached would go on to the default partition, and be
-  -- refused there (23514). So none may be under way; nobody loads what lies further ahead.
-  if first <= today + 1 then
-    lock table pii_vault.erasure_gate in exclusive mode;
-  end if;
+  -- refused there (23514). So none may be under way.
+  lock table pii_vault.erasure_gate in exclusive mode;
   -- Before looking again: what a load has put there and not committed yet would not be seen.
   lock table pii_vault.originals_default, etl.user_logins_default in access exclusive mode;
-  next := etl.last_without_period(first, until) + 1;
-  if next is null then
-    perform etl.make_period(first, until);
-    next := until;
+  stray := etl.first_without_period(first, until);
+  next := coalesce(stray, until);
+  if stray = first then
+    next := first + 1;
+  else
+    perform etl.make_period(first, next);
     made := 1;
   end if;
 exception when lock_not_available or deadlock_detected then
@@ -1366,7 +1380,7 @@ exception when lock_not_available or deadlock_detected then
 end
 $$;
 
-ALTER FUNCTION etl.try_period(first date, until date, today date, OUT next date, OUT made integer) OWNER TO veil_owner;
+ALTER FUNCTION etl.try_period(first date, until date, OUT next date, OUT made integer) OWNER TO veil_owner;
 
 CREATE FUNCTION etl.utc_day(moment timestamp with time zone) RETURNS date
     LANGUAGE sql IMMUTABLE
@@ -1418,7 +1432,7 @@ begin
      )',
     values_without_original.partition,
     case
-      when period.first is not null then format('o.period = %L::date', period.first)
+      when period.first is not null then format('o.period = %L::date', etl.day_text(period.first))
       when values_without_original.partition = 'etl.user_logins_without_period'::regclass
         then 'o.period = v.create_date'
       else 'true'
@@ -1972,7 +1986,7 @@ begin
       execute format(
         'alter table etl.%I add constraint in_period
          check (create_date is not null and create_date >= %L and create_date < %L)',
-        copy, first, until
+        copy, etl.day_text(first), etl.day_text(until)
       );
     end if;
   end if;
@@ -2005,7 +2019,7 @@ begin
       -- With it, attaching the copy does not read it through.
       execute format(
         'alter table pii_vault.%I add constraint in_period check (period >= %L and period < %L)',
-        copy, first, until
+        copy, etl.day_text(first), etl.day_text(until)
       );
     end if;
   end if;
@@ -2344,13 +2358,13 @@ begin
     perform pii_vault.close_gate();
   end if;
   if exists (select from pii_vault.holds h where h.released_at is null) then
-    select count(*) into held from etl.quarantine q where q.state = 'open' and q.sent_at < day;
+    select count(*) into held from etl.quarantine q where q.state = 'open' and greatest(q.sent_at, q.quarantined_at) < day;
   elsif expire_bodies.dry then
-    select count(*) into discarded from etl.quarantine q where q.state = 'open' and q.sent_at < day;
+    select count(*) into discarded from etl.quarantine q where q.state = 'open' and greatest(q.sent_at, q.quarantined_at) < day;
   else
     gone := etl.empty_bodies(array(
       select q.message_id from etl.quarantine q
-      where q.state = 'open' and q.sent_at < day
+      where q.state = 'open' and greatest(q.sent_at, q.quarantined_at) < day
       order by q.message_id
       limit 1000
     ));
@@ -2539,7 +2553,7 @@ begin
            limit 1
          ) f on true
          left join pii_vault.data_keys k on k.id = f.data_key',
-        case when period.first is null then 'true' else format('o.period = %L::date', period.first) end
+        case when period.first is null then 'true' else format('o.period = %L::date', etl.day_text(period.first)) end
       ) using period.tokens, period.first, period.until, admitted.recorded_at
     loop
       served := served + (sealed is not null)::integer;
@@ -3732,7 +3746,8 @@ begin
   if copy is not null then
     execute format('alter table %s rename to %I', copy, name);
     execute format(
-      'alter table %s attach partition %s for values from (%L) to (%L)', parent, copy, first, until
+      'alter table %s attach partition %s for values from (%L) to (%L)', parent, copy,
+      etl.day_text(first), etl.day_text(until)
     );
     execute format('alter table %s drop constraint in_period', copy);
   end if;
@@ -5094,7 +5109,7 @@ INSERT INTO etl.ledger_totals VALUES
 	('2024-06-11', 1);
 
 INSERT INTO etl.migrations OVERRIDING SYSTEM VALUE VALUES
-	(1, 4, 'a378655ae240e8a1080046cdbcefcf0819e2c7adfbec63118de521e3f6a16956', '736', 151, 'b2545a24b848df85cf940d5c45c67d53f28f743c9ad97a3f57b2911fe21abc83', '736', 14, '2026-12-01 04:59:27.421153+00');
+	(1, 4, '20ea493d7a35f399ccfced351b761b43f6463f71e68371c398c4dfa3e8a0177e', '736', 151, 'b2545a24b848df85cf940d5c45c67d53f28f743c9ad97a3f57b2911fe21abc83', '736', 14, '2026-12-01 05:11:41.199871+00');
 
 INSERT INTO etl.period_length VALUES
 	('month');
@@ -5104,134 +5119,134 @@ INSERT INTO etl.periods VALUES
 	('2026-12-01', '2027-01-01', NULL, NULL, 0),
 	('2026-05-01', '2026-06-01', NULL, NULL, 6),
 	('2026-10-01', '2026-11-01', NULL, NULL, 7),
-	('2019-03-01', '2019-04-01', '2026-12-01 04:59:28.533532+00', '2026-12-01 04:59:28.533532+00', 7),
-	('2024-06-01', '2024-07-01', '2026-12-01 04:59:28.559579+00', '2026-12-01 04:59:28.559579+00', 7);
+	('2019-03-01', '2019-04-01', '2026-12-01 05:11:42.145176+00', '2026-12-01 05:11:42.145176+00', 7),
+	('2024-06-01', '2024-07-01', '2026-12-01 05:11:42.177277+00', '2026-12-01 05:11:42.177277+00', 7);
 
 INSERT INTO etl.quarantine VALUES
-	('open', '2026-11-30 12:00:00+00', 'an old rule', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x7ee4ffb2dd45a30cf1960a1f0988ca901e69455d4918a7a18f9a0ac7d01c0cb0cbbd52b97c15d475d93e309ccb0af9656fc327ce0403b5c050499f075e59d8269add24091987e2f36dac3490', 'open', '2026-12-01 04:59:27.810325+00', NULL, NULL),
-	('discarded', '2026-11-30 12:00:00+00', 'an old rule', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', NULL, 'discarded', '2026-12-01 04:59:27.816127+00', '2026-12-01 04:59:27.840644+00', 'operator'),
-	('replayed', '2026-11-30 12:00:00+00', 'an old rule', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', NULL, 'replayed', '2026-12-01 04:59:27.822192+00', '2026-12-01 04:59:28.06121+00', 'operator');
+	('open', '2026-11-30 12:00:00+00', 'an old rule', '8d578537-e973-4d17-b3e2-77e489074aef', '\x3b148fc014f6505567525040adcf5c09ebd5de52eebbbf81d5fbe03f76e6d7f23658e2c9bff7c50be2cfdbf706fcb044bd4d9be43a6064af2cf2407a1c85ce45b0e0717f6e855014770717b6', 'open', '2026-12-01 05:11:41.574568+00', NULL, NULL),
+	('discarded', '2026-11-30 12:00:00+00', 'an old rule', '8d578537-e973-4d17-b3e2-77e489074aef', NULL, 'discarded', '2026-12-01 05:11:41.578586+00', '2026-12-01 05:11:41.593586+00', 'operator'),
+	('replayed', '2026-11-30 12:00:00+00', 'an old rule', '8d578537-e973-4d17-b3e2-77e489074aef', NULL, 'replayed', '2026-12-01 05:11:41.582029+00', '2026-12-01 05:11:41.741891+00', 'operator');
 
 INSERT INTO etl.user_logins_20240601 VALUES
-	('user-7', NULL, 'ip1_i6gvsypkejconeyluj42r6bqji', 'dev1_n73fv6vylevifhw7tdopu33cnu', NULL, 2003000, '2024-06-11');
+	('user-7', NULL, 'ip1_aa4kumiw63rfp5t6zi6yrr3hg4', 'dev1_wobm67ebqmlhm6q2qmxxnsgjoa', NULL, 2003000, '2024-06-11');
 
 INSERT INTO etl.user_logins_20260501 VALUES
-	('old-4', NULL, 'ip0_4udosd7zrld4h77uc6ptqslczq', NULL, NULL, NULL, '2026-05-15');
+	('old-4', NULL, 'ip0_s4t3jo2qkhegbtcjuyy5vwqqba', NULL, NULL, NULL, '2026-05-15');
 
 INSERT INTO etl.user_logins_20261001 VALUES
-	('user-5', NULL, 'ip1_p5hfywqgi6avqjjyck2jjpqvsq', 'dev1_i6fhafrbdha3nvaikbgkd4ashy', NULL, 2003000, '2026-10-31');
+	('user-5', NULL, 'ip1_hm6n27ghfovyv4a4solj5gu2oq', 'dev1_whalaovj3rvgno7efqm6iq344e', NULL, 2003000, '2026-10-31');
 
 INSERT INTO etl.user_logins_20261101 VALUES
-	('replayed', NULL, 'ip1_fdtl27bgex5k33bmk5bu2aplpi', NULL, NULL, NULL, '2026-11-30');
+	('replayed', NULL, 'ip1_xrgmwzuayfpstizuck476gmisa', NULL, NULL, NULL, '2026-11-30');
 
 INSERT INTO etl.user_logins_20261201 VALUES
-	('user-1', NULL, 'ip1_rblp6ftxe4dvz4iaii6mimll3m', 'dev1_i6fhafrbdha3nvaikbgkd4ashy', NULL, 2003000, '2026-12-01'),
-	('user-2', NULL, 'ip1_rjwpj6buexzb6hcbfykiqqxnri', 'dev1_i6fhafrbdha3nvaikbgkd4ashy', NULL, 2003000, '2026-12-01'),
-	('user-3', NULL, 'ip0_mtkmwxqjffz27oqr7tjogyq2i4', 'dev0_t64za32a52qvgrpywfemveadje', NULL, 2003000, '2026-12-01'),
-	('user-4', NULL, 'ip0_7bmnjrc2rrsoln6wsstra7cjrm', 'dev1_i6fhafrbdha3nvaikbgkd4ashy', NULL, 2003000, '2026-12-01');
+	('user-1', NULL, 'ip1_tpikhdkwk47ijc2jnvvwklddwy', 'dev1_whalaovj3rvgno7efqm6iq344e', NULL, 2003000, '2026-12-01'),
+	('user-2', NULL, 'ip1_pjwla2tc24nkc5suvi2xf2ru6y', 'dev1_whalaovj3rvgno7efqm6iq344e', NULL, 2003000, '2026-12-01'),
+	('user-3', NULL, 'ip0_e6xpyhxjcghawv4bfzyy3mgg3y', 'dev0_7zmyhtmukteqwnzocrubbbfqyi', NULL, 2003000, '2026-12-01'),
+	('user-4', NULL, 'ip0_ctu3bw7vy74ljf3pzmw3l6yhte', 'dev1_whalaovj3rvgno7efqm6iq344e', NULL, 2003000, '2026-12-01');
 
 INSERT INTO etl.user_logins_without_date VALUES
 	('old-3', NULL, 'ip1_bbbbbbbbbbbbbbbbbbbbbbbbba', NULL, NULL, NULL, NULL);
 
 INSERT INTO pii_vault.audit OVERRIDING SYSTEM VALUE VALUES
-	(1, '2026-12-01 04:59:27.846107+00', 'operator', 17220, 'quarantine.discard', NULL, '{}', '{discarded}', 1, 'no use', 'veil_operator', '127.0.0.1', NULL),
-	(2, '2026-12-01 04:59:27.856092+00', 'operator', 17220, 'quarantine.replay', 'fc824da3-3165-48a5-b8c2-b0895d3aee40', '{}', '{replayed}', 1, 'fixed', 'veil_operator', '127.0.0.1', NULL),
-	(3, '2026-12-01 04:59:27.960177+00', 'operator', 17220, 'quarantine.fetch', 'fc824da3-3165-48a5-b8c2-b0895d3aee40', '{}', '{}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
-	(4, '2026-12-01 04:59:28.073233+00', 'operator', 17220, 'quarantine.replayed', 'fc824da3-3165-48a5-b8c2-b0895d3aee40', '{}', '{replayed}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
-	(5, '2026-12-01 04:59:28.117772+00', 'revealer', 17221, 'reveal.request', '6416438c-d69c-4b93-b7c3-3166a403383f', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'case 1', 'veil_revealer', '127.0.0.1', NULL),
-	(6, '2026-12-01 04:59:28.12642+00', 'revealer', 17221, 'reveal.fetch', '6416438c-d69c-4b93-b7c3-3166a403383f', '{}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', NULL),
-	(7, '2026-12-01 04:59:28.172451+00', 'policy', 17224, 'canary.added', NULL, '{ip1_v4auanu4naavpn2gytz4jrmx2q}', '{}', 1, 'a decoy', 'veil_policy', '127.0.0.1', NULL),
-	(8, '2026-12-01 04:59:28.178949+00', 'revealer', 17221, 'reveal.request', 'a55e101b-09d3-45e9-bfec-6279c477086d', '{ip1_v4auanu4naavpn2gytz4jrmx2q}', '{}', 1, 'case 2', 'veil_revealer', '127.0.0.1', NULL),
-	(9, '2026-12-01 04:59:28.183593+00', 'revealer', 17221, 'reveal.fetch', 'a55e101b-09d3-45e9-bfec-6279c477086d', '{}', '{}', 0, NULL, 'veil_revealer', '127.0.0.1', NULL),
-	(10, '2026-12-01 04:59:28.188352+00', 'policy', 17224, 'policy.changed', NULL, '{}', '{}', 1, 'rule 1', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":null,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}'),
-	(11, '2026-12-01 04:59:28.194082+00', 'revealer', 17221, 'reveal.request', 'abc55190-8895-44ae-9cf2-01ee10174580', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'case 3', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(12, '2026-12-01 04:59:28.212499+00', 'approver', 17223, 'reveal.approved', 'abc55190-8895-44ae-9cf2-01ee10174580', '{}', '{}', 1, NULL, 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
-	(13, '2026-12-01 04:59:28.218691+00', 'revealer', 17221, 'reveal.request', '92524ef9-6383-4fb5-8cd8-ee381bc2925b', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'case 4', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(14, '2026-12-01 04:59:28.221625+00', 'approver', 17223, 'reveal.denied', '92524ef9-6383-4fb5-8cd8-ee381bc2925b', '{}', '{}', 1, 'not needed', 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
-	(15, '2026-12-01 04:59:28.224951+00', 'revealer', 17221, 'reveal.request', 'bc0f79f0-ec82-439f-8f57-1dec9c3722b7', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'case 5', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
-	(16, '2026-12-01 04:59:28.249593+00', 'breakglass', 17222, 'reveal.request', '41248daa-8cef-40eb-aab6-6cb8985f70f7', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
-	(17, '2026-12-01 04:59:28.252076+00', 'breakglass', 17222, 'reveal.breakglass', '41248daa-8cef-40eb-aab6-6cb8985f70f7', '{}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', NULL),
-	(18, '2026-12-01 04:59:28.259266+00', 'approver', 17223, 'reveal.reviewed', '41248daa-8cef-40eb-aab6-6cb8985f70f7', '{}', '{}', 1, 'it was one', 'veil_approver', '127.0.0.1', '{"requester" : "breakglass"}'),
-	(19, '2026-12-01 04:59:28.263448+00', 'breakglass', 17222, 'reveal.request', '90d63f62-cc49-49df-b5aa-5196e05e5ef2', '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
-	(20, '2026-12-01 04:59:28.264388+00', 'breakglass', 17222, 'reveal.breakglass', '90d63f62-cc49-49df-b5aa-5196e05e5ef2', '{}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', NULL),
-	(21, '2026-12-01 04:59:28.272173+00', 'policy', 17224, 'hold.added', NULL, '{}', '{}', 1, 'case 6', 'veil_policy', '127.0.0.1', '{"hold" : "1a96857c-f135-4e2d-8adb-e24b4f34515a", "kind" : "user", "subject" : "092081140b677b45dbe983b2f0d4ae0259ff2945bfa82f996fd7f6cac6916862"}'),
-	(22, '2026-12-01 04:59:28.280713+00', 'policy', 17224, 'hold.added', NULL, '{ip1_rjwpj6buexzb6hcbfykiqqxnri}', '{}', 1, 'case 7', 'veil_policy', '127.0.0.1', '{"hold" : "fd086f15-7f3a-44b7-ae88-173a92bfb76c", "kind" : "token", "subject" : "ip1_rjwpj6buexzb6hcbfykiqqxnri"}'),
-	(23, '2026-12-01 04:59:28.28413+00', 'policy', 17224, 'hold.released', NULL, '{ip1_rjwpj6buexzb6hcbfykiqqxnri}', '{}', 1, 'case 7 is closed', 'veil_policy', '127.0.0.1', '{"hold" : "fd086f15-7f3a-44b7-ae88-173a92bfb76c", "kind" : "token", "subject" : "ip1_rjwpj6buexzb6hcbfykiqqxnri"}'),
-	(24, '2026-12-01 04:59:28.320472+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 1, 'request 1', 'veil_eraser', '127.0.0.1', '{"erasure" : "b1c57d69-e485-4980-952f-b554fa411648", "kind" : "user", "at" : "2026-12-01T04:59:28.319Z", "subject" : "92303aa084836e18e31fc3165e4301ae12861ea528645ca98123ba828e2195ed", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 1}, "plain" : 0, "originals" : 1, "rows" : 1, "digest" : "6ce702a43f9f4afc5cc3dc37c1b75983391721b03a1bc833dffe72774fb12e04"}'),
-	(25, '2026-12-01 04:59:28.338713+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 0, 'request 2', 'veil_eraser', '127.0.0.1', '{"erasure" : "50ade728-1579-4669-a0db-68fe906319fd", "kind" : "user", "at" : "2026-12-01T04:59:28.338Z", "subject" : "a73130b32da9d57871a5b23e1819e12f0b2b8f5b547e18f3278ca9162860bede", "erased" : {"ip" : 0, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "plain" : 1, "originals" : 0, "rows" : 1, "digest" : "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}'),
-	(26, '2026-12-01 04:59:28.353416+00', 'eraser', 17225, 'erasure.forget', NULL, '{}', '{}', 1, 'request 3', 'veil_eraser', '127.0.0.1', '{"erasure" : "0b94ac8a-7dc1-4d88-92e8-37b4d529a602", "kind" : "tokens", "at" : "2026-12-01T04:59:28.352Z", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "forgotten" : 0, "unknown" : 0, "originals" : 1, "rows" : 1, "digest" : "be9ab2c0a36a5cded73d8a324754a09f367ea9b77822cd29e1afa84d508a8783"}'),
-	(27, '2026-12-01 04:59:28.534764+00', 'eraser', 17225, 'erasure.expire', NULL, '{}', '{}', 4, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "1c3c5328-15a3-457d-a44c-244a9024295d", "kind" : "expiry", "run" : "5cfd4fc8-87d8-41b2-8324-138506b85ea6", "at" : "2026-12-01T04:59:28.533Z", "first" : "2019-03-01", "until" : "2019-04-01", "originals" : 2, "rows" : 2, "days" : { "2019-03-20" : 1, "2019-03-21" : 1 }, "held" : {"originals" : 0, "rows" : 0}}'),
-	(28, '2026-12-01 04:59:28.559987+00', 'eraser', 17225, 'erasure.expire', NULL, '{}', '{}', 1, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "e2b9fe0c-8dd3-49d2-a39b-b03029b8194b", "kind" : "expiry", "run" : "5cfd4fc8-87d8-41b2-8324-138506b85ea6", "at" : "2026-12-01T04:59:28.559Z", "first" : "2024-06-01", "until" : "2024-07-01", "originals" : 0, "rows" : 1, "days" : { "2024-06-10" : 1 }, "held" : {"originals" : 2, "rows" : 1}}'),
-	(29, '2026-12-01 04:59:28.572923+00', 'revealer', 17221, 'canary.alarm', 'a55e101b-09d3-45e9-bfec-6279c477086d', '{ip1_v4auanu4naavpn2gytz4jrmx2q}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', '{"entry" : 8}'),
-	(30, '2026-12-01 04:59:28.59399+00', 'policy', 17224, 'policy.changed', NULL, '{}', '{}', 1, 'rule 2', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}');
+	(1, '2026-12-01 05:11:41.594424+00', 'operator', 17222, 'quarantine.discard', NULL, '{}', '{discarded}', 1, 'no use', 'veil_operator', '127.0.0.1', NULL),
+	(2, '2026-12-01 05:11:41.603659+00', 'operator', 17222, 'quarantine.replay', '0fb43890-1676-4404-901f-e3d3e9d62856', '{}', '{replayed}', 1, 'fixed', 'veil_operator', '127.0.0.1', NULL),
+	(3, '2026-12-01 05:11:41.63628+00', 'operator', 17222, 'quarantine.fetch', '0fb43890-1676-4404-901f-e3d3e9d62856', '{}', '{}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
+	(4, '2026-12-01 05:11:41.747944+00', 'operator', 17222, 'quarantine.replayed', '0fb43890-1676-4404-901f-e3d3e9d62856', '{}', '{replayed}', 1, NULL, 'veil_operator', '127.0.0.1', NULL),
+	(5, '2026-12-01 05:11:41.790996+00', 'revealer', 17223, 'reveal.request', '8498223f-66af-475c-bb04-d6dce6375b7e', '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '{}', 1, 'case 1', 'veil_revealer', '127.0.0.1', NULL),
+	(6, '2026-12-01 05:11:41.803621+00', 'revealer', 17223, 'reveal.fetch', '8498223f-66af-475c-bb04-d6dce6375b7e', '{}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', NULL),
+	(7, '2026-12-01 05:11:41.829968+00', 'policy', 17226, 'canary.added', NULL, '{ip1_gclfrcvmhexoltvsrdlxjrkgim}', '{}', 1, 'a decoy', 'veil_policy', '127.0.0.1', NULL),
+	(8, '2026-12-01 05:11:41.834657+00', 'revealer', 17223, 'reveal.request', '13b869b3-2a51-4595-bfbe-7971fba63027', '{ip1_gclfrcvmhexoltvsrdlxjrkgim}', '{}', 1, 'case 2', 'veil_revealer', '127.0.0.1', NULL),
+	(9, '2026-12-01 05:11:41.836909+00', 'revealer', 17223, 'reveal.fetch', '13b869b3-2a51-4595-bfbe-7971fba63027', '{}', '{}', 0, NULL, 'veil_revealer', '127.0.0.1', NULL),
+	(10, '2026-12-01 05:11:41.840657+00', 'policy', 17226, 'policy.changed', NULL, '{}', '{}', 1, 'rule 1', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":null,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}'),
+	(11, '2026-12-01 05:11:41.844739+00', 'revealer', 17223, 'reveal.request', '31f37e84-6aca-470d-be82-4ac7470cc2b1', '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '{}', 1, 'case 3', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(12, '2026-12-01 05:11:41.857771+00', 'approver', 17225, 'reveal.approved', '31f37e84-6aca-470d-be82-4ac7470cc2b1', '{}', '{}', 1, NULL, 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
+	(13, '2026-12-01 05:11:41.862071+00', 'revealer', 17223, 'reveal.request', '3fb0898e-f664-43bb-9cfe-1162835252f9', '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '{}', 1, 'case 4', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(14, '2026-12-01 05:11:41.868157+00', 'approver', 17225, 'reveal.denied', '3fb0898e-f664-43bb-9cfe-1162835252f9', '{}', '{}', 1, 'not needed', 'veil_approver', '127.0.0.1', '{"requester" : "revealer"}'),
+	(15, '2026-12-01 05:11:41.873844+00', 'revealer', 17223, 'reveal.request', '82da9e4f-7a6d-4ce5-b61d-f852164fd3d9', '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '{}', 1, 'case 5', 'veil_revealer', '127.0.0.1', '{"approval":"needed"}'),
+	(16, '2026-12-01 05:11:41.893581+00', 'breakglass', 17224, 'reveal.request', '45073d0d-5db2-4137-b20a-8cb0f09d6a10', '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
+	(17, '2026-12-01 05:11:41.894897+00', 'breakglass', 17224, 'reveal.breakglass', '45073d0d-5db2-4137-b20a-8cb0f09d6a10', '{}', '{}', 1, 'fire', 'veil_breakglass', '127.0.0.1', NULL),
+	(18, '2026-12-01 05:11:41.89785+00', 'approver', 17225, 'reveal.reviewed', '45073d0d-5db2-4137-b20a-8cb0f09d6a10', '{}', '{}', 1, 'it was one', 'veil_approver', '127.0.0.1', '{"requester" : "breakglass"}'),
+	(19, '2026-12-01 05:11:41.901141+00', 'breakglass', 17224, 'reveal.request', '8befa4ae-d638-4086-84f1-da24d86d762a', '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', '{"approval":"skipped"}'),
+	(20, '2026-12-01 05:11:41.901811+00', 'breakglass', 17224, 'reveal.breakglass', '8befa4ae-d638-4086-84f1-da24d86d762a', '{}', '{}', 1, 'flood', 'veil_breakglass', '127.0.0.1', NULL),
+	(21, '2026-12-01 05:11:41.905954+00', 'policy', 17226, 'hold.added', NULL, '{}', '{}', 1, 'case 6', 'veil_policy', '127.0.0.1', '{"hold" : "abd13c85-5eb8-4284-b320-19f0fae70174", "kind" : "user", "subject" : "092081140b677b45dbe983b2f0d4ae0259ff2945bfa82f996fd7f6cac6916862"}'),
+	(22, '2026-12-01 05:11:41.910407+00', 'policy', 17226, 'hold.added', NULL, '{ip1_pjwla2tc24nkc5suvi2xf2ru6y}', '{}', 1, 'case 7', 'veil_policy', '127.0.0.1', '{"hold" : "500c9a97-bf7d-4634-8ebf-f1109dda3f08", "kind" : "token", "subject" : "ip1_pjwla2tc24nkc5suvi2xf2ru6y"}'),
+	(23, '2026-12-01 05:11:41.913399+00', 'policy', 17226, 'hold.released', NULL, '{ip1_pjwla2tc24nkc5suvi2xf2ru6y}', '{}', 1, 'case 7 is closed', 'veil_policy', '127.0.0.1', '{"hold" : "500c9a97-bf7d-4634-8ebf-f1109dda3f08", "kind" : "token", "subject" : "ip1_pjwla2tc24nkc5suvi2xf2ru6y"}'),
+	(24, '2026-12-01 05:11:41.9398+00', 'eraser', 17227, 'erasure.forget', NULL, '{}', '{}', 1, 'request 1', 'veil_eraser', '127.0.0.1', '{"erasure" : "8b9e87a1-d5df-4992-b900-e1015e52279b", "kind" : "user", "at" : "2026-12-01T05:11:41.938Z", "subject" : "92303aa084836e18e31fc3165e4301ae12861ea528645ca98123ba828e2195ed", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 1}, "plain" : 0, "originals" : 1, "rows" : 1, "digest" : "8bb977175bff9dd9b748b1934679fdd8bb2f49744b364d71b415fbf4ffe03674"}'),
+	(25, '2026-12-01 05:11:41.94965+00', 'eraser', 17227, 'erasure.forget', NULL, '{}', '{}', 0, 'request 2', 'veil_eraser', '127.0.0.1', '{"erasure" : "c53c334f-8965-4101-a199-d55455f3f386", "kind" : "user", "at" : "2026-12-01T05:11:41.949Z", "subject" : "a73130b32da9d57871a5b23e1819e12f0b2b8f5b547e18f3278ca9162860bede", "erased" : {"ip" : 0, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "plain" : 1, "originals" : 0, "rows" : 1, "digest" : "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}'),
+	(26, '2026-12-01 05:11:41.960651+00', 'eraser', 17227, 'erasure.forget', NULL, '{}', '{}', 1, 'request 3', 'veil_eraser', '127.0.0.1', '{"erasure" : "716b8288-d361-4c9c-be9d-4bd4d2b09b32", "kind" : "tokens", "at" : "2026-12-01T05:11:41.960Z", "erased" : {"ip" : 1, "device_id" : 0}, "kept" : {"ip" : 0, "device_id" : 0}, "forgotten" : 0, "unknown" : 0, "originals" : 1, "rows" : 1, "digest" : "a2d9a730ffe970fa66993975a177d44d5767be8068568a14de721fc53a7c41bf"}'),
+	(27, '2026-12-01 05:11:42.147042+00', 'eraser', 17227, 'erasure.expire', NULL, '{}', '{}', 4, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "8a152012-2370-4046-97f7-57ccba838170", "kind" : "expiry", "run" : "071221ba-ba9e-437e-b300-3b872c24fede", "at" : "2026-12-01T05:11:42.145Z", "first" : "2019-03-01", "until" : "2019-04-01", "originals" : 2, "rows" : 2, "days" : { "2019-03-20" : 1, "2019-03-21" : 1 }, "held" : {"originals" : 0, "rows" : 0}}'),
+	(28, '2026-12-01 05:11:42.177731+00', 'eraser', 17227, 'erasure.expire', NULL, '{}', '{}', 1, 'retention', 'veil_eraser', '127.0.0.1', '{"erasure" : "15c97d09-6d2b-448c-abe4-4c1dec5095f1", "kind" : "expiry", "run" : "071221ba-ba9e-437e-b300-3b872c24fede", "at" : "2026-12-01T05:11:42.177Z", "first" : "2024-06-01", "until" : "2024-07-01", "originals" : 0, "rows" : 1, "days" : { "2024-06-10" : 1 }, "held" : {"originals" : 2, "rows" : 1}}'),
+	(29, '2026-12-01 05:11:42.190364+00', 'revealer', 17223, 'canary.alarm', '13b869b3-2a51-4595-bfbe-7971fba63027', '{ip1_gclfrcvmhexoltvsrdlxjrkgim}', '{}', 1, NULL, 'veil_revealer', '127.0.0.1', '{"entry" : 8}'),
+	(30, '2026-12-01 05:11:42.207347+00', 'policy', 17226, 'policy.changed', NULL, '{}', '{}', 1, 'rule 2', 'veil_policy', '127.0.0.1', '{"before" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":true,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}, "after" : {"field":"ip","reason_required":false,"purposes":[],"hourly":100,"daily":null,"approval":false,"request_seconds":900,"approval_seconds":900,"erased_may_return":false}}');
 
 INSERT INTO pii_vault.audit_chain VALUES
-	(1, 1, '\xd40b3c02f67ab0e03ca9b0cad67cd108ea99248766e72eea98f9743dc809c5d0'),
-	(2, 2, '\xbb7ed62ce0c0cc4c322196680c6460e9299706d3f2e0533a78fb9a200edcd28d'),
-	(3, 3, '\xfbe88ec28198d034b57fa8fe330f2939b45bece4487306f0098f97cb055a7479'),
-	(4, 4, '\x4fc9cb5f93f5723694bdac9707a7a8685d0c67324047ab9c91a6b3da7f11b72f'),
-	(5, 5, '\x066665294f13f0976b377488e81b4a7853583536d3c3e163ae03718495ea8bab'),
-	(6, 6, '\x62e54331c425c6f403a9abab82da0814e9f4eec52d9966e95a1681b06c4a8060'),
-	(7, 7, '\x390491d57c702264a5e1cfd6bc0d13c6b02978dd287e8179ed27574fb35a8542'),
-	(8, 8, '\x133d620776c256b266a2c430caaea943d617162625d46740bb85693bbe1f5e1a'),
-	(9, 9, '\xe15f5501c9320a3ab5fa3f228a5fb32937d1c244072ca448d74776bd642486ca'),
-	(10, 10, '\x093337c91d7fcadc428d656aa76e61e577c39617ee33ad2c2ee887f39ebe15dd'),
-	(11, 11, '\xcd8d5b26772d7333eeb028af9e4343fcb00780fb538f42cc524bdf21fc95c70d'),
-	(12, 12, '\x5e800bd8a9b1dd54d5d2e88389ba59bff45daaebfdc0929b3b35c754c0e2c2f0'),
-	(13, 13, '\x985bb3b168b408364fb87fceb742ad31cb8e3d7d8ab6dc40286ca40b6d39ae4f'),
-	(14, 14, '\x8f4e168db53b052d7758832f6a521483d97d7d1de374e7a51ecbd22ce1e5083e'),
-	(15, 15, '\x3b4ce33b7a846e25485a88698cbedfedb818a8a13bc75a3c1c24316ae7da6b34'),
-	(16, 16, '\x9f9d101464af2cac50767ecc15815b9943eb6d58b848640e089254aac1beb2b4'),
-	(17, 17, '\xddc575f65f8d5a47a4c8c9b092d634c721f38e51f2d0fbe109437ced2b314c22'),
-	(18, 18, '\x050723ffba1fd73d35f6f3f7480169eb5e55dcd2c5089d9b481460f48712bdd8'),
-	(19, 19, '\x93966efdf99d6e5bd77e0ef001a6feb7c61e6770a05977bc5ae64d6a26335a79'),
-	(20, 20, '\x8080b6db16c3edc20a991fb921e098e02ca485a9d605a399bab42a603cb778b5'),
-	(21, 21, '\xb42e62ef398cba3b209bf31ca4b42134d879aa698252662baaa0080a3955930f'),
-	(22, 22, '\x0e93ff704e7f5fdcaecdb60d87476e081254fb924aca0f1ef188f49e1a6f5acc'),
-	(23, 23, '\xf6b8d2e7d9732b382c50e0b21733f0601ced7f56e6f88d3c9273517749b064fd'),
-	(24, 24, '\xc526bd7311bb32236332f4aa04b83a97a8008d914f0f3073e128aa476dbc3c9e'),
-	(25, 25, '\x549041a684fc31fec99d4305af43c6e0d3fd51f909eb154b82542714f0c5b4d6'),
-	(26, 26, '\x3830d7f9fa3a0ef48e8f9a3d3400ec5fe3e35e5f7f0f4e47d821ecbe9242fbf4'),
-	(27, 27, '\x5225b7b01ad9f090f473c014259c1ef60e0953d414ba4a8cb564e545c9ab78c1'),
-	(28, 28, '\x996bb128b6a0a74a55b90f2601bf5e74008863f93a8b7383426c3a2b6029c6ae'),
-	(29, 29, '\x1aed0f4a1b7c74894d5ade375921b55ad3469671be66d015c24b586b9f118677');
+	(1, 1, '\x26d2dfca830f8640935d210265de99a6937f36a4466477ad4cc01f2aae4857b6'),
+	(2, 2, '\x326bdce41a46244bc07938b5c0f22cfe62e3c8c197f4ae8c86e4b5ddaf56b522'),
+	(3, 3, '\xbb00972f7c445e33553f1f11bb6200750a7a467abb3939585600c906850b4821'),
+	(4, 4, '\xf158fe4d2d59a72ddf4711bee88e97e0ed5f0139fa9089a98c4e561bc107beb0'),
+	(5, 5, '\x0352b68408b1c1920bdedf7bec0091de00993913d798b4ea15873bf25941e301'),
+	(6, 6, '\x5c45791c7fd223a1676e69bc1a95ea3f95ee13454fd00a8f4b6b53c2fedbd77b'),
+	(7, 7, '\x97b59ca6152757ad2aa4ff347de1895261014ee715d84719900901701ec84f36'),
+	(8, 8, '\x5ab5479d4fa3798aee5f3d1ea9e87bf6f47eae137987b9d31ec69290bbe83a8a'),
+	(9, 9, '\x0cb8e791b5d096ce91e6366e94ef18283dfb274aefe19724263f73870c381073'),
+	(10, 10, '\xf73b817b51355244d7f4833c065735109d2dad1f1834430d7bcfb78259ef4cb3'),
+	(11, 11, '\xc0bfb1ea579f6b7eac6465883088fe76f1f288f286d92b856049cd0f3045fc61'),
+	(12, 12, '\x8d5fa945c9da05bd5aec4c86dcd94083da99857c0a5fc4feecccb5e8ce6d2ee0'),
+	(13, 13, '\xc8efc154eb4cebf6b9242174d63a68f27814cbb3e6fd0476eb29def76bfc0050'),
+	(14, 14, '\x804f3649a7f9d851a065f76fb9e6a32f9f7fcfbf4dd6e51eca103ce5838c1f7c'),
+	(15, 15, '\x11151dd53fd41be4f8b1c47ba184602a1f4f83151b95d1fbd840f985c6de8bde'),
+	(16, 16, '\x4161af75ebc173a14f4bd80888bb894f4a903cc69e463b09cc7dd468bf10e8b8'),
+	(17, 17, '\x44bdd4a08160de946ee725a6c46a3319fc6627fd9c8909bdf24c8b365f2ccb10'),
+	(18, 18, '\x5a2fb54761330bf16db791a22fa32c5f979dfdf6bf6ed2eb915662ada60b2e76'),
+	(19, 19, '\xe99e569d5ee3678dd7889a5ca9da96abb630910fa27c82e5e8d2566729ccbc58'),
+	(20, 20, '\x9109db3ad8f1f5b2ad0eaa63db76acaccf7edaa14906c521421aa3ef3b3f0140'),
+	(21, 21, '\xa4e74e7308e2e985c782491e8fdbadf1da09ca91434b02d8f4e78bb271782dc6'),
+	(22, 22, '\xce28fc782f990317e94c2ecce99991b6b60aafcb970f87b6959671616dd6ab8d'),
+	(23, 23, '\x5f0b1d34aa7433e4189f4eda29ac636278431a25412f5cdb630220e98047d9f2'),
+	(24, 24, '\x6ac7e4852c1bc09c9c7b35600326b16540c63cf6a757ab6eb3210451de1dc7c3'),
+	(25, 25, '\xb4901ba26a9af86493414e901e5a1a43489268bcaee30b687587f68b3cad63c8'),
+	(26, 26, '\x6d9e90abb884193d2ede68e5983f2301865676476cd467542b2d8f80549769b8'),
+	(27, 27, '\x6dd5aa0734adc683dd9c3cd60691ebeedc0185b5967b397cc77a32704df680a8'),
+	(28, 28, '\x85ec0c1534ae8053a31c9c92a281a2d1d0c5f5af0df3ae884ca6d9214685158f'),
+	(29, 29, '\x072c38cc0955ba98ea233efd0f4274c48d2041126ac2bca4b4c2562453459f6c');
 
 INSERT INTO pii_vault.audit_head VALUES
-	('eeb6151e-5d60-4328-a392-09347260fd16', 29, '\x1aed0f4a1b7c74894d5ade375921b55ad3469671be66d015c24b586b9f118677');
+	('32706fa2-07ea-426d-a267-73457b83bf57', 29, '\x072c38cc0955ba98ea233efd0f4274c48d2041126ac2bca4b4c2562453459f6c');
 
 INSERT INTO pii_vault.audit_waiting VALUES
 	(30);
 
 INSERT INTO pii_vault.canaries VALUES
-	('ip1_v4auanu4naavpn2gytz4jrmx2q', 'policy', '2026-12-01 04:59:28.171633+00');
+	('ip1_gclfrcvmhexoltvsrdlxjrkgim', 'policy', '2026-12-01 05:11:41.829456+00');
 
 INSERT INTO pii_vault.data_keys VALUES
-	('9a11c455-44ca-4699-b84c-ee8d9b0b38ad', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139204e486a5a694270796d634e54796a486e505461666b52494c4d6e516351647a7a6b77555a656357706b316f0a554a6d3443594532423056505232645863526f38616a2f495271425357574d39504159424f426a776a31340a2d2d2d2043694730757945316847364e4262654a4845716239597146706d307a7a4f56457a2b46733476462b414a590ab2b50ac93038bdb9ada94cbbd29e0c509d30464b139060bdaebce6133becc5be49f0b616481fcb0576fca26c6bc5b5e8bae8cb29b7de56b9a76dc9ae9b7ccaf0', '{age1ma5utvj5jvxcchffxrg0yjdewwu4k8vpe00vqm6k3guugzcndyrq3yql6w}', '\x803857dee51f17a37dbee7d3f066beb965c7a2eefe4db3592135e7885b034b71', 'etl', '2026-12-01 04:59:27.772381+00'),
-	('6ae77c0d-91bd-41de-89b7-7ebbfe56ad16', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e205832353531392077333274436f7a7a4b354631566844316846794b686e5a4d7357566a394b43694766684d536e5568356e730a3678425466695541425a563937707a4354516a396253735a706c6e3367787061634c56367234464e65756b0a2d2d2d206b3142754d3442365a4136495957754b594c564b6f5046547249526f3651504b5061675863586236766b770afaa497a2b841d377ccb5c0908de1e70d348972357582fcc700fec058ee4a3c494e7942aabf463b9612bcabfa0664a3988e1d45eda2d485d6c147d1003dd2ae0f', '{age1ma5utvj5jvxcchffxrg0yjdewwu4k8vpe00vqm6k3guugzcndyrq3yql6w}', '\x552e3e0a27344ad5e729231f97e071dc0b5a12b7618dd5e52150df3193eccd42', 'policy', '2026-12-01 04:59:28.170114+00');
+	('8d578537-e973-4d17-b3e2-77e489074aef', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139206265773542576959715a6a72627858656d4278623566724a394859755642487073317748546e39316158730a764a764869435858566b7234366a632f306254475a4f6f43656533634f47502f76776942515368797871630a2d2d2d20306446374d57617a56705246524753414f74427138654a796e76625974746a52715a494b6d7a30345744670a464879fc3d0b0def0634dfbcccea8a5d96af8a8538ef5d1c4a8dbb21700f16401c4d4b576e906bc43fe7903fd0dacb643741c63804c8729743108e6e675f9a1a', '{age1drecf4sxvtn4dzqg7e4g2000tflqe7vjza9cvy7kff06etspre4s3lwmg3}', '\xb1c6494944f0e4859aa4128ee86be5793beaa2384c851598029f9cd257550a63', 'etl', '2026-12-01 05:11:41.545114+00'),
+	('21d3d4e6-005a-49cb-a3c6-3e1c610dfe8e', 1, '\x6167652d656e6372797074696f6e2e6f72672f76310a2d3e2058323535313920444c7341626d37686d686b71343073506674645979504343434d6163323846422b4f433252777a666e43510a596448357043566963347149645257475348793842387833494453332b754d574c615955645a422f722b6b0a2d2d2d20666c304645624d6c346831345a4f6c47686557424f537743564735514e6b62367358484548446c415261300aa68cfa1e184f309ad46118c501206c3790ef4f1af3a0708ba5d7e43b6adb0614850cd5718841b98fee04a8ef8ebb2a003359032f3b7f678c85d453e49b25edd0', '{age1drecf4sxvtn4dzqg7e4g2000tflqe7vjza9cvy7kff06etspre4s3lwmg3}', '\x7a548bacb75a47e2e145cf8477aa012fe694f5caa8c019db98f456c8d425b1fe', 'policy', '2026-12-01 05:11:41.828398+00');
 
 INSERT INTO pii_vault.holds VALUES
-	('1a96857c-f135-4e2d-8adb-e24b4f34515a', NULL, 'user-7', 'case 6', 'policy', '2026-12-01 04:59:28.27151+00', NULL, NULL, NULL),
-	('fd086f15-7f3a-44b7-ae88-173a92bfb76c', 'ip1_rjwpj6buexzb6hcbfykiqqxnri', NULL, 'case 7', 'policy', '2026-12-01 04:59:28.280125+00', 'policy', '2026-12-01 04:59:28.283697+00', 'case 7 is closed');
+	('abd13c85-5eb8-4284-b320-19f0fae70174', NULL, 'user-7', 'case 6', 'policy', '2026-12-01 05:11:41.90524+00', NULL, NULL, NULL),
+	('500c9a97-bf7d-4634-8ebf-f1109dda3f08', 'ip1_pjwla2tc24nkc5suvi2xf2ru6y', NULL, 'case 7', 'policy', '2026-12-01 05:11:41.91006+00', 'policy', '2026-12-01 05:11:41.913059+00', 'case 7 is closed');
 
 INSERT INTO pii_vault.key_generations VALUES
-	(1, '\x8cebcca7abf22b5a', 'etl', '2026-12-01 04:59:27.768892+00');
+	(1, '\x9a3a069158186d1a', 'etl', '2026-12-01 05:11:41.542972+00');
 
 INSERT INTO pii_vault.originals_20240601 VALUES
-	('dev1_n73fv6vylevifhw7tdopu33cnu', '2024-06-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x30d29c0041661701e37924135f2387844c4289f59cc783350fce642f25b87f6960d57570cef4c7d00cebd6e9', '2026-12-01 04:59:27.803284+00'),
-	('ip1_i6gvsypkejconeyluj42r6bqji', '2024-06-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x2c0844cb480eb0bfc350c57e1318b3c2e09b6d72e140bdb3c3ef393b37d8e949eff8a817fb13d316a64edd08', '2026-12-01 04:59:27.803625+00');
+	('dev1_wobm67ebqmlhm6q2qmxxnsgjoa', '2024-06-01', '8d578537-e973-4d17-b3e2-77e489074aef', '\x829ce3aaacd9a42a14b54124f2efb1747a9002ad4eabdeac82b22365cb48270c983d5351bee103ebc0c92e25', '2026-12-01 05:11:41.567082+00'),
+	('ip1_aa4kumiw63rfp5t6zi6yrr3hg4', '2024-06-01', '8d578537-e973-4d17-b3e2-77e489074aef', '\xaaa83c930d077eb66830e53a682b8649b98e3f5f4e16e416f55b27126c378ce3cf851940edba6dd101e11c33', '2026-12-01 05:11:41.567437+00');
 
 INSERT INTO pii_vault.originals_20261001 VALUES
-	('dev1_i6fhafrbdha3nvaikbgkd4ashy', '2026-10-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x4f744a0724abb41b282a851d8bb2149b62399c14fa39a4a5e5eb98774d0b15cfe849c6ae7be8834c40128457', '2026-12-01 04:59:27.790784+00'),
-	('ip1_p5hfywqgi6avqjjyck2jjpqvsq', '2026-10-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\xa93e637cd913825b363520128c900ab4754588fd3c95d6d7eb1c31338c8e54853bcfcec0212c50b2659b0075', '2026-12-01 04:59:27.791201+00');
+	('dev1_whalaovj3rvgno7efqm6iq344e', '2026-10-01', '8d578537-e973-4d17-b3e2-77e489074aef', '\xa43bddfd4a3fadd3c0ee28b8409503591153d23b642845078fa38d30167fb45d734f96d124fe89bd6ebe39b5', '2026-12-01 05:11:41.557784+00'),
+	('ip1_hm6n27ghfovyv4a4solj5gu2oq', '2026-10-01', '8d578537-e973-4d17-b3e2-77e489074aef', '\xaa8dbcba9cf3858fb3e1ec720d13c45ad81ecb8993d5f47aa268664beba86f856265b0efea33cca4b5884f62', '2026-12-01 05:11:41.558123+00');
 
 INSERT INTO pii_vault.originals_20261101 VALUES
-	('ip1_fdtl27bgex5k33bmk5bu2aplpi', '2026-11-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\xd24dfca03b4a26166d7b872068c9732051919a990074b4d5d75c5c0d65d761bc63e9a30a4ab86d56275204f0', '2026-12-01 04:59:28.071406+00');
+	('ip1_xrgmwzuayfpstizuck476gmisa', '2026-11-01', '8d578537-e973-4d17-b3e2-77e489074aef', '\x6d8c0984ebe24dc34b10607f6901c34bbbec1747773caf8ce5cd1450588f7b3cda72a9857e89f1d806d6748b', '2026-12-01 05:11:41.745537+00');
 
 INSERT INTO pii_vault.originals_20261201 VALUES
-	('dev1_i6fhafrbdha3nvaikbgkd4ashy', '2026-12-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x724384a8eae4e4b5d5a04e20ee4ff20961735ba2d316a4d09c4609182c153a42f13a8cb6fc8db5794ad179a1', '2026-12-01 04:59:27.776694+00'),
-	('ip1_rblp6ftxe4dvz4iaii6mimll3m', '2026-12-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x7fa76aaab4d78749097f99744caa122e8d06ea19ec304e6573a578591fb7909345212373a7e9a78c15f2c038', '2026-12-01 04:59:27.777236+00'),
-	('ip1_rjwpj6buexzb6hcbfykiqqxnri', '2026-12-01', '9a11c455-44ca-4699-b84c-ee8d9b0b38ad', '\x949974a4445eb068acb1a650ff122d094fd866b17b2928d34fc0502327d4f845734a2bee1117e9fc85206458', '2026-12-01 04:59:27.777246+00'),
-	('ip1_v4auanu4naavpn2gytz4jrmx2q', '2026-12-01', '6ae77c0d-91bd-41de-89b7-7ebbfe56ad16', '\x5937f8dcb06e025341300cdf1093559bf9c99a0faf174f7d6938398cdd84deed91c0cbd9710fcaffbfa7f84c', '2026-12-01 04:59:28.171301+00');
+	('dev1_whalaovj3rvgno7efqm6iq344e', '2026-12-01', '8d578537-e973-4d17-b3e2-77e489074aef', '\x85421401af62bc212cf6f196488f5563374d642ba3edba09fbc1dfd0641108c1c61d43b2da60eea5384a42e6', '2026-12-01 05:11:41.548298+00'),
+	('ip1_pjwla2tc24nkc5suvi2xf2ru6y', '2026-12-01', '8d578537-e973-4d17-b3e2-77e489074aef', '\xeae8f6f4ced21d0c0dd88f4b083cd6f242f639f70354b084a940fc6d8f55862680a44cf454383382c02e270f', '2026-12-01 05:11:41.548702+00'),
+	('ip1_tpikhdkwk47ijc2jnvvwklddwy', '2026-12-01', '8d578537-e973-4d17-b3e2-77e489074aef', '\x28d8ba9290e705fa4e733a35006e961756648f02bc6d759518bc8e66e5292409b1afe1255074eecf65a88717', '2026-12-01 05:11:41.548709+00'),
+	('ip1_gclfrcvmhexoltvsrdlxjrkgim', '2026-12-01', '21d3d4e6-005a-49cb-a3c6-3e1c610dfe8e', '\x761fc6210b188aac11e5634dfc00f84ec378a97ff98d6de63c951ea72ad9fbd1419cae214b6760c9958549f6', '2026-12-01 05:11:41.829208+00');
 
 INSERT INTO pii_vault.policies VALUES
 	('device_id', false, '{}', NULL, NULL, false, 900, 900, false),
@@ -5239,29 +5254,29 @@ INSERT INTO pii_vault.policies VALUES
 	('ip', false, '{}', 100, NULL, false, 900, 900, false);
 
 INSERT INTO pii_vault.requests VALUES
-	('fc824da3-3165-48a5-b8c2-b0895d3aee40', 'replay', 'operator', 17220, '{replayed}', '2026-12-01 04:59:27.85555+00', '779', 'fixed', NULL, false, 'none', NULL, NULL, 900, 900, 0, 0, 1),
-	('6416438c-d69c-4b93-b7c3-3166a403383f', 'reveal', 'revealer', 17221, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.11703+00', '787', 'case 1', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
-	('a55e101b-09d3-45e9-bfec-6279c477086d', 'reveal', 'revealer', 17221, '{ip1_v4auanu4naavpn2gytz4jrmx2q}', '2026-12-01 04:59:28.178796+00', '791', 'case 2', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
-	('abc55190-8895-44ae-9cf2-01ee10174580', 'reveal', 'revealer', 17221, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.193786+00', '795', 'case 3', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('92524ef9-6383-4fb5-8cd8-ee381bc2925b', 'reveal', 'revealer', 17221, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.218493+00', '797', 'case 4', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('bc0f79f0-ec82-439f-8f57-1dec9c3722b7', 'reveal', 'revealer', 17221, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.224797+00', '799', 'case 5', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
-	('41248daa-8cef-40eb-aab6-6cb8985f70f7', 'reveal', 'breakglass', 17222, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.247875+00', '800', 'fire', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0),
-	('90d63f62-cc49-49df-b5aa-5196e05e5ef2', 'reveal', 'breakglass', 17222, '{ip1_rblp6ftxe4dvz4iaii6mimll3m}', '2026-12-01 04:59:28.263251+00', '803', 'flood', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0);
+	('0fb43890-1676-4404-901f-e3d3e9d62856', 'replay', 'operator', 17222, '{replayed}', '2026-12-01 05:11:41.603054+00', '778', 'fixed', NULL, false, 'none', NULL, NULL, 900, 900, 0, 0, 1),
+	('8498223f-66af-475c-bb04-d6dce6375b7e', 'reveal', 'revealer', 17223, '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '2026-12-01 05:11:41.790295+00', '786', 'case 1', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
+	('13b869b3-2a51-4595-bfbe-7971fba63027', 'reveal', 'revealer', 17223, '{ip1_gclfrcvmhexoltvsrdlxjrkgim}', '2026-12-01 05:11:41.834524+00', '789', 'case 2', NULL, false, 'none', NULL, NULL, 900, 900, 1, 0, 0),
+	('31f37e84-6aca-470d-be82-4ac7470cc2b1', 'reveal', 'revealer', 17223, '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '2026-12-01 05:11:41.844564+00', '794', 'case 3', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('3fb0898e-f664-43bb-9cfe-1162835252f9', 'reveal', 'revealer', 17223, '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '2026-12-01 05:11:41.861882+00', '796', 'case 4', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('82da9e4f-7a6d-4ce5-b61d-f852164fd3d9', 'reveal', 'revealer', 17223, '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '2026-12-01 05:11:41.873657+00', '798', 'case 5', NULL, false, 'needed', NULL, NULL, 900, 900, 1, 0, 0),
+	('45073d0d-5db2-4137-b20a-8cb0f09d6a10', 'reveal', 'breakglass', 17224, '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '2026-12-01 05:11:41.892858+00', '799', 'fire', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0),
+	('8befa4ae-d638-4086-84f1-da24d86d762a', 'reveal', 'breakglass', 17224, '{ip1_tpikhdkwk47ijc2jnvvwklddwy}', '2026-12-01 05:11:41.901+00', '801', 'flood', NULL, true, 'skipped', NULL, NULL, 900, 900, 1, 0, 0);
 
 INSERT INTO pii_vault.reviews VALUES
-	('41248daa-8cef-40eb-aab6-6cb8985f70f7', 'approver', 17223, '2026-12-01 04:59:28.258881+00');
+	('45073d0d-5db2-4137-b20a-8cb0f09d6a10', 'approver', 17225, '2026-12-01 05:11:41.897448+00');
 
 INSERT INTO pii_vault.spenders VALUES
-	(17221, 3),
-	(17222, 2);
+	(17223, 3),
+	(17224, 2);
 
 INSERT INTO pii_vault.tombstones VALUES
-	('ip1_xolx2k47ajkjziyl4l352t4wou', 'b1c57d69-e485-4980-952f-b554fa411648', '2026-12-01 04:59:28.313555+00'),
-	('ip1_envznio7tcphcxbkyx6ahvt4hm', '0b94ac8a-7dc1-4d88-92e8-37b4d529a602', '2026-12-01 04:59:28.349788+00');
+	('ip1_mhhogmg6te3ufruad3voqkyssy', '8b9e87a1-d5df-4992-b900-e1015e52279b', '2026-12-01 05:11:41.935391+00'),
+	('ip1_2nn3u57da3rujzgr4lkz3j4avi', '716b8288-d361-4c9c-be9d-4bd4d2b09b32', '2026-12-01 05:11:41.958207+00');
 
 INSERT INTO pii_vault.verdicts VALUES
-	('abc55190-8895-44ae-9cf2-01ee10174580', true, 'approver', 17223, '2026-12-01 04:59:28.211436+00'),
-	('92524ef9-6383-4fb5-8cd8-ee381bc2925b', false, 'approver', 17223, '2026-12-01 04:59:28.221529+00');
+	('31f37e84-6aca-470d-be82-4ac7470cc2b1', true, 'approver', 17225, '2026-12-01 05:11:41.857056+00'),
+	('3fb0898e-f664-43bb-9cfe-1162835252f9', false, 'approver', 17225, '2026-12-01 05:11:41.868017+00');
 
 SELECT pg_catalog.setval('etl.migrations_id_seq', 1, true);
 
@@ -5356,6 +5371,9 @@ ALTER TABLE ONLY etl.migrations
 
 ALTER TABLE ONLY etl.period_length
     ADD CONSTRAINT period_length_key PRIMARY KEY (length);
+
+ALTER TABLE ONLY etl.periods
+    ADD CONSTRAINT periods_apart EXCLUDE USING gist (daterange(first, until) WITH &&);
 
 ALTER TABLE ONLY etl.periods
     ADD CONSTRAINT periods_key PRIMARY KEY (first);
@@ -5745,14 +5763,14 @@ REVOKE ALL ON FUNCTION etl.expired_otherwise_than_recorded() FROM PUBLIC;
 REVOKE ALL ON FUNCTION etl.fetch_bodies(request uuid, purpose text) FROM PUBLIC;
 GRANT ALL ON FUNCTION etl.fetch_bodies(request uuid, purpose text) TO veil_operator;
 
+REVOKE ALL ON FUNCTION etl.first_without_period(first date, until date) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION etl.housekeep() FROM PUBLIC;
 GRANT ALL ON FUNCTION etl.housekeep() TO veil_etl;
 
 REVOKE ALL ON FUNCTION etl.housekeep_on(today date) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION etl.lacking_originals(period date, tokens text[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION etl.last_without_period(first date, until date) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION etl.load(batch uuid, generation integer, key_check bytea, data_key uuid, wrapped bytea, recipients text[], proof bytea, tokens text[], sealed bytea[], message_ids text[], sent_ats timestamp with time zone[], user_ids text[], device_types text[], masked_ips text[], masked_device_ids text[], locales text[], app_versions integer[], rejected_ids text[], rejected_sent_ats timestamp with time zone[], rejected_reasons text[], rejected_bodies bytea[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION etl.load(batch uuid, generation integer, key_check bytea, data_key uuid, wrapped bytea, recipients text[], proof bytea, tokens text[], sealed bytea[], message_ids text[], sent_ats timestamp with time zone[], user_ids text[], device_types text[], masked_ips text[], masked_device_ids text[], locales text[], app_versions integer[], rejected_ids text[], rejected_sent_ats timestamp with time zone[], rejected_reasons text[], rejected_bodies bytea[]) TO veil_etl;
@@ -5817,7 +5835,7 @@ REVOKE ALL ON FUNCTION etl.store_rows(tokens text[], sealed bytea[], data_key uu
 
 REVOKE ALL ON FUNCTION etl.tombstones_without_entry() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION etl.try_period(first date, until date, today date, OUT next date, OUT made integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION etl.try_period(first date, until date, OUT next date, OUT made integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION etl.utc_day(moment timestamp with time zone) FROM PUBLIC;
 
