@@ -345,6 +345,7 @@ const CALLS: Record<string, (role: Role, sql: postgres.Sql) => Promise<void>> = 
     await host.load(database.open(database.url("etl")), [
       { id: randomUUID(), body: "broken", sentAt: new Date("2020-01-01") },
     ]);
+    await owner`update etl.quarantine set quarantined_at = sent_at where sent_at = '2020-01-01'`;
     const [row] = await sql.unsafe(
       "select * from pii_vault.expire_bodies(400, pg_catalog.gen_random_uuid(), 'retention', false)",
     );
