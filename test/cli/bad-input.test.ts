@@ -95,7 +95,8 @@ test.concurrent("missing, malformed and mixed recipients are refused", async () 
   for (const [value, message] of [
     ["", /VEIL_RECIPIENTS is not set/],
     ["age1", /VEIL_RECIPIENTS is malformed/],
-    [`${classic.slice(0, -1)}q`, /VEIL_RECIPIENTS is malformed/],
+    // Another last letter than it has: one in 32 ends with a q.
+    [`${classic.slice(0, -1)}${classic.endsWith("q") ? "p" : "q"}`, /VEIL_RECIPIENTS is malformed/],
     [`${classic}, bob@example.org`, /VEIL_RECIPIENTS is malformed/],
     [` , `, /VEIL_RECIPIENTS/],
     [`${classic} ${recipient}`, /VEIL_RECIPIENTS mixes classic .* and post-quantum/],
