@@ -59,10 +59,26 @@ const sealOf = async (day: string): Promise<unknown> => {
   return row?.seal;
 };
 
-const fetch = async (id: string): Promise<unknown[]> =>
-  (await reader`select encode(sealed, 'hex') as seal from pii_vault.fetch_reveal(${id})`).map(
-    ({ seal }) => seal,
+/** Before PostgreSQL 17 nobody can ask for a flush: a commit that writes brings it, as the program does it. */
+async function flushed<T>(sql: postgres.Sql, work: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if ((error as { code?: string }).code !== "VL004") throw error;
+      await sql`select pg_logical_emit_message(true, 'veil', '')`;
+    }
+  }
+}
+
+const fetch = async (id: string): Promise<unknown[]> => {
+  const rows = await flushed(
+    reader,
+    async () =>
+      await reader`select encode(sealed, 'hex') as seal from pii_vault.fetch_reveal(${id})`,
   );
+  return rows.map(({ seal }) => seal);
+};
 
 type Asked = readonly [token: string, day: string | null];
 
@@ -72,10 +88,14 @@ async function fetchInPeriods(
   asked: readonly Asked[],
 ): Promise<Record<string, unknown>[]> {
   return [
-    ...(await sql.unsafe(
-      `select token, first::text, until::text, encode(sealed, 'hex') as seal, wrapped is not null as opens
+    ...(await flushed(
+      sql,
+      async () =>
+        await sql.unsafe(
+          `select token, first::text, until::text, encode(sealed, 'hex') as seal, wrapped is not null as opens
        from pii_vault.fetch_in_periods($1, $2::text[], $3::date[]) order by first`,
-      [id, `{${asked.map(([one]) => one)}}`, `{${asked.map(([, day]) => day ?? "NULL")}}`],
+          [id, `{${asked.map(([one]) => one)}}`, `{${asked.map(([, day]) => day ?? "NULL")}}`],
+        ),
     )),
   ];
 }
