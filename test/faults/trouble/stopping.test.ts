@@ -187,9 +187,10 @@ for (const how of HOWS) {
       const { received, acknowledged, handedBack } = ended.summary();
       expect(acknowledged).toBe(0);
       expect(await scene.stored()).toBe(received);
-      // What was handed back is what was not stored. A poll that is cut off when the time for work is over may take
+      // What was handed back was not known to be stored. Its load may answer in that very moment: then it is counted as
+      // stored, too, and comes back as a duplicate. A poll that is cut off when the time for work is over may take
       // messages with it: those come back by themselves.
-      expect(handedBack).toBeLessThanOrEqual(scene.shared.deliveries.size - received);
+      expect(handedBack).toBeLessThanOrEqual(scene.shared.deliveries.size);
       scene.sqs.disarm();
       await scene.comeBack();
       await expectNextRunStoresAll(scene);
